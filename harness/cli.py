@@ -1,0 +1,241 @@
+"""The command line: `momentum-bench run`, which `harness/run.py` starts too."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from harness import __version__
+from harness.errors import UserError
+from harness.sweep import Sweep, check_launcher, make_sweep, plan, rates
+
+if TYPE_CHECKING:
+    from harness.records import RunRecord, RunSpec
+    from harness.store import Store
+    from harness.workbench import Inputs
+
+EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _about() -> None:
+    """Does momentum help when a pre-trained language model is fine-tuned on few examples?"""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(__version__)
+
+
+def _option(help_text: str, *names: str) -> Any:
+    return typer.Option(*names, help=help_text, show_default=False)
+
+
+@app.command()
+def run(
+    task: Annotated[str | None, _option("Task(s), e.g. sst2 or sst2,trec [bbc_news]")] = None,
+    model: Annotated[
+        str | None, _option("Hub id, folder, or package:NAME of a pip package [roberta-large]")
+    ] = None,
+    method: Annotated[str | None, _option("prompt (masked LM) or head (classifier) [prompt]")] = None,
+    k: Annotated[int | None, _option("Examples of each class, in train and in dev [16]")] = None,
+    seeds: Annotated[str | None, _option("Seeds of split, head, order, dropout [13,21,42,87,100]")] = None,
+    optimizers: Annotated[str | None, _option("[sgd,sgdm]")] = None,
+    learning_rates: Annotated[
+        str | None, _option("Grid of effective rates [prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six]")
+    ] = None,
+    learning_rate_axis: Annotated[
+        str | None, _option("Read the grid as effective rates or as torch's own [effective]")
+    ] = None,
+    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
+    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff [mezo]")] = None,
+    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware [8]")] = None,
+    gradient_accumulation_steps: Annotated[int | None, _option("Micro-batches of a batch [1]")] = None,
+    max_steps: Annotated[int | None, _option("Optimizer steps of a run [1000]")] = None,
+    eval_every: Annotated[int | None, _option("Steps between scorings of dev [100]")] = None,
+    lr_schedule: Annotated[str | None, _option("linear, constant or cosine [linear]")] = None,
+    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [0]")] = None,
+    weight_decay: Annotated[float | None, _option("Coupled; matrices only [0]")] = None,
+    max_grad_norm: Annotated[str | None, _option("Clip the global gradient norm, or none [1.0]")] = None,
+    test_limit: Annotated[str | None, _option("Test rows at most, or none [mezo: 1000]")] = None,
+    dropout: Annotated[float | None, _option("Probability in the whole model [the model's own]")] = None,
+    precision: Annotated[
+        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) [fp32]")
+    ] = None,
+    threads_per_run: Annotated[int | None, _option("CPU threads of a run [1]")] = None,
+    data_dir: Annotated[
+        Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
+    ] = None,
+    output_dir: Annotated[Path | None, _option("Where records and tables go [results]")] = None,
+    sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
+    workers: Annotated[
+        int | None, _option("Runs at a time; no effect on results [by cores and memory; GPU: 1]")
+    ] = None,
+    retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
+    dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
+) -> None:
+    """Fine-tune over a grid of learning rates, SGD against SGDM, and build the leaderboard.
+
+    Without --task it is the quick start: bbc_news, a task that pip carries, on all-MiniLM-L6-v2 by
+    --method head, with 3 seeds and a small grid. Finished runs are never run again: type the same
+    command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
+    with _plain_errors():
+        request = make_sweep(flags, sweep)
+        check_launcher(request)
+        _run_sweep(request, dry_run, retry_failed)
+
+
+def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
+    from harness.models import resolve_model
+    from harness.sources import load_task_data
+    from harness.store import Store
+    from harness.workbench import Inputs
+    from tasks import get_task
+
+    store = Store(sweep.output_dir)
+    if dry_run and sweep.output_dir.exists():
+        store.check_version()
+    elif not dry_run:
+        store.open()
+    source = resolve_model(sweep.model)
+    data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    specs = plan(sweep, data, source.name, source.revision)
+    finished = store.finished(specs)
+    _note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
+    for rows in data:
+        _note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
+    _note(f"{source.name}: revision {source.revision}")
+    if dry_run:
+        _show_matrix(specs, finished)
+        return
+    redo = {"failed"} if retry_failed else set()
+    todo = [s for s in specs if s.run_id not in finished or finished[s.run_id].status in redo]
+    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    share = todo[rank::ranks]
+    if share:
+        _execute(sweep, share, Inputs(sweep.model, sweep.data_dir), store, ranks)
+    finished = store.finished(specs)
+    if len(finished) < len(specs):
+        _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
+        return
+    _finish(store, finished)
+
+
+def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ranks: int) -> None:
+    from tqdm import tqdm
+
+    from harness.executor import default_workers, execute, prepare
+
+    bench = prepare(todo, inputs, sweep.precision)
+    for split in {s.seed: bench.split(s).facts for s in todo}.values():
+        if split.short_classes:
+            _note(f"warning: fewer than 2 x {sweep.k} training rows in {', '.join(split.short_classes)}")
+            break
+    workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
+    device = bench.accelerator.device.type
+    _note(
+        f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
+        f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
+    )
+    on_terminal = sys.stderr.isatty()
+    bar = tqdm(total=len(todo), desc="runs", disable=not on_terminal)
+    with bar:
+        runs = execute(todo, bench, sweep.precision, store, workers, on_terminal)
+        for number, record in enumerate(runs, 1):
+            bar.update()
+            bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
+
+
+def _outcome(record: RunRecord) -> str:
+    if record.best is None or record.costs is None or record.test is None:
+        return f"{record.spec.label}: {record.status} ({record.failure})"
+    seconds = record.costs.train_seconds + record.costs.dev_seconds + record.costs.test_seconds
+    return f"{record.spec.label}: dev {record.best.dev_metric:.4f}, {seconds:.1f} s"
+
+
+def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
+    from leaderboards.build import build
+    from leaderboards.display import show
+
+    board = build(store)
+    board.write(store.output_dir)
+    show(board, Console())
+    print(f"{store.output_dir / 'leaderboard.csv'}, {store.output_dir / 'comparison.csv'}")
+    if failed := [record for record in finished.values() if record.status == "failed"]:
+        _note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
+    """The size of the grid, as a product where the arms share one grid."""
+    sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
+    rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
+    return (
+        f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
+        f"{len(sweep.seeds)} seeds = {len(specs)} runs of {sweep.max_steps} steps x batch "
+        f"{sweep.batch_size}"
+    )
+
+
+def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
+    seeds = list(dict.fromkeys(spec.seed for spec in specs))
+    table = Table("task", "optimizer", "effective rate", *(f"seed {seed}" for seed in seeds))
+    lines: dict[tuple, dict[int, str]] = {}
+    for spec in specs:
+        record = finished.get(spec.run_id)
+        line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
+        line[spec.seed] = record.status if record else "missing"
+    for (task, optimizer, rate), cells in sorted(lines.items()):
+        table.add_row(task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
+    Console().print(table)
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line: exit code 0 when done, 1 when a run failed, 2 on wrong usage."""
+    words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    app(words)
+    sys.exit(0)
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A user's mistake ends in one message and exit code 2, Ctrl-C in one and 130."""
+    try:
+        yield
+    except UserError as error:
+        _note(f"error: {error}")
+        raise typer.Exit(EXIT_USAGE) from None
+    except KeyboardInterrupt:
+        _note("interrupted: finished runs are kept, type the same command to go on")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+def _with_dashes(word: str) -> str:
+    """`--learning_rates=1` as `--learning-rates=1`: both spellings are in use in this field."""
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value

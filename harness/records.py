@@ -1,0 +1,176 @@
+"""What is stored: the specification of a run, and the record of what came out. No torch here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PROTOCOL_VERSION = 1
+"""Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
+
+
+def canonical_json(value: object) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, no NaN."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+class Stored(BaseModel):
+    """Base of all that is written to disk: frozen, and an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RunSpec(Stored):
+    """Everything that determines one run's outcome, and nothing else.
+
+    The same spec gives the same run, to the bit on one machine type, alone or inside any sweep.
+    Where things lie (a data folder, a model folder) is not part of it: what they hold is, by
+    `data_fingerprint` and `model_revision`.
+
+    Attributes:
+        learning_rate: the peak *effective* rate, eta; torch's own rate follows from the optimizer
+            (for heavy-ball SGDM: eta * (1 - beta)), and both are in the record.
+        hyperparameters: of the optimizer, those that it uses and no others.
+        max_grad_norm: clip the global gradient norm to this; None: do not clip.
+        dropout: probability set in the whole model; None: the model's own.
+        test_limit: at most that many test rows, drawn with seed 42; None: all.
+        gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+    """
+
+    protocol_version: int = PROTOCOL_VERSION
+    protocol: str
+    task: str
+    task_version: str
+    data_fingerprint: str
+    model: str
+    model_revision: str
+    method: Literal["prompt", "head"]
+    k: int
+    seed: int
+    optimizer: str
+    hyperparameters: dict[str, float]
+    learning_rate: float
+    lr_schedule: Literal["linear", "constant", "cosine"]
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float | None
+    batch_size: int
+    gradient_accumulation_steps: int
+    max_steps: int
+    eval_every: int
+    test_limit: int | None
+    dropout: float | None
+    precision: Literal["fp32", "bf16"]
+    threads_per_run: int
+
+    @property
+    def run_id(self) -> str:
+        """First 16 hex digits of the SHA-256 of the canonical JSON."""
+        canonical = canonical_json(self.model_dump(mode="json"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+    @property
+    def label(self) -> str:
+        """The run in a few words, for progress lines and messages."""
+        return f"{self.task} {self.optimizer} lr {self.learning_rate:g} seed {self.seed}"
+
+
+class Evaluation(Stored):
+    """One scoring of the dev split; losses are means in nats, `step` counts from 1."""
+
+    step: int
+    learning_rate: float
+    train_loss: float
+    dev_metric: float
+    dev_loss: float
+
+
+class Split(Stored):
+    """What the few-shot split turned out to be (counts are of examples)."""
+
+    content_hash: str
+    n_train: int
+    n_dev: int
+    n_test: int
+    short_classes: tuple[str, ...] = Field(description="classes with fewer than k rows in a part")
+    n_truncated: int
+    n_empty_texts: int
+    n_unlabelled_dropped: int
+    origin: str = Field(description="where the rows came from, without a path")
+
+
+class ReadBack(Stored):
+    """What ran, read from the live objects after the first step, not from what was asked for.
+
+    `param_groups` holds the optimizer's own settings; `state_tensors` the names of the tensors it
+    keeps for a parameter (`momentum_buffer` for SGDM, none for SGD).
+    """
+
+    optimizer_class: str
+    torch_learning_rate: float = Field(description="torch's own peak rate, as the optimizer was built")
+    param_groups: tuple[dict[str, float | bool | str | None], ...]
+    state_tensors: tuple[str, ...]
+    optimizer_state_bytes: int
+    n_trainable_parameters: int
+    new_parameters: tuple[str, ...] = Field(description="drawn from the seed, not pre-trained")
+    parameter_dtype: str
+    autocast_dtype: str | None
+    dropout_probabilities: tuple[float, ...]
+    model_class: str
+    attention: str
+    device: str
+    threads: int
+    layout: dict[str, int | str]
+
+
+class FinalScore(Stored):
+    """The one scoring of the test split, from the best-dev checkpoint; rows by their position."""
+
+    metric: float
+    loss: float
+    rows: tuple[int, ...]
+    labels: tuple[int, ...]
+    predictions: tuple[int, ...]
+
+
+class Costs(Stored):
+    """Wall-clock seconds by phase, and bytes at the peak (device memory on a GPU, else process)."""
+
+    train_seconds: float
+    dev_seconds: float
+    test_seconds: float
+    peak_memory_bytes: int
+
+
+class RunRecord(Stored):
+    """A finished run. `diverged` and `failed` are results too; they carry no test score.
+
+    Attributes:
+        metric: id of the `evaluate` metric that dev and test scores equal.
+        best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
+        parameters_hash: xxh3-128 of the chosen parameters, by name.
+        clipped_fraction: share of steps whose gradient norm was above `max_grad_norm`.
+        failure: for `diverged` and `failed`, why.
+    """
+
+    spec: RunSpec
+    metric: str
+    status: Literal["done", "diverged", "failed"]
+    failure: str | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    best_step: int | None = None
+    parameters_hash: str | None = None
+    clipped_fraction: float | None = None
+    split: Split | None = None
+    read_back: ReadBack | None = None
+    test: FinalScore | None = None
+    costs: Costs | None = None
+    environment: dict[str, str] = {}
+
+    @property
+    def best(self) -> Evaluation | None:
+        """The evaluation of the chosen checkpoint."""
+        return next((e for e in self.evaluations if e.step == self.best_step), None)

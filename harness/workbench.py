@@ -1,0 +1,168 @@
+"""What a process keeps between runs: models, tokenizers, tokenised splits.
+
+Nothing that a run's outcome depends on lives here: a model is reset to its pristine weights and its
+head is drawn anew for every run, so a run is the same alone or after a hundred others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from harness import models
+from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
+from harness.errors import UserError
+from harness.models import ModelSource
+from harness.records import RunSpec, Split
+from harness.sampling import derived_seed, few_shot_split, select_test_rows
+from harness.sources import Example, TaskData, content_hash, load_task_data
+from tasks import Task, get_task
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a sweep's inputs lie on this machine; no part of any spec.
+
+    Attributes:
+        model: as typed by the user.
+        data_dir: None: each task's own source.
+    """
+
+    model: str
+    data_dir: Path | None
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """The three parts of a few-shot split, tokenised, and what the record says of them.
+
+    `test_rows` are the positions of the scored rows in the task's test data.
+    """
+
+    train: Encoded
+    dev: Encoded
+    test: Encoded
+    test_rows: list[int]
+    facts: Split
+
+
+@dataclass
+class LoadedModel:
+    """A model in memory with the copy that it is reset from."""
+
+    model: torch.nn.Module
+    pristine: dict[str, torch.Tensor]
+    new_parameters: tuple[str, ...]
+
+
+class Workbench:
+    """One process's models and data, loaded when first needed."""
+
+    def __init__(self, inputs: Inputs, accelerator: Accelerator):
+        self.inputs = inputs
+        self.accelerator = accelerator
+        self._data: dict[str, TaskData] = {}
+        self._tests: dict[tuple, tuple[list[int], Encoded]] = {}
+        self._splits: dict[tuple, EncodedSplit] = {}
+        self._model: tuple[tuple, LoadedModel] | None = None
+
+    @cached_property
+    def model_source(self) -> ModelSource:
+        """The sweep's model, found once."""
+        return models.resolve_model(self.inputs.model)
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return models.load_tokenizer(self.model_source)
+
+    def data(self, task: Task) -> TaskData:
+        """The task's checked rows."""
+        if task.name not in self._data:
+            self._data[task.name] = load_task_data(task, self.inputs.data_dir)
+        return self._data[task.name]
+
+    def check_inputs(self, spec: RunSpec) -> None:
+        """Raises: UserError, when data or model are no longer those that the sweep was planned on."""
+        found = {
+            "data_fingerprint": self.data(get_task(spec.task)).fingerprint,
+            "model_revision": self.model_source.revision,
+        }
+        for name, value in found.items():
+            if value != getattr(spec, name):
+                raise UserError(
+                    f"{name} is {value} here, but the sweep was planned on {getattr(spec, name)}: "
+                    f"the files changed. Start the sweep again"
+                )
+
+    def split(self, spec: RunSpec) -> EncodedSplit:
+        """The run's few-shot split, tokenised for its model and method."""
+        key = (spec.task, spec.method, spec.k, spec.seed, spec.test_limit)
+        if key not in self._splits:
+            self._splits[key] = self._make_split(spec)
+        return self._splits[key]
+
+    def _make_split(self, spec: RunSpec) -> EncodedSplit:
+        data = self.data(get_task(spec.task))
+        n_classes = len(data.task.labels)
+        few = few_shot_split([e.label for e in data.train], n_classes, spec.k, spec.seed)
+        train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
+        key = (spec.task, spec.method, spec.test_limit)
+        if key not in self._tests:
+            rows = select_test_rows(len(data.test), spec.test_limit)
+            self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
+        test_rows, test = self._tests[key]
+        encoded = [self._encode(spec, train), self._encode(spec, dev), test]
+        names = list(data.task.labels.values())
+        facts = Split(
+            content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
+            n_train=len(train),
+            n_dev=len(dev),
+            n_test=len(test_rows),
+            short_classes=tuple(names[c] for c in few.short_classes),
+            n_truncated=sum(part.n_truncated for part in encoded),
+            n_empty_texts=data.n_empty,
+            n_unlabelled_dropped=data.n_unlabelled,
+            origin=data.origin,
+        )
+        return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
+
+    def _encode(self, spec: RunSpec, examples: list[Example]) -> Encoded:
+        encode = encode_prompts if spec.method == "prompt" else encode_plain
+        task, tokenizer = get_task(spec.task), self.tokenizer
+        config = self.loaded(spec).model.config
+        limit = min(task.max_length, models.max_input_length(config, tokenizer))
+        return encode(tokenizer, task, examples, limit)
+
+    def label_words(self, spec: RunSpec) -> torch.Tensor | None:
+        """Token ids of the label words in logit order, on the device; None under `head`."""
+        if spec.method != "prompt":
+            return None
+        ids = label_word_ids(self.tokenizer, get_task(spec.task))
+        return torch.tensor(ids, device=self.accelerator.device)
+
+    def loaded(self, spec: RunSpec) -> LoadedModel:
+        """The model for this method, task size and dropout, in whatever state it was left."""
+        n_labels = len(get_task(spec.task).labels) if spec.method == "head" else 0
+        key = (spec.method, n_labels, spec.dropout)
+        if self._model is None or self._model[0] != key:
+            self._model = None  # free the old one first
+            model, new = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            pristine = {name: value.clone() for name, value in model.state_dict().items()}
+            self._model = key, LoadedModel(model.to(self.accelerator.device), pristine, new)
+        return self._model[1]
+
+    def fresh_model(self, spec: RunSpec) -> LoadedModel:
+        """The model with its pre-trained weights, and with the head that belongs to the run's seed."""
+        loaded = self.loaded(spec)
+        with torch.no_grad():
+            for name, value in loaded.model.state_dict().items():
+                value.copy_(loaded.pristine[name])
+        models.draw_new_parameters(loaded.model, loaded.new_parameters, derived_seed(spec.seed, "head"))
+        loaded.model.zero_grad(set_to_none=True)
+        return loaded

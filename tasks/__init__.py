@@ -1,0 +1,38 @@
+"""Facts about data sets, one short file a task. To add a task, add a file: nothing else changes."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+
+from tasks.task import HubSource, Task, TextFolders
+
+__all__ = ["HubSource", "Task", "TextFolders", "UnknownTaskError", "get_task", "task_names"]
+
+
+class UnknownTaskError(LookupError):
+    """No task has the name that was asked for; the message lists close names."""
+
+
+def task_names() -> list[str]:
+    """Names of all tasks in this folder, sorted; no task file is imported."""
+    modules = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name for name in modules if name != "task")
+
+
+def get_task(name: str) -> Task:
+    """The task of that name.
+
+    Raises:
+        UnknownTaskError: there is none; the message says which names come close.
+    """
+    names = task_names()
+    if name not in names:
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"Did you mean {' or '.join(close)}? " if close else ""
+        raise UnknownTaskError(f"unknown task {name!r}. {hint}Tasks: {', '.join(names)}")
+    task = importlib.import_module(f"tasks.{name}").TASK
+    if task.name != name:
+        raise ValueError(f"tasks/{name}.py describes a task named {task.name!r}: use one name")
+    return task

@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="rte",
+    title="Recognizing Textual Entailment (SuperGLUE)",
+    source=HubSource(id="aps/super_glue", config="rte"),
+    test="validation",
+    text=("premise", "hypothesis"),
+    labels={0: "entailment", 1: "not_entailment"},
+    template="{premise|cut_last}?{mask}, {hypothesis|lower_first}",
+    label_words=("Yes", "No"),
+    max_length=256,
+    first_limit=240,
+    licence="none stated (research)",
+    citation="Dagan et al. 2005 to Bentivogli et al. 2009; prompt: LM-BFF (Gao et al. 2021)",
+)

@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="snli",
+    title="Stanford Natural Language Inference",
+    source=HubSource(id="stanfordnlp/snli"),
+    test="validation",
+    text=("premise", "hypothesis"),
+    labels={2: "contradiction", 0: "entailment", 1: "neutral"},
+    unlabelled="drop",  # pairs on which the annotators did not agree
+    template="{premise|cut_last}?{mask}, {hypothesis|lower_first}",
+    label_words=("No", "Yes", "Maybe"),
+    max_length=256,
+    licence="CC BY-SA 4.0",
+    citation="Bowman et al. 2015; prompt: LM-BFF (Gao et al. 2021)",
+)

@@ -1,0 +1,14 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="sst2",
+    title="Stanford Sentiment Treebank, two classes (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="sst2"),
+    test="validation",
+    text=("sentence",),
+    labels={0: "negative", 1: "positive"},
+    template="{sentence} It was{mask}.",
+    label_words=("terrible", "great"),
+    licence="none stated",
+    citation="Socher et al. 2013; prompt: LM-BFF (Gao et al. 2021)",
+)

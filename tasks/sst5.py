@@ -1,0 +1,15 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="sst5",
+    title="Stanford Sentiment Treebank, five classes",
+    source=HubSource(id="SetFit/sst5"),
+    test="test",
+    text=("text",),
+    labels={0: "very negative", 1: "negative", 2: "neutral", 3: "positive", 4: "very positive"},
+    template="{text} It was{mask}.",
+    label_words=("terrible", "bad", "okay", "good", "great"),
+    first_limit=110,
+    licence="none stated",
+    citation="Socher et al. 2013; prompt: LM-BFF (Gao et al. 2021)",
+)
