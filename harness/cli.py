@@ -15,12 +15,11 @@ from rich.table import Table
 
 from harness import __version__
 from harness.errors import UserError
-from harness.sweep import Sweep, check_launcher, make_sweep, plan, rates
+from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan, rates
 
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
     from harness.store import Store
-    from harness.workbench import Inputs
 
 EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -108,7 +107,6 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
     from harness.sources import load_task_data
     from harness.store import Store
-    from harness.workbench import Inputs
     from tasks import get_task
 
     store = Store(sweep.output_dir)
@@ -127,17 +125,17 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     if dry_run:
         _show_matrix(specs, finished)
         return
-    redo = {"failed"} if retry_failed else set()
-    todo = [s for s in specs if s.run_id not in finished or finished[s.run_id].status in redo]
+    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    share = todo[rank::ranks]
+    redo = {"failed"} if retry_failed else set()
+    share = [s for s in specs[rank::ranks] if s.run_id not in finished or finished[s.run_id].status in redo]
     if share:
         _execute(sweep, share, Inputs(sweep.model, sweep.data_dir), store, ranks)
     finished = store.finished(specs)
     if len(finished) < len(specs):
         _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
-        return
-    _finish(store, finished)
+    elif share or rank == 0:
+        _finish(store, finished)
 
 
 def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ranks: int) -> None:

@@ -21,7 +21,8 @@ from harness.errors import UserError, first_line
 from harness.finetune import finetune
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
-from harness.workbench import Inputs, Workbench
+from harness.sweep import Inputs
+from harness.workbench import Workbench
 from tasks import get_task
 
 RESERVED_BYTES = 2**30
@@ -138,10 +139,8 @@ def _run_in_worker(spec: RunSpec) -> RunRecord:
 
 def _quiet_libraries() -> None:
     """Loading bars and notes about new heads are noise here: the record says what is new."""
-    import datasets
     import transformers
 
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    datasets.disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from harness import optimizers
 from harness.environment import environment
+from harness.models import LoadedModel
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec
 from harness.sampling import batch_indices, derived_seed
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import logits, score
 from harness.store import Journal
-from harness.workbench import LoadedModel, Workbench
+from harness.workbench import Workbench
 from tasks import get_task
 
 
@@ -82,7 +83,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         for start in range(0, spec.batch_size, micro_size):
             batch = split.train.batch(rows[start : start + micro_size], pad_id, accelerator.device)
             with accelerator.autocast():
-                scores = logits(model, batch, label_words)
+                scores = logits(loaded, batch, label_words)
             # micro-batches are of one size, so the mean of their means is the batch's mean
             loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
             accelerator.backward(loss)
@@ -105,7 +106,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(model, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -136,7 +137,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             for name, value in model.named_parameters():
                 value.copy_(best_parameters[name])
         before = time.perf_counter()
-        result = score(model, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
         test = FinalScore(
@@ -237,6 +238,7 @@ def _read_back(
         threads=torch.get_num_threads(),
         layout={
             "padding": "dynamic",
+            "scores": "at the mask" if loaded.mask_head else "of the whole model",
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": 1,
         },

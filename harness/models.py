@@ -12,6 +12,7 @@ from harness.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -43,6 +44,24 @@ class ModelSource:
     name: str
     revision: str
     folder: Path
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        model: live, on the run's device.
+        pristine: its state as loaded, on the CPU, which every run starts from.
+        new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
+        mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
+            where it can be asked for the mask's position alone; else None.
+    """
+
+    model: PreTrainedModel
+    pristine: dict[str, torch.Tensor]
+    new_parameters: tuple[str, ...]
+    mask_head: torch.nn.Module | None
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -127,16 +146,11 @@ def load_tokenizer(source: ModelSource) -> Any:
         raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
 
 
-def load_model(
-    source: ModelSource, method: str, n_labels: int, dropout: float | None
-) -> tuple[torch.nn.Module, tuple[str, ...]]:
+def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:
     """Load a model in fp32 for a method: the masked-LM head for `prompt`, a new classifier for `head`.
 
     Under `prompt` the output embedding is untied from the input embedding, as in the reference code
     of LM-BFF and MeZO: each has its own gradient.
-
-    Returns:
-        The model, and the names of its parameters that are not pre-trained (none under `prompt`).
 
     Raises:
         UserError: the checkpoint lacks the masked-LM head, or the model cannot be loaded.
@@ -174,8 +188,30 @@ def load_model(
             )
         output = model.get_output_embeddings()
         output.weight = torch.nn.Parameter(output.weight.detach().clone())
-    new = tuple(name for name, _ in model.named_parameters() if name in missing)
-    return model, new
+    return LoadedModel(
+        model=model,
+        pristine={name: value.clone() for name, value in model.state_dict().items()},
+        new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
+        mask_head=_mask_head(model) if method == "prompt" else None,
+    )
+
+
+def _mask_head(model: Any) -> torch.nn.Module | None:
+    """The module beside the encoder, if there is one only and it proves to be the whole head."""
+    import torch
+
+    heads = [child for child in model.children() if child is not model.base_model]
+    if len(heads) != 1:
+        return None
+    ids = torch.arange(5, 13).view(2, 4) % model.config.vocab_size
+    model.eval()
+    with torch.inference_mode():
+        whole = model(input_ids=ids).logits[:, 2]
+        try:
+            at_one = heads[0](model.base_model(input_ids=ids).last_hidden_state[:, 2])
+        except (TypeError, AttributeError):  # a head that wants more than hidden states
+            return None
+    return heads[0] if torch.allclose(whole, at_one, rtol=1e-4, atol=1e-4) else None
 
 
 def _set_dropout(config: Any, probability: float) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from harness.encoding import Batch, Encoded
 from harness.metrics import METRICS
+from harness.models import LoadedModel
 
 TOKENS_PER_BATCH = 4096
 """Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
@@ -24,13 +25,16 @@ class Scores:
     predictions: list[int]
 
 
-def logits(model: nn.Module, batch: Batch, label_words: torch.Tensor | None) -> torch.Tensor:
+def logits(loaded: LoadedModel, batch: Batch, label_words: torch.Tensor | None) -> torch.Tensor:
     """B x L scores in fp32: of the label words at the mask, or of the classifier."""
-    scores = model(**batch.inputs).logits
     if label_words is None:
-        return scores.float()
-    rows = torch.arange(len(scores), device=scores.device)
-    return scores[rows, batch.mask_positions][:, label_words].float()
+        return loaded.model(**batch.inputs).logits.float()
+    rows = torch.arange(len(batch.labels), device=batch.labels.device)
+    if loaded.mask_head is None:
+        return loaded.model(**batch.inputs).logits[rows, batch.mask_positions][:, label_words].float()
+    hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
+    # the vocabulary's scores at the mask alone: at every position they can cost more than the encoder
+    return loaded.mask_head(hidden[rows, batch.mask_positions])[:, label_words].float()
 
 
 def scoring_batches(lengths: list[int]) -> list[list[int]]:
@@ -45,7 +49,7 @@ def scoring_batches(lengths: list[int]) -> list[list[int]]:
 
 
 def score(
-    model: nn.Module,
+    loaded: LoadedModel,
     encoded: Encoded,
     label_words: torch.Tensor | None,
     metric: str,
@@ -53,18 +57,18 @@ def score(
     accelerator: Accelerator,
 ) -> Scores:
     """Score every example once, without dropout; the model is left in the mode it was in."""
-    was_training = model.training
-    model.eval()
+    was_training = loaded.model.training
+    loaded.model.eval()
     predictions = torch.zeros(len(encoded.labels), dtype=torch.long)
     loss = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for rows in scoring_batches([len(ids) for ids in encoded.input_ids]):
             batch = encoded.batch(rows, pad_id, accelerator.device)
             with accelerator.autocast():
-                scores = logits(model, batch, label_words)
+                scores = logits(loaded, batch, label_words)
             predictions[rows] = scores.argmax(dim=1).cpu()
             loss += nn.functional.cross_entropy(scores, batch.labels, reduction="sum").double().cpu()
-    model.train(was_training)
+    loaded.model.train(was_training)
     return Scores(
         metric=METRICS[metric](encoded.labels, predictions.tolist()),
         loss=float(loss) / len(encoded.labels),

@@ -245,15 +245,16 @@ def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[d
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
+    datasets.disable_progress_bars()
     name = f"{source.id} ({source.config})" if source.config else source.id
     try:
         revision = source.revision
         if not HF_HUB_OFFLINE:
             revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
-        splits = [
+        train, test = (
             datasets.load_dataset(source.id, source.config, split=split, revision=revision)
             for split in (task.train, task.test)
-        ]
+        )
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
         raise UserError(
             f"{task.name}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
@@ -261,7 +262,9 @@ def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[d
             f"{task.train}.jsonl and {task.test}.jsonl (columns {[*task.text, task.label]}), or set "
             f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
         ) from error
-    checksums = splits[0].info.download_checksums or {}
+    checksums = train.info.download_checksums or {}
     commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}
     commit = commits.pop() if len(commits) == 1 else revision
-    return splits[0], splits[1], f"{name} @ {commit}"
+    wanted = [column for column in (*task.text, task.label) if column in train.column_names]
+    rows = [split.select_columns(wanted).to_list() for split in (train, test)]
+    return rows[0], rows[1], f"{name} @ {commit}"

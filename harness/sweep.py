@@ -7,6 +7,7 @@ import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,6 +151,19 @@ class Sweep(Stored):
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
             )
         return self
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a sweep's inputs lie on this machine; no part of any spec.
+
+    Attributes:
+        model: as typed by the user.
+        data_dir: None: each task's own source.
+    """
+
+    model: str
+    data_dir: Path | None
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:

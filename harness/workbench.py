@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,24 +16,12 @@ from accelerate import Accelerator
 from harness import models
 from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
 from harness.errors import UserError
-from harness.models import ModelSource
+from harness.models import LoadedModel, ModelSource
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, few_shot_split, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
+from harness.sweep import Inputs
 from tasks import Task, get_task
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Where a sweep's inputs lie on this machine; no part of any spec.
-
-    Attributes:
-        model: as typed by the user.
-        data_dir: None: each task's own source.
-    """
-
-    model: str
-    data_dir: Path | None
 
 
 @dataclass(frozen=True)
@@ -49,15 +36,6 @@ class EncodedSplit:
     test: Encoded
     test_rows: list[int]
     facts: Split
-
-
-@dataclass
-class LoadedModel:
-    """A model in memory with the copy that it is reset from."""
-
-    model: torch.nn.Module
-    pristine: dict[str, torch.Tensor]
-    new_parameters: tuple[str, ...]
 
 
 class Workbench:
@@ -152,9 +130,9 @@ class Workbench:
         key = (spec.method, n_labels, spec.dropout)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
-            model, new = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
-            pristine = {name: value.clone() for name, value in model.state_dict().items()}
-            self._model = key, LoadedModel(model.to(self.accelerator.device), pristine, new)
+            loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            loaded.model.to(self.accelerator.device)
+            self._model = key, loaded
         return self._model[1]
 
     def fresh_model(self, spec: RunSpec) -> LoadedModel:

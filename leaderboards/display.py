@@ -25,17 +25,19 @@ def _table(rows: list[Row]) -> Table:
     model = c["model"].removeprefix("package:").removeprefix("local:")
     title = f"{c['task']}, {model} by {c['method']}, k = {c['k']}, {c['protocol']}; {c['metric']} in %"
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = "learning rates are effective, chosen by dev for each seed"
-    table.add_column("optimizer")
-    for header in ("test", "std", "dev", "seeds", "chosen rates", "tied", "at edge", "diverged", "state MB"):
+    table.caption = (
+        "Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev "
+        "score; edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
+    )
+    table.add_column("optimizer", no_wrap=True)
+    for header in ("test (sd)", "dev", "seeds", "chosen rates", "tied", "edge", "div.", "state MB"):
         table.add_column(header, justify="right")
     for row in rows:
         c = row.columns
         state = c["optimizer_state_bytes"]
         table.add_row(
             c["optimizer"],
-            _percent(c["test_mean"]),
-            _percent(c["test_std"]),
+            f"{_percent(c['test_mean'])} ({_percent(c['test_std'])})",
             _percent(c["dev_mean"]),
             str(c["n_seeds"]),
             c["learning_rates"].replace(";", " "),

