@@ -11,7 +11,7 @@ import torch
 from harness.errors import UserError
 from harness.sources import Example
 from tasks import Task
-from tasks.task import TemplatePiece, filtered, parse_template
+from tasks.task import TemplatePiece, filled, filtered, parse_template
 
 Tokenizer = Any  # transformers' fast tokenizers share no public base type
 
@@ -106,7 +106,7 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
         )
     prefix, suffix = _special_ends(tokenizer)
     pieces = parse_template(task.template)
-    limits = dict.fromkeys(task.text, task.other_limit) | {task.text[0]: task.first_limit}
+    limits = dict.fromkeys(task.fields, task.other_limit) | {task.text[0]: task.first_limit}
     fixed = {
         place: [tokenizer.mask_token_id]
         if piece.kind == "mask"
@@ -146,7 +146,7 @@ def _field_ids(
     tokenizer: Tokenizer, task: Task, examples: Sequence[Example], piece: TemplatePiece
 ) -> list[list[int]]:
     """Token ids of one text field of all examples; a text that spells a special token is just text."""
-    column = task.text.index(piece.value)
+    column = task.fields.index(piece.value)
     texts = [example.texts[column] for example in examples]
     for name in piece.filters:
         texts = [filtered(text, name) for text in texts]
@@ -156,9 +156,13 @@ def _field_ids(
 
 
 def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], max_length: int) -> Encoded:
-    """The model's own single or pair input; of too long a pair the longer text is cut first."""
-    columns = list(zip(*(example.texts for example in examples), strict=True))
-    texts = [list(column) for column in columns]
+    """The model's own single or pair input; of too long a pair the longer text is cut first.
+
+    The input is the task's texts, or its `head_text` templates where it has them.
+    """
+    inputs = [parse_template(text) for text in task.head_text or (f"{{{name}}}" for name in task.text)]
+    rows = [dict(zip(task.fields, example.texts, strict=True)) for example in examples]
+    texts = [[filled(pieces, row) for row in rows] for pieces in inputs]
     plain = {"split_special_tokens": True, "verbose": False}
     whole = tokenizer(*texts, **plain)["input_ids"]
     encoded = tokenizer(*texts, truncation="longest_first", max_length=max_length, **plain)

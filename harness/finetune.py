@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from harness import optimizers
 from harness.environment import environment
+from harness.metrics import METRICS
 from harness.models import LoadedModel
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec
 from harness.sampling import batch_indices, derived_seed
@@ -142,6 +143,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         best_step, parameters_hash = best.step, hash_of(best_parameters)
         test = FinalScore(
             metric=result.metric,
+            further={
+                name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics
+            },
             loss=result.loss,
             rows=tuple(split.test_rows),
             labels=tuple(split.test.labels),

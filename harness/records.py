@@ -127,9 +127,13 @@ class ReadBack(Stored):
 
 
 class FinalScore(Stored):
-    """The one scoring of the test split, from the best-dev checkpoint; rows by their position."""
+    """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
+
+    `further` holds the scores by the task's other metrics, by their ids; they choose nothing.
+    """
 
     metric: float
+    further: dict[str, float] = {}
     loss: float
     rows: tuple[int, ...]
     labels: tuple[int, ...]

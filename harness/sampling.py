@@ -18,6 +18,9 @@ from harness.errors import UserError
 TEST_SEED = 42
 """MeZO draws its 1,000 test rows with this seed, whatever the seed of the split."""
 
+CANONICAL_SEEDS = (100, 13, 21, 42, 87)
+"""LM-BFF's seeds of the split, in the order in which its script works through them."""
+
 
 class FewShotSplit(NamedTuple):
     """Positions of rows in the training data, grouped by class as LM-BFF writes them."""
@@ -27,21 +30,39 @@ class FewShotSplit(NamedTuple):
     short_classes: list[int]
 
 
-def few_shot_split(labels: Sequence[int], n_classes: int, k: int, seed: int) -> FewShotSplit:
+def shuffled_rows(n: int, seed: int, accumulate: bool = False) -> list[int]:
+    """Positions of n training rows in the order in which LM-BFF's script draws from them.
+
+    Args:
+        accumulate: whether the script shuffles one and the same list again for every seed, as it
+            does for CoLA: the order is then the one after its canonical seeds up to this one,
+            whichever were asked for. A seed that is not canonical starts from the stored order.
+    """
+    seeds = [seed]
+    if accumulate and seed in CANONICAL_SEEDS:
+        seeds = list(CANONICAL_SEEDS[: CANONICAL_SEEDS.index(seed) + 1])
+    rows = np.arange(n)
+    for each in seeds:
+        rows = rows[np.random.RandomState(each).permutation(n)]
+    return rows.tolist()
+
+
+def few_shot_split(labels: Sequence[int], n_classes: int, k: int, order: Sequence[int]) -> FewShotSplit:
     """Draw k rows a class for train and the next k for dev, exactly as LM-BFF does.
 
-    The rows are shuffled with `RandomState(seed)`; classes come in the order of their first
-    appearance; of each, rows [0:k] are train and rows [k:2k] are dev. A class with too few rows
-    gives shortened parts and is listed in `short_classes`.
+    Classes come in the order of their first appearance among the shuffled rows; of each, rows [0:k]
+    are train and rows [k:2k] are dev. A class with too few rows gives shortened parts and is listed
+    in `short_classes`.
 
     Args:
         labels: the class of each training row, 0 .. n_classes - 1.
+        order: positions of all training rows, from `shuffled_rows`.
 
     Raises:
         UserError: a class has no train row, or fewer than two classes have dev rows.
     """
     by_class: dict[int, list[int]] = {}
-    for row in np.random.RandomState(seed).permutation(len(labels)).tolist():
+    for row in order:
         by_class.setdefault(labels[row], []).append(row)
     train = [row for rows in by_class.values() for row in rows[:k]]
     dev = [row for rows in by_class.values() for row in rows[k : 2 * k]]

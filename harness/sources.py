@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import string
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
-from tasks import HubSource, Task, TextFolders
+from tasks import HubSource, LocalOnly, Task, TextFolders
 
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
 UNLABELLED = -1
@@ -23,7 +24,7 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 class Example(NamedTuple):
-    """One row: its text columns in the task's order, and its label as a position in logit order."""
+    """One row: its texts in the order of `Task.fields`, and its label as a position in logit order."""
 
     texts: tuple[str, ...]
     label: int
@@ -61,14 +62,19 @@ def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
     """
     train: Iterable[dict[str, Any]]
     test: Iterable[dict[str, Any]]
+    label = task.label
+    if missing := missing_data(task, data_dir):
+        raise UserError(missing)
     if data_dir is not None:
         (train, test), origin = _read_folder(task, data_dir), "folder"
     elif isinstance(task.source, TextFolders):
         train, test, origin = _read_package(task, task.source)
     else:
+        assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
         train, test, origin = _read_hub(task, task.source)
-    train_examples, train_dropped = _examples(task, train, task.train)
-    test_examples, test_dropped = _examples(task, test, task.test)
+        label = task.source.label or task.label
+    train_examples, train_dropped = _examples(task, train, task.train, label)
+    test_examples, test_dropped = _examples(task, test, task.test, label)
     both = train_examples + test_examples
     return TaskData(
         task=task,
@@ -91,15 +97,20 @@ def content_hash(parts: Iterable[list[Example]]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _examples(task: Task, rows: Iterable[dict[str, Any]], split: str) -> tuple[list[Example], int]:
-    positions = {value: position for position, value in enumerate(task.labels)}
-    positions |= {str(value): position for value, position in positions.items()}
+def _examples(
+    task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
+) -> tuple[list[Example], int]:
+    columns = [*task.columns[:-1], label_column]
+    # the names of the labels stand for their numbers: copies differ in how they count
+    positions: dict[int | str, int] = {name: position for position, name in enumerate(task.labels.values())}
+    positions |= {str(value): position for position, value in enumerate(task.labels)}
+    positions |= {value: position for position, value in enumerate(task.labels)}
     examples, dropped, number = [], 0, 0
     for number, row in enumerate(rows, 1):
-        if missing := [column for column in (*task.text, task.label) if column not in row]:
+        if missing := [column for column in columns if column not in row]:
             raise UserError(
                 f"{task.name}, {split}, row {number}: no column {missing[0]!r}; found "
-                f"{sorted(row)}, expected {[*task.text, task.label]}"
+                f"{sorted(row)}, expected {columns}"
             )
         texts = tuple(row[column] for column in task.text)
         if not all(isinstance(text, str) for text in texts):
@@ -107,7 +118,17 @@ def _examples(task: Task, rows: Iterable[dict[str, Any]], split: str) -> tuple[l
                 f"{task.name}, {split}, row {number}: {list(task.text)} must be text, found "
                 f"{[type(text).__name__ for text in texts]}"
             )
-        label = row[task.label]
+        if task.marks:
+            try:
+                spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
+            except (TypeError, ValueError):
+                found = [row[position] for _, position in task.marks]
+                raise UserError(
+                    f"{task.name}, {split}, row {number}: the positions of the spans must be whole "
+                    f"numbers, found {found}"
+                ) from None
+            texts = (*texts, marked(texts[0], spans))
+        label = row[label_column]
         if str(label) == str(UNLABELLED) and task.unlabelled == "drop":
             dropped += 1
         elif isinstance(label, int | str) and label in positions:
@@ -122,23 +143,69 @@ def _examples(task: Task, rows: Iterable[dict[str, Any]], split: str) -> tuple[l
     return examples, dropped
 
 
-def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
-    folder = data_dir / task.name
+def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:
+    """The text with its first span as `* span *` and its second as `# span #`.
+
+    A span is given by its words and by its position among the words of the text, both split at
+    white space. Published positions are sometimes off: the nearest place that reads like the span
+    is marked, and the position itself where nothing does.
+    """
+    words = text.split()
+    if not words:
+        return text
+    plain = [_plain_word(word) for word in words]
+    before, after = [""] * len(words), [""] * len(words)
+    for (span, position), sign in zip(spans, "*#", strict=False):
+        wanted = [_plain_word(word) for word in span.split()]
+        places = [i for i in range(len(words)) if plain[i : i + len(wanted)] == wanted]
+        first = min(places, key=lambda place: abs(place - position), default=position)
+        first = max(0, min(first, len(words) - 1))
+        last = max(first, min(first + len(wanted), len(words)) - 1)
+        before[first], after[last] = f"{before[first]}{sign} ", f" {sign}{after[last]}"
+    return " ".join(f"{b}{word}{a}" for b, word, a in zip(before, words, after, strict=True))
+
+
+def _plain_word(word: str) -> str:
+    return word.strip(string.punctuation).lower()
+
+
+def missing_data(task: Task, data_dir: Path | None) -> str | None:
+    """What of the task's data is not there at all, and what to type next; None: nothing is missing.
+
+    Only looks for files: what the hub or a package holds counts as there.
+    """
+    columns = f"columns {list(task.columns)}"
+    if data_dir is None:
+        if not isinstance(task.source, LocalOnly):
+            return None
+        return (
+            f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir "
+            f"DIR, with DIR/{task.folder or task.name}/{task.train}.jsonl and {task.test}.jsonl ({columns})"
+        )
+    folder = data_dir / (task.folder or task.name)
     if not folder.is_dir():
-        raise UserError(
-            f"no folder {folder}: --data-dir needs one folder a task, here {task.name}/ with "
+        return (
+            f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
             f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)})"
         )
+    for split in (task.train, task.test):
+        if not _split_files(folder, split):
+            return f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
+    return None
+
+
+def _split_files(folder: Path, split: str) -> list[Path]:
+    # GLUE's `validation_matched` may be stored as plain `validation`
+    stems = dict.fromkeys((split, split.removesuffix("_matched")))
+    paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
+    return [path for path in paths if path.is_file()]
+
+
+def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
+    folder = data_dir / (task.folder or task.name)
     parts = []
     for split in (task.train, task.test):
-        # GLUE's `validation_matched` may be stored as plain `validation`
-        stems = dict.fromkeys((split, split.removesuffix("_matched")))
-        paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
-        found = [path for path in paths if path.is_file()]
-        if not found:
-            raise UserError(
-                f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
-            )
+        found = _split_files(folder, split)
         if len(found) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in found]}")
         parts.append(_read_file(found[0]))
@@ -258,13 +325,14 @@ def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[d
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
         raise UserError(
             f"{task.name}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
-            f"Without network, give a local copy: --data-dir DIR, with DIR/{task.name}/"
-            f"{task.train}.jsonl and {task.test}.jsonl (columns {[*task.text, task.label]}), or set "
+            f"Without network, give a local copy: --data-dir DIR, with DIR/{task.folder or task.name}/"
+            f"{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)}), or set "
             f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
         ) from error
     checksums = train.info.download_checksums or {}
     commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}
     commit = commits.pop() if len(commits) == 1 else revision
-    wanted = [column for column in (*task.text, task.label) if column in train.column_names]
+    columns = (*task.columns, *([source.label] if source.label else []))
+    wanted = [column for column in columns if column in train.column_names]
     rows = [split.select_columns(wanted).to_list() for split in (train, test)]
     return rows[0], rows[1], f"{name} @ {commit}"

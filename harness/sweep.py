@@ -17,7 +17,7 @@ from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.records import RunSpec, Stored
-from harness.sampling import few_shot_split
+from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData
 from tasks import UnknownTaskError, get_task
 
@@ -225,6 +225,17 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
     return {name: float(getattr(sweep, name)) for name in OPTIMIZERS[optimizer].hyperparameters}
 
 
+def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
+    """The few-shot split of a task's training rows, as the protocol shuffles them.
+
+    Raises:
+        UserError: too few rows of a class.
+    """
+    labels = [example.label for example in data.train]
+    accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
+    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+
+
 def plan(sweep: Sweep, data: Iterable[TaskData], model: str, model_revision: str) -> list[RunSpec]:
     """All runs of a sweep: by task, seed and rate, the optimizers side by side.
 
@@ -239,9 +250,8 @@ def plan(sweep: Sweep, data: Iterable[TaskData], model: str, model_revision: str
     common |= {"model": model, "model_revision": model_revision}
     specs = []
     for rows in data:
-        labels = [example.label for example in rows.train]
         for seed in sweep.seeds:
-            few_shot_split(labels, len(rows.task.labels), sweep.k, seed)
+            draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o)]
             specs += [
                 RunSpec(

@@ -18,9 +18,9 @@ from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_i
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
 from harness.records import RunSpec, Split
-from harness.sampling import derived_seed, few_shot_split, select_test_rows
+from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
-from harness.sweep import Inputs
+from harness.sweep import Inputs, draw_split
 from tasks import Task, get_task
 
 
@@ -80,15 +80,14 @@ class Workbench:
 
     def split(self, spec: RunSpec) -> EncodedSplit:
         """The run's few-shot split, tokenised for its model and method."""
-        key = (spec.task, spec.method, spec.k, spec.seed, spec.test_limit)
+        key = (spec.protocol, spec.task, spec.method, spec.k, spec.seed, spec.test_limit)
         if key not in self._splits:
             self._splits[key] = self._make_split(spec)
         return self._splits[key]
 
     def _make_split(self, spec: RunSpec) -> EncodedSplit:
         data = self.data(get_task(spec.task))
-        n_classes = len(data.task.labels)
-        few = few_shot_split([e.label for e in data.train], n_classes, spec.k, spec.seed)
+        few = draw_split(data, spec.k, spec.seed, spec.protocol)
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit)
         if key not in self._tests:

@@ -6,9 +6,9 @@ import difflib
 import importlib
 import pkgutil
 
-from tasks.task import HubSource, Task, TextFolders
+from tasks.task import HubSource, LocalOnly, Task, TextFolders
 
-__all__ = ["HubSource", "Task", "TextFolders", "UnknownTaskError", "get_task", "task_names"]
+__all__ = ["HubSource", "LocalOnly", "Task", "TextFolders", "UnknownTaskError", "get_task", "task_names"]
 
 
 class UnknownTaskError(LookupError):

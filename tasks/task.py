@@ -9,11 +9,14 @@ from __future__ import annotations
 import hashlib
 import json
 import string
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FILTERS = ("cut_last", "lower_first", "upper_first")
+FILTERS = ("cut_last", "lower", "lower_first", "question_mark", "upper_first")
+MARKED = "marked"
+"""The column that a template may name beside the text columns where `Task.marks` is given."""
 
 
 class TemplatePiece(NamedTuple):
@@ -29,10 +32,15 @@ def filtered(text: str, name: str) -> str:
     """Apply one of `FILTERS` to a text field; empty text stays empty.
 
     `cut_last` drops the last character whatever it is (LM-BFF's `sent-`), `lower_first` and
-    `upper_first` change the case of the first one (`sentl`, `sentu`).
+    `upper_first` change the case of the first one (`sentl`, `sentu`), `lower` of all;
+    `question_mark` adds the mark where the text does not end with one.
     """
     if name == "cut_last":
         return text[:-1]
+    if name == "lower":
+        return text.lower()
+    if name == "question_mark":
+        return f"{text}?" if text and not text.endswith("?") else text
     if name == "lower_first":
         return text[:1].lower() + text[1:]
     if name == "upper_first":
@@ -69,6 +77,19 @@ def parse_template(template: str) -> tuple[TemplatePiece, ...]:
     return tuple(pieces)
 
 
+def filled(pieces: Sequence[TemplatePiece], texts: Mapping[str, str], mask: str = "") -> str:
+    """The template as one text: fields replaced by their filtered texts, the mask by `mask`."""
+    parts = []
+    for piece in pieces:
+        text = mask if piece.kind == "mask" else piece.value
+        if piece.kind == "field":
+            text = texts[piece.value]
+            for name in piece.filters:
+                text = filtered(text, name)
+        parts.append(f" {text}" if piece.after_space else text)
+    return "".join(parts)
+
+
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,12 +98,14 @@ class HubSource(_Data):
     """A data set of the Hugging Face hub, by its full id.
 
     `revision` is a branch or a commit; `main` is resolved to a commit when it is first used, and the
-    commit is recorded with every run.
+    commit is recorded with every run. `label` is the label column of this copy, where it is not the
+    task's: one that holds the labels' names, when its numbers differ from the task's.
     """
 
     id: str
     config: str | None = None
     revision: str = "main"
+    label: str | None = None
 
 
 class TextFolders(_Data):
@@ -99,6 +122,15 @@ class TextFolders(_Data):
     test_residues: tuple[int, ...]
 
 
+class LocalOnly(_Data):
+    """No known copy to download: the rows come from `--data-dir` alone, and `reason` says why."""
+
+    reason: str
+
+
+MetricName = Literal["accuracy", "f1", "macro_f1", "matthews_correlation"]
+
+
 class Task(_Data):
     """What a run needs to know of a data set, and nothing that depends on a model or an optimizer.
 
@@ -106,8 +138,13 @@ class Task(_Data):
         name: the value of `--task`, equal to the name of the file.
         title: one line for people.
         source: where the rows come from when no `--data-dir` is given.
+        folder: their folder under `--data-dir`, where it is not the task's name.
         train, test: the splits that play the two roles; dev is always cut from train.
-        text: the text columns, in reading order (one, or two for pairs).
+        text: the text columns, in reading order; without `head_text` one, or two for pairs.
+        marks: pairs of columns, the words of a span and its position among the words of the first
+            text. They give templates one more column, `{marked}`: the first text with the first
+            span as `* span *` and the second as `# span #` (as T5 marks WSC, Raffel et al. 2020).
+        head_text: the one or two inputs of a head as templates without a mask; none: the texts.
         label: the label column.
         labels: stored label value -> name, **in logit order**.
         unlabelled: what to do with rows labelled -1: an error, or drop and count them.
@@ -115,17 +152,24 @@ class Task(_Data):
         label_words: one word for each label, in logit order.
         max_length: tokens in an encoded example, special ones included.
         first_limit, other_limit: caps in tokens for the first and for any further text field.
-        metric: id of the `evaluate` metric that the score equals (always: higher is better).
+        metric: id of the `evaluate` metric that the score equals (always: higher is better). It
+            chooses checkpoints and learning rates. `macro_f1` is `f1` with `average="macro"`.
+        further_metrics: ids of others that the test predictions are scored by, for the record.
+        accumulates_shuffles: LM-BFF's script shuffles CoLA's one list again for every seed; under
+            its protocol the canonical seeds do so here too (see `sampling.shuffled_rows`).
         learning_rates: the task's own default grid, by method, where the common one is off.
         licence, citation: of the data.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     title: str
-    source: HubSource | TextFolders
+    source: HubSource | TextFolders | LocalOnly
+    folder: str | None = None
     train: str = "train"
     test: str
-    text: tuple[str, ...] = Field(min_length=1, max_length=2)
+    text: tuple[str, ...] = Field(min_length=1, max_length=4)
+    marks: tuple[tuple[str, str], ...] = Field(default=(), max_length=2)
+    head_text: tuple[str, ...] = Field(default=(), max_length=2)
     label: str = "label"
     labels: dict[int | str, str] = Field(min_length=2)
     unlabelled: Literal["error", "drop"] = "error"
@@ -134,19 +178,29 @@ class Task(_Data):
     max_length: int = Field(default=128, ge=8)
     first_limit: int | None = Field(default=None, ge=1)
     other_limit: int | None = Field(default=None, ge=1)
-    metric: Literal["accuracy"] = "accuracy"
+    metric: MetricName = "accuracy"
+    further_metrics: tuple[MetricName, ...] = ()
+    accumulates_shuffles: bool = False
     learning_rates: dict[str, tuple[float, ...]] = {}
     licence: str
     citation: str
 
     @model_validator(mode="after")
     def _consistent(self) -> Task:
-        pieces = parse_template(self.template)
-        columns = {piece.value for piece in pieces if piece.kind == "field"}
-        if unknown := sorted(columns - set(self.text)):
-            raise ValueError(f"the template names {unknown}, but the text columns are {self.text}")
-        if (masks := sum(piece.kind == "mask" for piece in pieces)) != 1:
-            raise ValueError(f"the template holds {masks} times {{mask}}, expected exactly one")
+        for template, wanted in [(self.template, 1), *((text, 0) for text in self.head_text)]:
+            pieces = parse_template(template)
+            columns = {piece.value for piece in pieces if piece.kind == "field"}
+            if unknown := sorted(columns - set(self.fields)):
+                raise ValueError(f"the template names {unknown}, but the text columns are {self.fields}")
+            if (masks := sum(piece.kind == "mask" for piece in pieces)) != wanted:
+                expected = "exactly one" if wanted else "none in head_text"
+                raise ValueError(f"the template holds {masks} times {{mask}}, expected {expected}")
+        if len(self.text) > 2 and not self.head_text:
+            raise ValueError(f"{len(self.text)} text columns need a head_text: a head reads one or two texts")
+        if unmarked := sorted({span for span, _ in self.marks} - set(self.text)):
+            raise ValueError(f"marks names {unmarked}, but the text columns are {self.text}")
+        if "f1" in (self.metric, *self.further_metrics) and len(self.labels) != 2:
+            raise ValueError("f1 is of two classes (the second is the positive one): use macro_f1")
         if len(self.label_words) != len(self.labels):
             raise ValueError(f"{len(self.label_words)} label words for {len(self.labels)} labels")
         if len(set(self.label_words)) != len(self.label_words):
@@ -154,9 +208,19 @@ class Task(_Data):
         return self
 
     @property
+    def fields(self) -> tuple[str, ...]:
+        """What templates may name: the text columns, and `marked` where there are marks."""
+        return (*self.text, MARKED) if self.marks else self.text
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The stored columns that are read: texts, positions of marks, label."""
+        return (*self.text, *(position for _, position in self.marks), self.label)
+
+    @property
     def version(self) -> str:
         """Digest of everything here that can change a result; words for people are left out."""
-        people = {"title", "licence", "citation", "learning_rates", "source"}
+        people = {"title", "licence", "citation", "learning_rates", "source", "folder"}
         facts = self.model_dump(mode="json", exclude=people)
         facts["labels"] = list(self.labels.items())  # JSON objects would turn the keys to text
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))

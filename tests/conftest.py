@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get("MOMENTUM_BENCH_SHARED", ROOT.parent / "shared"))
@@ -23,6 +24,10 @@ needs_quickstart = pytest.mark.skipif(
 
 # No test may reach out: what is not on this machine is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# No test may depend on how fast the machine is: hypothesis fails a slow example otherwise.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture

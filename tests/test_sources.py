@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import UserError
-from harness.sources import Example, content_hash, load_task_data
+from harness.sources import Example, content_hash, load_task_data, marked
 from tasks import get_task
 from tests.conftest import needs_quickstart, sentiment_rows, write_rows
 
@@ -135,6 +135,52 @@ def test_the_embedded_articles_are_read_from_their_package():
     assert residues == {0, 1}
 
 
+def test_a_task_without_a_known_copy_says_what_to_type():
+    with pytest.raises(UserError, match=r"mpqa cannot be downloaded: .* --data-dir DIR, with DIR/mpqa/train"):
+        load_task_data(get_task("mpqa"), None)
+
+
+def test_two_tasks_may_share_a_folder(tmp_path: Path):
+    row = {"premise": "a", "hypothesis": "b", "label": 0}
+    write_rows(tmp_path / "mnli" / "train.jsonl", [row] * 2)
+    with pytest.raises(UserError, match="mnli has no validation_mismatched file"):
+        load_task_data(get_task("mnli_mismatched"), tmp_path)
+    write_rows(tmp_path / "mnli" / "validation_mismatched.jsonl", [row] * 3)
+    assert len(load_task_data(get_task("mnli_mismatched"), tmp_path).test) == 3
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([("He", 0), ("him", 3)], "* He * told Pete # him, # and him"),
+        ([("him", 5), ("Pete", 2)], "He told # Pete # him, and * him *"),
+        ([("told Pete", 1), ("Pete", 2)], "He * told # Pete # * him, and him"),
+        ([("pete", 5), ("nobody", 1)], "He # told # * Pete * him, and him"),  # off, and not there
+        ([("x y z", 99), ("him", -4)], "He told Pete # him, # and * him *"),
+    ],
+)
+def test_spans_are_marked_where_they_stand(spans: list[tuple[str, int]], expected: str):
+    assert marked("He told Pete him, and him", spans) == expected
+    assert marked(" ", spans) == " "
+
+
+def test_a_position_that_is_no_number_is_named(tmp_path: Path):
+    row = {
+        "text": "a b",
+        "span1_text": "a",
+        "span1_index": "x",
+        "span2_text": "b",
+        "span2_index": 1,
+        "label": 0,
+    }
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "wsc" / f"{split}.jsonl", [row])
+    with pytest.raises(
+        UserError, match=r"row 1: the positions of the spans must be whole numbers, found \['x'"
+    ):
+        load_task_data(get_task("wsc"), tmp_path)
+
+
 class TestHub:
     """Up to the network call: what is asked of the hub, and what is made of its answer."""
 
@@ -178,6 +224,16 @@ class TestHub:
         data = load_task_data(get_task("trec"), None)
         assert calls[0] == ("load", "CogComp/trec", None, "train", "refs/convert/parquet")
         assert data.origin == f"CogComp/trec @ {self.COMMIT}"
+
+    def test_a_copy_with_other_numbers_is_read_by_the_names_of_its_labels(
+        self, monkeypatch: pytest.MonkeyPatch
+    ):
+        names = ("objective", "subjective")
+        rows = [{"text": f"t{i}", "label": i % 2, "label_text": names[i % 2]} for i in range(6)]
+        monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: datasets.Dataset.from_list(rows))
+        data = load_task_data(get_task("subj"), None)
+        # in the task's order 0 is subjective
+        assert [example.label for example in data.train] == [1, 0] * 3
 
     def test_without_the_hub_the_error_says_what_to_type(self):
         with pytest.raises(UserError, match=r"(?s)nyu-mll/glue \(sst2\) cannot be had.*--data-dir DIR"):

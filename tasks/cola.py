@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="cola",
+    title="Corpus of Linguistic Acceptability (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="cola"),
+    test="validation",
+    text=("sentence",),
+    labels={0: "unacceptable", 1: "acceptable"},
+    template="{sentence} This is{mask}.",
+    label_words=("incorrect", "correct"),
+    metric="matthews_correlation",
+    accumulates_shuffles=True,
+    licence="texts under their own copyright; research use",
+    citation="Warstadt et al. 2018; prompt: LM-BFF (Gao et al. 2021)",
+)

@@ -1,0 +1,17 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="mnli_mismatched",
+    title="Multi-Genre Natural Language Inference, mismatched (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="mnli"),
+    folder="mnli",
+    test="validation_mismatched",
+    text=("premise", "hypothesis"),
+    labels={2: "contradiction", 0: "entailment", 1: "neutral"},
+    template="{premise|cut_last}?{mask}, {hypothesis|lower_first}",
+    label_words=("No", "Yes", "Maybe"),
+    max_length=256,
+    first_limit=240,
+    licence="OANC and CC BY (see MultiNLI)",
+    citation="Williams et al. 2018; prompt: LM-BFF (Gao et al. 2021), limits: MeZO",
+)
