@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from transformers import AutoTokenizer
 
 import tasks
-from tasks.task import TemplatePiece, filtered, parse_template
+from harness.encoding import encode_plain, encode_prompts, label_word_ids
+from harness.sources import load_task_data
+from harness.sweep import draw_split
+from tasks.task import TemplatePiece, filled, filtered, parse_template
 from tests.conftest import ROOT
 
 NAMES = tasks.task_names()
@@ -40,6 +47,19 @@ def test_an_unknown_name_comes_with_the_nearest_ones():
         ({"label_words": ("great",)}, "1 label words for 2"),
         ({"label_words": ("great", "great")}, "share"),
         ({"metrics": "accuracy"}, "Extra inputs"),
+        ({"metric": "f2"}, "Input should be 'accuracy'"),
+        ({"head_text": ("{sentence} {mask}",)}, "none in head_text"),
+        ({"head_text": ("{premise}",)}, "names"),
+        ({"text": ("sentence", "a", "b")}, "3 text columns need a head_text"),
+        ({"marks": (("word", "place"),)}, "marks names"),
+        (
+            {
+                "further_metrics": ("f1",),
+                "labels": {i: str(i) for i in range(3)},
+                "label_words": tuple("abc"),
+            },
+            "f1 is of two classes",
+        ),
     ],
 )
 def test_a_mistake_in_a_task_file_is_named(change: dict, message: str):
@@ -75,3 +95,65 @@ def test_filters_touch_one_end_only(text: str):
     assert filtered(text, "cut_last") == text[:-1]
     assert filtered(text, "lower_first")[1:].endswith(text[1:])
     assert filtered(text, "upper_first").endswith(text[1:])
+    asked = filtered(text, "question_mark")
+    assert asked.startswith(text)
+    assert asked.count("?") - text.count("?") == (bool(text) and not text.endswith("?"))
+
+
+def test_a_template_is_filled_with_the_texts_of_a_row():
+    pieces = parse_template('"{a|lower}" and {b|upper_first|question_mark}{mask}.')
+    assert filled(pieces, {"a": "ONE", "b": "is it {a}"}, "_") == '"one" and Is it {a}?_.'
+
+
+def real_row(name: str, data_dir: Path) -> tuple[str, list[str]]:
+    """Prompt and head inputs of the task's first test row."""
+    task = tasks.get_task(name)
+    row = dict(zip(task.fields, load_task_data(task, data_dir).test[0].texts, strict=True))
+    return filled(parse_template(task.template), row, "_"), [
+        filled(parse_template(text), row) for text in task.head_text
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "prompt"),
+    [
+        ("mrpc", r"strategy \._, \" The foodservice"),
+        ("boolq", r"\. Does ethanol .* produces\?_\."),
+        ("cb", r'Suppose Valence .* Can we infer that "Valence was helping"\? Yes, No, or Maybe\?_\.'),
+    ],
+)
+def test_prompts_of_real_rows_read_as_published(name: str, prompt: str, data_dir: Path):
+    assert re.search(prompt, real_row(name, data_dir)[0])
+
+
+def test_spans_stand_in_the_prompt_and_are_marked_for_a_head(data_dir: Path):
+    prompt, (text,) = real_row("wsc", data_dir)
+    assert prompt.endswith('does the pronoun "him" refer to anyone? Yes or No?_.')
+    assert "Still, * anyone * who knew" in text
+    assert "could take his claim away from # him # ." in text
+    prompt, (first, second) = real_row("wic", data_dir)
+    assert prompt.startswith('Does the word "class" have the same meaning')
+    assert (first, second[:10]) == ("class: An emerging professional class.", "Apologizin")
+
+
+REAL = [name for name in NAMES if name not in ("bbc_news", "mnli_mismatched")]
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_rows_of_every_task_become_a_split_that_models_can_read(
+    name: str, data_dir: Path, splade_tiny: Path
+):
+    task = tasks.get_task(name)
+    data = load_task_data(task, data_dir)
+    k = 16 if name != "cb" else 8  # cb has 16 neutral rows in all
+    few = draw_split(data, k, 13, "lm-bff")
+    assert len(few.train) == k * len(task.labels)
+    assert not few.short_classes
+    tokenizer = AutoTokenizer.from_pretrained(splade_tiny)
+    assert len(label_word_ids(tokenizer, task)) == len(task.labels)
+    examples = [data.train[row] for row in few.train]
+    prompts = encode_prompts(tokenizer, task, examples, task.max_length)
+    assert all(ids.count(tokenizer.mask_token_id) == 1 for ids in prompts.input_ids)
+    plain = encode_plain(tokenizer, task, examples, task.max_length)
+    assert max(map(len, plain.input_ids + prompts.input_ids)) <= task.max_length
+    assert prompts.labels == plain.labels == [example.label for example in examples]

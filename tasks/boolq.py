@@ -1,0 +1,15 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="boolq",
+    title="BoolQ: yes/no questions on a passage (SuperGLUE)",
+    source=HubSource(id="aps/super_glue", config="boolq"),
+    test="validation",
+    text=("passage", "question"),
+    labels={0: "no", 1: "yes"},
+    template="{passage} {question|upper_first|question_mark}{mask}.",
+    label_words=("No", "Yes"),
+    max_length=256,
+    licence="CC BY-SA 3.0",
+    citation="Clark et al. 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+)

@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="cb",
+    title="CommitmentBank (SuperGLUE)",
+    source=HubSource(id="aps/super_glue", config="cb"),
+    test="validation",
+    text=("premise", "hypothesis"),
+    labels={0: "entailment", 1: "contradiction", 2: "neutral"},
+    template='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?{mask}.',
+    label_words=("Yes", "No", "Maybe"),
+    max_length=256,
+    further_metrics=("macro_f1",),
+    licence="research",
+    citation="de Marneffe et al. 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+)

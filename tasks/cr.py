@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+# Uncertain: this copy's split of the sentences is not known to be LM-BFF's (1,775 / 2,000).
+TASK = Task(
+    name="cr",
+    title="Customer reviews, two classes",
+    source=HubSource(id="SetFit/CR"),
+    test="test",
+    text=("text",),
+    labels={0: "negative", 1: "positive"},
+    template="{text} It was{mask}.",
+    label_words=("terrible", "great"),
+    first_limit=110,
+    licence="none stated (research)",
+    citation="Hu & Liu 2004; prompt: LM-BFF (Gao et al. 2021)",
+)

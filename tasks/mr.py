@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+# Uncertain: LM-BFF tests on 2,000 of these 10,662 sentences, this copy on 1,066 others.
+TASK = Task(
+    name="mr",
+    title="Movie reviews, two classes",
+    source=HubSource(id="cornell-movie-review-data/rotten_tomatoes"),
+    test="test",
+    text=("text",),
+    labels={0: "negative", 1: "positive"},
+    template="{text} It was{mask}.",
+    label_words=("terrible", "great"),
+    first_limit=110,
+    licence="none stated",
+    citation="Pang & Lee 2005; prompt: LM-BFF (Gao et al. 2021)",
+)

@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="mrpc",
+    title="Microsoft Research Paraphrase Corpus (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="mrpc"),
+    test="validation",
+    text=("sentence1", "sentence2"),
+    labels={0: "not_equivalent", 1: "equivalent"},
+    template="{sentence1}{mask}, {sentence2|lower_first}",
+    label_words=("No", "Yes"),
+    metric="f1",
+    further_metrics=("accuracy",),
+    licence="Microsoft Research licence",
+    citation="Dolan & Brockett 2005; prompt: LM-BFF (Gao et al. 2021)",
+)

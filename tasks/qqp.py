@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="qqp",
+    title="Quora Question Pairs (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="qqp"),
+    test="validation",
+    text=("question1", "question2"),
+    labels={0: "not_duplicate", 1: "duplicate"},
+    template="{question1}{mask}, {question2|lower_first}",
+    label_words=("No", "Yes"),
+    metric="f1",
+    further_metrics=("accuracy",),
+    licence="Quora's terms (non-commercial)",
+    citation="Iyer et al. 2017; prompt: LM-BFF (Gao et al. 2021)",
+)

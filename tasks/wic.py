@@ -1,0 +1,16 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="wic",
+    title="Word in Context (SuperGLUE)",
+    source=HubSource(id="aps/super_glue", config="wic"),
+    test="validation",
+    text=("sentence1", "sentence2", "word"),
+    head_text=("{word}: {sentence1}", "{sentence2}"),
+    labels={0: "different", 1: "same"},
+    template='Does the word "{word}" have the same meaning in these two sentences? Yes, No?'
+    " {sentence1} {sentence2}{mask}.",
+    label_words=("No", "Yes"),
+    licence="CC BY-NC 4.0",
+    citation="Pilehvar & Camacho-Collados 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+)

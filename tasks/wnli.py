@@ -1,0 +1,14 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="wnli",
+    title="Winograd Natural Language Inference (GLUE)",
+    source=HubSource(id="nyu-mll/glue", config="wnli"),
+    test="validation",
+    text=("sentence1", "sentence2"),
+    labels={0: "not_entailment", 1: "entailment"},
+    template="{sentence1|cut_last}?{mask}, {sentence2|lower_first}",
+    label_words=("No", "Yes"),
+    licence="CC BY 4.0 (Winograd schemas)",
+    citation="Levesque et al. 2012, Wang et al. 2019; prompt: ours",
+)
