@@ -13,9 +13,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from harness import __version__
+from harness import __version__, tasks_cli
 from harness.errors import UserError
-from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan, rates
+from harness.sweep import Inputs, Sweep, check_launcher, expand_suites, make_sweep, plan, rates
 
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
@@ -29,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(tasks_cli.app, name="tasks")
 
 
 @app.callback()
@@ -48,7 +49,9 @@ def _option(help_text: str, *names: str) -> Any:
 
 @app.command()
 def run(
-    task: Annotated[str | None, _option("Task(s), e.g. sst2 or sst2,trec [bbc_news]")] = None,
+    task: Annotated[
+        str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue [bbc_news]")
+    ] = None,
     model: Annotated[
         str | None, _option("Hub id, folder, or package:NAME of a pip package [roberta-large]")
     ] = None,
@@ -98,7 +101,9 @@ def run(
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
     with _plain_errors():
-        request = make_sweep(flags, sweep)
+        request, left_out = expand_suites(make_sweep(flags, sweep))
+        for message in left_out:
+            _note(message)
         check_launcher(request)
         _run_sweep(request, dry_run, retry_failed)
 

@@ -160,7 +160,7 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
 
     The input is the task's texts, or its `head_text` templates where it has them.
     """
-    inputs = [parse_template(text) for text in task.head_text or (f"{{{name}}}" for name in task.text)]
+    inputs = [parse_template(text) for text in task.head_inputs]
     rows = [dict(zip(task.fields, example.texts, strict=True)) for example in examples]
     texts = [[filled(pieces, row) for row in rows] for pieces in inputs]
     plain = {"split_special_tokens": True, "verbose": False}

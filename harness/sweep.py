@@ -18,8 +18,8 @@ from harness.optimizers import OPTIMIZERS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
-from harness.sources import TaskData
-from tasks import UnknownTaskError, get_task
+from harness.sources import TaskData, missing_data
+from tasks import SUITES, UnknownTaskError, get_task
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -110,7 +110,7 @@ class Sweep(Stored):
     def _known_tasks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         for name in names:
             try:
-                get_task(name)
+                _ = name in SUITES or get_task(name)
             except UnknownTaskError as error:
                 raise ValueError(str(error)) from None
         return _without_repeats(names)
@@ -185,6 +185,28 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
         return Sweep.model_validate(settings)
     except ValidationError as error:
         raise UserError("\n".join(map(_in_words, error.errors()))) from None
+
+
+def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
+    """The sweep with its suites replaced by their tasks, and a message for each that is left out.
+
+    A suite leaves out tasks without data; a task that is named by itself never is.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    tasks: dict[str, None] = {}
+    left_out: dict[str, str] = {}
+    for word in sweep.task:
+        for name in SUITES.get(word, (word,)):
+            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            if missing:
+                left_out[name] = f"{word}: {name} is left out: {missing}"
+            else:
+                tasks[name] = None
+    if not tasks:
+        raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
+    return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
 
 
 def _read_file(path: Path) -> dict[str, Any]:

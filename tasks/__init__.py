@@ -8,7 +8,29 @@ import pkgutil
 
 from tasks.task import HubSource, LocalOnly, Task, TextFolders
 
-__all__ = ["HubSource", "LocalOnly", "Task", "TextFolders", "UnknownTaskError", "get_task", "task_names"]
+__all__ = [
+    "SUITES",
+    "HubSource",
+    "LocalOnly",
+    "Task",
+    "TextFolders",
+    "UnknownTaskError",
+    "get_task",
+    "suites_of",
+    "task_names",
+]
+
+# Members that no task describes yet are left out: stsb (glue, lmbff), copa, multirc, record (superglue).
+SUITES: dict[str, tuple[str, ...]] = {
+    "glue": ("cola", "sst2", "mrpc", "qqp", "mnli", "mnli_mismatched", "qnli", "rte", "wnli"),
+    "superglue": ("boolq", "cb", "rte", "wic", "wsc"),
+    "lmbff": (
+        *("sst2", "sst5", "mr", "cr", "mpqa", "subj", "trec"),
+        *("cola", "mrpc", "qqp", "mnli", "snli", "qnli", "rte"),
+    ),
+    "paper": ("sst2", "sst5", "snli", "trec", "mnli"),
+}
+"""Names that stand for several tasks: two benchmarks, LM-BFF's tasks, and those of Wang et al. 2024."""
 
 
 class UnknownTaskError(LookupError):
@@ -21,6 +43,11 @@ def task_names() -> list[str]:
     return sorted(name for name in modules if name != "task")
 
 
+def suites_of(name: str) -> list[str]:
+    """Names of the suites that hold a task."""
+    return [suite for suite, members in SUITES.items() if name in members]
+
+
 def get_task(name: str) -> Task:
     """The task of that name.
 
@@ -29,9 +56,11 @@ def get_task(name: str) -> Task:
     """
     names = task_names()
     if name not in names:
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        close = difflib.get_close_matches(name, [*names, *SUITES], n=3, cutoff=0.5)
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
-        raise UnknownTaskError(f"unknown task {name!r}. {hint}Tasks: {', '.join(names)}")
+        raise UnknownTaskError(
+            f"unknown task {name!r}. {hint}Tasks: {', '.join(names)}. Suites: {', '.join(SUITES)}"
+        )
     task = importlib.import_module(f"tasks.{name}").TASK
     if task.name != name:
         raise ValueError(f"tasks/{name}.py describes a task named {task.name!r}: use one name")

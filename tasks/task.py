@@ -213,6 +213,11 @@ class Task(_Data):
         return (*self.text, MARKED) if self.marks else self.text
 
     @property
+    def head_inputs(self) -> tuple[str, ...]:
+        """The templates of a head's one or two inputs."""
+        return self.head_text or tuple(f"{{{column}}}" for column in self.text)
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """The stored columns that are read: texts, positions of marks, label."""
         return (*self.text, *(position for _, position in self.marks), self.label)
