@@ -18,9 +18,11 @@ from harness import models
 from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
 from harness.errors import UserError
 from harness.models import ModelSource
+from harness.optimizers import OptimizerEntry
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, few_shot_split, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
+from harness.user_optimizers import find_optimizer
 from tasks import Task, get_task
 
 
@@ -31,10 +33,12 @@ class Inputs:
     Attributes:
         model: as typed by the user.
         data_dir: None: each task's own source.
+        optimizer_file: the user's own optimizer, if there is one.
     """
 
     model: str
     data_dir: Path | None
+    optimizer_file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Workbench:
                     f"{name} is {value} here, but the sweep was planned on {getattr(spec, name)}: "
                     f"the files changed. Start the sweep again"
                 )
+
+    def optimizer(self, spec: RunSpec) -> OptimizerEntry:
+        """Raises: UserError, when its file or package is no longer the one the sweep was planned on."""
+        return find_optimizer(spec.optimizer, self.inputs.optimizer_file)[1]
 
     def split(self, spec: RunSpec) -> EncodedSplit:
         """The run's few-shot split, tokenised for its model and method."""
