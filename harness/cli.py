@@ -136,10 +136,10 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
-    fresh = specs
+    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+    fresh = specs[rank::ranks]
     for extensions_left in range(sweep.extend_grid, -1, -1):
-        todo = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
-        share = todo[rank::ranks]
+        share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
         if share and not dry_run:
             _execute(sweep, share, inputs, store, ranks)
             finished = store.finished(specs)
@@ -157,7 +157,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
         _show_matrix(specs, finished)
     elif len(finished) < len(specs):
         _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
-    else:
+    elif share or rank == 0:
         _finish(store, finished)
 
 

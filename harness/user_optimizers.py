@@ -10,6 +10,7 @@ import difflib
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import metadata
@@ -23,7 +24,9 @@ ENTRY_POINTS = "momentum_bench.optimizers"
 """The entry point group: each name in it leads to an `OptimizerEntry`."""
 
 
-@lru_cache
+Load = Callable[[], object]
+
+
 def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, OptimizerEntry]:
     """An optimizer by name: built in, in the user's file, or offered by an installed package.
 
@@ -39,19 +42,10 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
             an entry that cannot be loaded.
     """
     plain = name.partition("@")[0]
-    offers: dict[str, tuple[str, Callable[[], object]]] = {}
+    offers: dict[str, tuple[str, Load]] = {}
     if plain in OPTIMIZERS:
         offers["momentum-bench itself"] = plain, lambda: OPTIMIZERS[plain]
-    if optimizer_file and optimizer_file.stem == plain:
-        source = _read(optimizer_file)
-        version = hashlib.sha256(source).hexdigest()[:12]
-        offers[f"--optimizer-file {optimizer_file}"] = (
-            f"{plain}@{version}",
-            lambda: getattr(_executed(optimizer_file, source), "OPTIMIZER", None),
-        )
-    for point in metadata.entry_points(group=ENTRY_POINTS, name=plain):
-        package, version = (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
-        offers[f"the package {package}"] = f"{plain}@{version}", point.load
+    offers |= _offers_from_outside(plain, optimizer_file)
     if not offers:
         raise UserError(_unknown(plain, optimizer_file))
     if len(offers) > 1:
@@ -68,12 +62,34 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
     try:
         entry = load()
     except Exception as error:
-        raise UserError(f"{origin} cannot be loaded: {_place(error)}{first_line(error)}") from error
+        raise UserError(
+            f"{origin} cannot be loaded: {_place(error, optimizer_file)}{first_line(error)}"
+        ) from error
     if not isinstance(entry, OptimizerEntry):
         raise UserError(
             f"{origin}: expected OPTIMIZER, a harness.optimizers.OptimizerEntry, found {type(entry).__name__}"
         )
     return full_name, entry
+
+
+@lru_cache
+def _offers_from_outside(plain: str, optimizer_file: Path | None) -> dict[str, tuple[str, Load]]:
+    """Who offers an optimizer of that name: its full name, and how to load it.
+
+    Looked up once in a process, so what is loaded stays what was found, whatever becomes of the file.
+    """
+    offers: dict[str, tuple[str, Load]] = {}
+    if optimizer_file and optimizer_file.stem == plain:
+        source = _read(optimizer_file)
+        version = hashlib.sha256(source).hexdigest()[:12]
+        offers[f"--optimizer-file {optimizer_file}"] = (
+            f"{plain}@{version}",
+            lambda: getattr(_executed(optimizer_file, source), "OPTIMIZER", None),
+        )
+    for point in metadata.entry_points(group=ENTRY_POINTS, name=plain):
+        package, version = (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
+        offers[f"the package {package}"] = f"{plain}@{version}", point.load
+    return offers
 
 
 def _read(path: Path) -> bytes:
@@ -103,14 +119,14 @@ def _executed(path: Path, source: bytes) -> ModuleType:
     return module
 
 
-def _place(error: Exception) -> str:
-    """The line of the user's code that raised."""
-    if isinstance(error, SyntaxError) or error.__traceback__ is None:
-        return ""
-    trace = error.__traceback__
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"line {trace.tb_lineno} of {Path(trace.tb_frame.f_code.co_filename).name}: "
+def _place(error: Exception, optimizer_file: Path | None) -> str:
+    """The line of the user's file at which it went wrong, where it went wrong inside it."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(optimizer_file)
+    ]
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def _unknown(name: str, optimizer_file: Path | None) -> str:

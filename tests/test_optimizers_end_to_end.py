@@ -13,7 +13,7 @@ import pytest
 from harness.errors import UserError
 from harness.records import RunSpec
 from harness.store import Store
-from harness.user_optimizers import find_optimizer
+from harness.user_optimizers import _offers_from_outside, find_optimizer
 from harness.workbench import Inputs, Workbench
 from tests.shared_data import ROOT, shared_folder
 
@@ -108,11 +108,11 @@ def test_a_worker_process_finds_the_users_optimizer_or_says_that_it_changed(mine
     path = mine / "mine.py"
     name, _ = find_optimizer("mine", path)
     inputs = pickle.dumps(Inputs("model", None, path))  # what a worker process is started with
-    find_optimizer.cache_clear()  # and it remembers nothing
+    _offers_from_outside.cache_clear()  # and it remembers nothing
     spec = RunSpec.model_construct(optimizer=name)
     bench = Workbench(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
     assert bench.optimizer(spec).constants == {"threshold": 0.5}
-    find_optimizer.cache_clear()
+    _offers_from_outside.cache_clear()
     path.write_text(MINE + "# edited while the sweep ran")
     with pytest.raises(UserError, match=f"optimizer {name} was asked for"):
         bench.optimizer(spec)

@@ -6,16 +6,14 @@ import hashlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS, OptimizerEntry
 from harness.sweep import grid, hyperparameters, make_sweep, rates
-from harness.user_optimizers import ENTRY_POINTS, find_optimizer
+from harness.user_optimizers import ENTRY_POINTS, _offers_from_outside, find_optimizer
 
 SOURCE = """
 from harness.optimizers import OptimizerEntry
@@ -30,9 +28,9 @@ OPTIMIZER = OptimizerEntry("x <- x - eta g", build, constants={"threshold": 0.5}
 
 @pytest.fixture(autouse=True)
 def _nothing_remembered() -> Iterator[None]:
-    find_optimizer.cache_clear()
+    _offers_from_outside.cache_clear()
     yield
-    find_optimizer.cache_clear()
+    _offers_from_outside.cache_clear()
 
 
 @pytest.fixture
@@ -50,7 +48,7 @@ def test_a_file_is_known_by_its_stem_and_its_content(mine: Path) -> None:
     assert find_optimizer(full_name, mine) == (full_name, entry)
     assert not list(mine.parent.glob("__pycache__"))
 
-    find_optimizer.cache_clear()
+    _offers_from_outside.cache_clear()
     mine.write_text(SOURCE.replace("0.5", "0.6"))
     with pytest.raises(UserError, match="it changed"):
         find_optimizer(full_name, mine)
@@ -79,7 +77,7 @@ def test_finding_optimizers_loads_no_torch(mine: Path) -> None:
     [
         ("mine.py", "OPTIMIZER = 3", "expected OPTIMIZER, .* found int"),
         ("mine.py", "optimizer = 3", "expected OPTIMIZER, .* found NoneType"),
-        ("mine.py", "\n\n1 / 0", "line 3 of mine.py: ZeroDivisionError"),
+        ("mine.py", "\n\n1 / 0", "cannot be loaded: line 3: ZeroDivisionError"),
         ("mine.py", "def build(:", "SyntaxError"),
         ("mine.py", "import no_such_package", "ModuleNotFoundError: No module named 'no_such_package'"),
         ("mine.txt", SOURCE, "end in .py"),
@@ -127,33 +125,31 @@ def test_unknown_names_and_repeats(mine: Path) -> None:
         make_sweep({"optimizers": f"mine,{full}", "optimizer_file": mine}, None)
 
 
-Offer = Callable[..., None]
+Install = Callable[..., None]
 
 
 @pytest.fixture
-def offer(monkeypatch: pytest.MonkeyPatch) -> Offer:
-    """Pretend that installed packages declare entry points: (name, package, what it leads to)."""
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Put a package of version 1.2 with entry points, `name="module:attribute"`, on the path."""
 
-    def declare(*declared: tuple[str, str, object]) -> None:
-        points = [
-            SimpleNamespace(
-                name=name, dist=SimpleNamespace(name=package, version="1.2"), load=lambda value=value: value
-            )
-            for name, package, value in declared
-        ]
+    def put(package: str, **points: str) -> None:
+        folder = tmp_path / package
+        info = folder / f"{package}-1.2.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        lines = "".join(f"{name} = {value}\n" for name, value in points.items())
+        (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{lines}")
+        (folder / f"{package}_code.py").write_text(SOURCE)
+        monkeypatch.syspath_prepend(folder)
 
-        def entry_points(*, group: str, name: str | None = None) -> list[SimpleNamespace]:
-            assert group == ENTRY_POINTS
-            return [point for point in points if name in (None, point.name)]
-
-        monkeypatch.setattr(metadata, "entry_points", entry_points)
-
-    return declare
+    return put
 
 
-def test_an_entry_point_is_known_by_its_package_version(offer: Offer) -> None:
-    offer(("lion", "lion-torch", OPTIMIZERS["sgd"]))
-    assert find_optimizer("lion") == ("lion@1.2", OPTIMIZERS["sgd"])
+def test_an_entry_point_is_known_by_its_package_version(install: Install) -> None:
+    install("leo", lion="leo_code:OPTIMIZER")
+    full_name, entry = find_optimizer("lion")
+    assert full_name == "lion@1.2"
+    assert entry.constants == {"threshold": 0.5}
     assert make_sweep({"optimizers": "lion"}, None).optimizers == ("lion@1.2",)
     with pytest.raises(UserError, match=r"lion@1.1 was asked for.* now holds lion@1.2"):
         find_optimizer("lion@1.1")
@@ -161,24 +157,26 @@ def test_an_entry_point_is_known_by_its_package_version(offer: Offer) -> None:
         find_optimizer("lino")
 
 
-def test_names_that_collide(offer: Offer, tmp_path: Path) -> None:
-    entry = OPTIMIZERS["sgd"]
-    offer(("sgdm", "one", entry), ("lion", "one", entry), ("lion", "two", entry), ("mine", "one", entry))
+def test_names_that_collide(install: Install, mine: Path) -> None:
+    install("one", sgdm="one_code:OPTIMIZER", lion="one_code:OPTIMIZER", mine="one_code:OPTIMIZER")
+    install("two", lion="two_code:OPTIMIZER")
     with pytest.raises(UserError, match="by momentum-bench itself and by the package one"):
         find_optimizer("sgdm")
-    with pytest.raises(UserError, match="by the package one and by the package two"):
+    with pytest.raises(UserError, match="by the package two and by the package one"):
         find_optimizer("lion")
-    path = tmp_path / "mine.py"
-    path.write_text(SOURCE)
     with pytest.raises(UserError, match=r"by --optimizer-file .* and by the package one"):
-        find_optimizer("mine", path)
+        find_optimizer("mine", mine)
     assert find_optimizer("sgd")[0] == "sgd"
 
 
-def test_a_broken_entry_point(offer: Offer) -> None:
-    offer(("lion", "lion-torch", "no entry"))
-    with pytest.raises(UserError, match=r"the package lion-torch: expected OPTIMIZER, .* found str"):
+def test_broken_entry_points(install: Install) -> None:
+    install("three", lion="three_code:build", puma="three_code:missing", lynx="no_such_module:OPTIMIZER")
+    with pytest.raises(UserError, match=r"the package three: expected .*OptimizerEntry, found function"):
         find_optimizer("lion")
+    with pytest.raises(UserError, match=r"the package three cannot be loaded: AttributeError"):
+        find_optimizer("puma")
+    with pytest.raises(UserError, match=r"the package three cannot be loaded: ModuleNotFoundError"):
+        find_optimizer("lynx")
 
 
 # -- hyperparameters and grids of the built-in ones -------------------------------------------------
