@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -15,7 +15,17 @@ from rich.table import Table
 
 from harness import __version__
 from harness.errors import UserError
-from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan, rates
+from harness.sweep import (
+    Inputs,
+    Sweep,
+    check_launcher,
+    entry_of,
+    grid,
+    make_sweep,
+    next_rates,
+    plan,
+    rates,
+)
 
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
@@ -55,14 +65,20 @@ def run(
     method: Annotated[str | None, _option("prompt (masked LM) or head (classifier) [prompt]")] = None,
     k: Annotated[int | None, _option("Examples of each class, in train and in dev [16]")] = None,
     seeds: Annotated[str | None, _option("Seeds of split, head, order, dropout [13,21,42,87,100]")] = None,
-    optimizers: Annotated[str | None, _option("[sgd,sgdm]")] = None,
+    optimizers: Annotated[str | None, _option("One or more, e.g. sgd,sgdm,nesterov [sgd,sgdm]")] = None,
+    optimizer_file: Annotated[
+        Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
+    ] = None,
     learning_rates: Annotated[
         str | None, _option("Grid of effective rates [prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six]")
+    ] = None,
+    extend_grid: Annotated[
+        int | None, _option("Add rates, at most so often, where the best is on the grid's edge [0]")
     ] = None,
     learning_rate_axis: Annotated[
         str | None, _option("Read the grid as effective rates or as torch's own [effective]")
     ] = None,
-    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
+    momentum: Annotated[float | None, _option("beta of all optimizers that have one [0.9]")] = None,
     protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff [mezo]")] = None,
     batch_size: Annotated[int | None, _option("Global batch, whatever the hardware [8]")] = None,
     gradient_accumulation_steps: Annotated[int | None, _option("Micro-batches of a batch [1]")] = None,
@@ -70,7 +86,9 @@ def run(
     eval_every: Annotated[int | None, _option("Steps between scorings of dev [100]")] = None,
     lr_schedule: Annotated[str | None, _option("linear, constant or cosine [linear]")] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [0]")] = None,
-    weight_decay: Annotated[float | None, _option("Coupled; matrices only [0]")] = None,
+    weight_decay: Annotated[
+        float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only [0]")
+    ] = None,
     max_grad_norm: Annotated[str | None, _option("Clip the global gradient norm, or none [1.0]")] = None,
     test_limit: Annotated[str | None, _option("Test rows at most, or none [mezo: 1000]")] = None,
     dropout: Annotated[float | None, _option("Probability in the whole model [the model's own]")] = None,
@@ -122,20 +140,97 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     for rows in data:
         _note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
     _note(f"{source.name}: revision {source.revision}")
-    if dry_run:
-        _show_matrix(specs, finished)
-        return
-    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
-    share = [s for s in specs[rank::ranks] if s.run_id not in finished or finished[s.run_id].status in redo]
-    if share:
-        _execute(sweep, share, Inputs(sweep.model, sweep.data_dir), store, ranks)
-    finished = store.finished(specs)
-    if len(finished) < len(specs):
+    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
+    added: dict[tuple[str, str], tuple[float, ...]] = {}
+    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+    fresh = specs[rank::ranks]
+    for extensions_left in range(sweep.extend_grid, -1, -1):
+        share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
+        if share and not dry_run:
+            _execute(sweep, share, inputs, store, ranks)
+            finished = store.finished(specs)
+        if len(finished) < len(specs) or not extensions_left:
+            break
+        more = extended(sweep, list(finished.values()), added)
+        if more == added:
+            break
+        _note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
+        added, planned = more, {spec.run_id for spec in specs}
+        specs = plan(sweep, data, source.name, source.revision, added)
+        fresh = [spec for spec in specs if spec.run_id not in planned]
+        finished = store.finished(specs)
+    if dry_run:
+        _show_matrix(specs, finished)
+    elif len(finished) < len(specs):
         _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
     elif share or rank == 0:
         _finish(store, finished)
+
+
+def extended(
+    sweep: Sweep, runs: Sequence[RunRecord], added: Mapping[tuple[str, str], tuple[float, ...]]
+) -> dict[tuple[str, str], tuple[float, ...]]:
+    """`added` with one more rate at each edge where some optimizer's best rate of some seed lies.
+
+    Optimizers that share a grid of effective rates get the same ones, so none is searched more finely
+    than another. One that has only its own rates shares no axis and grows alone.
+
+    Args:
+        runs: all runs of the plan with `added`, finished.
+    """
+    more = dict(added)
+    for task in sweep.task:
+        sharing: dict[tuple[str, tuple[float, ...]], list[str]] = {}
+        for name in sweep.optimizers:
+            axis = name if entry_of(sweep, name).own_rate else "effective"
+            tried = (*grid(sweep, task, name), *added.get((task, name), ()))
+            sharing.setdefault((axis, tried), []).append(name)
+        for (_, tried), names in sharing.items():
+            edges = [
+                edges_hit([r for r in runs if (r.spec.task, r.spec.optimizer) == (task, n)]) for n in names
+            ]
+            new = next_rates(tried, any(low for low, _ in edges), any(high for _, high in edges))
+            if new:
+                more |= {(task, name): (*added.get((task, name), ()), *new) for name in names}
+    return more
+
+
+def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
+    """Whether some seed's best rate, by dev, is the lowest and whether one is the highest tried.
+
+    A seed whose every run diverged asks for lower rates. Failed runs say nothing.
+
+    Args:
+        runs: of one task and optimizer.
+    """
+    from leaderboards.selection import DevResult, select
+
+    low = high = False
+    for seed in {run.spec.seed for run in runs}:
+        of_seed = {run.spec.run_id: run for run in runs if run.spec.seed == seed}
+        tried = [run.spec.learning_rate for run in of_seed.values()]
+        results = [
+            DevResult(run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)
+            for run_id, run in of_seed.items()
+            if run.status == "done" and run.best
+        ]
+        if results:
+            best = of_seed[select(results, tried).run_id].spec.learning_rate
+            low, high = low or best == min(tried), high or best == max(tried)
+        else:
+            low = low or any(run.status == "diverged" for run in of_seed.values())
+    return low, high
+
+
+def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> str:
+    """The rates in force of those grids that have grown."""
+    names: dict[str, list[str]] = {}
+    for task, name in added:
+        text = " ".join(f"{rate:g}" for rate in rates(sweep, task, name, added))
+        names.setdefault(f"of {task} at {text}", []).append(name)
+    return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
 
 
 def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ranks: int) -> None:

@@ -206,13 +206,7 @@ def test_changed_inputs_stop_the_run(bench: Workbench, tmp_path: Path):
 
 
 def test_an_optimizer_that_drops_its_momentum_cannot_pass(run, monkeypatch: pytest.MonkeyPatch):
-    forgetful = OPTIMIZERS["sgdm"].__class__(
-        "drops its momentum",
-        OPTIMIZERS["sgd"].build,
-        hyperparameters=("momentum",),
-        torch_rate=OPTIMIZERS["sgdm"].torch_rate,
-        state_tensors=OPTIMIZERS["sgdm"].state_tensors,
-    )
+    forgetful = dataclasses.replace(OPTIMIZERS["sgdm"], build=OPTIMIZERS["sgd"].build)
     monkeypatch.setitem(OPTIMIZERS, "sgdm", forgetful)
     with pytest.raises(WrongOptimizerError, match="momentum_buffer"):
         run(optimizer="sgdm")
@@ -224,7 +218,7 @@ def test_a_hyperparameter_that_is_not_the_one_asked_for_cannot_pass():
     parameter.grad = torch.ones(2)
     optimizer.step()
     with pytest.raises(WrongOptimizerError, match=r"momentum is 0.5, asked for 0.9"):
-        optimizers.check_live("sgdm", {"momentum": 0.9}, optimizer)
+        optimizers.check_live("sgdm", OPTIMIZERS["sgdm"], {"momentum": 0.9}, optimizer)
 
 
 def _trace(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> list[list[float]]:
@@ -243,7 +237,7 @@ def test_the_golden_trace_of_heavy_ball_is_that_of_the_averaging_form():
     parameter = torch.nn.Parameter(start.clone())
     entry = OPTIMIZERS["sgdm"]
     beta = {"momentum": 0.9}
-    ours = entry.build([{"params": [parameter]}], entry.torch_rate(beta) * 0.1, beta)
+    ours = entry.build([{"params": [parameter]}], entry.torch_rate(beta) * 0.1, beta, 0)
     for found, wanted in zip(_trace(ours, parameter), expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-12)
     # torch's dampening is not that form: its first step is ten times too long

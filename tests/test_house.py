@@ -68,11 +68,16 @@ def test_the_top_level_is_the_one_that_was_agreed():
     assert top <= allowed | set(ROOMS) | {"tests"}
 
 
-def test_nothing_is_unpickled_and_no_remote_code_is_trusted():
+def test_nothing_is_unpickled_and_no_code_runs_but_a_file_that_the_user_names():
+    allowed = {"user_optimizers.py": ["exec"]}  # --optimizer-file
     for path in FILES:
         text = path.read_text()
         assert "torch.load" not in text
         assert "import pickle" not in text
         assert "trust_remote_code=True" not in text
-        calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call)]
-        assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id in ("eval", "exec")]
+        names = [
+            node.func.id
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        ]
+        assert [n for n in names if n in ("eval", "exec")] == allowed.get(path.name, [])
