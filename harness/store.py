@@ -128,6 +128,8 @@ class Store:
 
     def run_folders(self) -> list[str]:
         """Names of all folders of runs, finished or not, sorted."""
+        if not self._runs.is_dir():
+            return []
         return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
 
 

@@ -197,7 +197,7 @@ def _row_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head],
 def _remarks(row: Row) -> str:
     c = row.columns
     counts = (
-        (c["n_tied"], "tied rates"),
+        (c["n_tied"], "tied"),
         (c["on_grid_edge"], "at the grid's edge"),
         (c["n_diverged"], "diverged"),
         (c["n_failed"], "failed"),

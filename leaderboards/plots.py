@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from harness.records import RunRecord
 from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
 
 if TYPE_CHECKING:
@@ -67,15 +69,14 @@ def curves(rows: Sequence[Row]) -> str:
         rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
         for place, row in enumerate(rows):
             _arm(axes, row, place)
-        axes.set_xscale("log")
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates])
-        axes.minorticks_off()
+        axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
         if len(rates) > 8:
             axes.tick_params(axis="x", labelrotation=45, labelsize=8)
-        axes.set_xlim(rates[0] / 1.4, rates[-1] * 1.4)
+        axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
         axes.margins(y=0.12)
+        axes.locator_params(axis="y", nbins=5)
         axes.set_xlabel("effective learning rate")
-        axes.set_ylabel(f"test {rows[0].columns['metric']} in %")
+        axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
         axes.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
         )
@@ -85,23 +86,24 @@ def curves(rows: Sequence[Row]) -> str:
 def _arm(axes: Axes, row: Row, place: int) -> None:
     colour = ARM_COLOURS[place % len(ARM_COLOURS)]
     by_rate: dict[float, list[float]] = {}
-    seeds = sorted({run.spec.seed for run in row.runs})
-    for seed in seeds:
-        done = [run for run in row.runs if run.spec.seed == seed and run.test]
-        points = [(run.spec.learning_rate, 100 * run.test.metric) for run in done if run.test]
-        for rate, score in points:
-            by_rate.setdefault(rate, []).append(score)
-        axes.plot(*_columns(points), color=colour, linewidth=0.7, alpha=0.4)
-    means = [(rate, math.fsum(s) / len(s)) for rate, s in sorted(by_rate.items()) if len(s) == len(seeds)]
+    seeds = {run.spec.seed for run in row.runs}
+    thin: list[tuple[float, float]] = []
+    for _, runs in groupby(row.runs, key=lambda run: run.spec.seed):
+        points = [_point(run) for run in runs if run.test]
+        for x, score in points:
+            by_rate.setdefault(x, []).append(score)
+        thin += [*points, (math.nan, math.nan)]  # NaN lifts the pen between seeds
+    axes.plot(*_columns(thin), color=colour, linewidth=0.7, alpha=0.45)
+    means = [(x, math.fsum(s) / len(s)) for x, s in sorted(by_rate.items()) if len(s) == len(seeds)]
     dashes = ("-", "--", "-.", ":")[place % 4]
     axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plain(row.label))
-    rings = [(run.spec.learning_rate, 100 * run.test.metric) for run in row.chosen.values() if run.test]
+    rings = [_point(run) for run in row.chosen.values()]
     axes.plot(*_columns(rings), "o", color=colour, markerfacecolor="none", markersize=7)
     diverged = [run.spec.learning_rate for run in row.runs if run.status == "diverged"]
     for rate in sorted(set(diverged)):
         axes.annotate(
             f"x{diverged.count(rate)}",
-            xy=(rate, 0.03 + 0.07 * place),
+            xy=(math.log10(rate), 0.03 + 0.07 * place),
             xycoords=("data", "axes fraction"),
             color=colour,
             ha="center",
@@ -110,9 +112,13 @@ def _arm(axes: Axes, row: Row, place: int) -> None:
         )
 
 
-def _columns(points: Iterable[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    listed = list(points)
-    return [x for x, _ in listed], [y for _, y in listed]
+def _point(run: RunRecord) -> tuple[float, float]:
+    """Where a finished run lies: decimal logarithm of its effective rate, test score in per cent."""
+    return math.log10(run.spec.learning_rate), 100 * run.test.metric if run.test else math.nan
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def forest(board: Leaderboard) -> str:
