@@ -207,7 +207,7 @@ def _layouts(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _hyperparameters(spec: RunSpec) -> list[str]:
-    return [f"{name}={value:g}" for name, value in sorted(spec.hyperparameters.items())]
+    return [f"{name}={cell(value)}" for name, value in sorted(spec.hyperparameters.items())]
 
 
 def _sort_key(row: Row) -> tuple:

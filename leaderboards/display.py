@@ -16,6 +16,9 @@ def show(board: Leaderboard, console: Console) -> None:
     """Print a table for each setting, and below it one sentence for each of its comparisons."""
     for rows in by_setting(board.rows):
         console.print(_table(rows))
+        for row in rows:
+            if row.columns["n_tied"]:
+                console.print(_ties(row), highlight=False, markup=False)
         for comparison in board.comparisons:
             if comparison.first.setting_key == rows[0].setting_key:
                 console.print(comparison.sentence, highlight=False, markup=False)
@@ -23,31 +26,37 @@ def show(board: Leaderboard, console: Console) -> None:
         console.print(text, highlight=False, markup=False)
 
 
+def _ties(row: Row) -> str:
+    c = row.columns
+    span = percent_range(c["test_tied_low"], c["test_tied_high"])
+    return f"{c['task']}: {row.label.upper()} had ties on dev; over all tied choices its test mean is {span}."
+
+
 def _table(rows: list[Row]) -> Table:
     c = rows[0].columns
     model = c["model"].removeprefix("package:").removeprefix("local:")
     title = f"{c['task']}, {model} by {c['method']}, k = {c['k']}, {c['protocol']}; {c['metric']} in %"
     table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
-    table.caption = "effective learning rates, chosen by dev for each seed; over ties: test over tied choices"
+    table.padding = (0, 1, 0, 0)
+    table.caption = (
+        "Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev score; "
+        "edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
+    )
     table.add_column("optimizer", no_wrap=True)
-    for header in ("test", "±95 %", "std", "dev", "seeds"):
-        table.add_column(header, justify="right", no_wrap=True)
-    table.add_column("rates")
-    for header in ("tied", "over ties", "edge", "div.", "state MB"):
-        table.add_column(header, justify="right", no_wrap=header != "over ties")
+    headers = ("test (sd)", "±95 %", "dev", "seeds", "chosen rates", "tied", "edge", "div.")
+    for header in (*headers, "state MB"):
+        table.add_column(header, justify="right", no_wrap=header != "chosen rates")
     for row in rows:
         c = row.columns
         state = c["optimizer_state_bytes"]
         table.add_row(
             escape(row.label),
-            percent(c["test_mean"]),
+            f"{percent(c['test_mean'])} ({percent(c['test_std'])})",
             percent(c["test_ci_high"] - c["test_mean"]),
-            percent(c["test_std"]),
             percent(c["dev_mean"]),
             str(c["n_seeds"]),
             c["learning_rates"].replace(";", " "),
             str(c["n_tied"]),
-            percent_range(c["test_tied_low"], c["test_tied_high"]) if c["n_tied"] else "-",
             str(c["on_grid_edge"]),
             str(c["n_diverged"]),
             "-" if state is None else f"{state / 1e6:.1f}",

@@ -75,6 +75,9 @@ def curves(rows: Sequence[Row]) -> str:
         axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
         axes.margins(y=0.12)
         axes.locator_params(axis="y", nbins=5)
+        if any(run.status == "diverged" for row in rows for run in row.runs):
+            low, high = axes.get_ylim()  # room below the curves for the counts
+            axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
         axes.set_xlabel("effective learning rate")
         axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
         axes.legend(
