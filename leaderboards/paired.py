@@ -20,6 +20,7 @@ MARGIN = 0.01
 """Two optimizers whose mean scores differ by less than one point count as equivalent."""
 POWER = 0.8
 FEWEST_PAIRS = 3
+TOO_FEW = f"{{}}, and a verdict takes {FEWEST_PAIRS}"
 RESAMPLES = 9999
 SIGN_FLIPS = 2**14
 """Exact enumeration up to 14 pairs; beyond, so many sign patterns are drawn with a fixed seed."""
@@ -72,17 +73,17 @@ class PairedDifference:
     n_pairs: int
     mean: float
     std: float
-    ci_low: float
-    ci_high: float
-    bootstrap_low: float
-    bootstrap_high: float
-    p_sign_flip: float
-    p_difference: float
-    p_equivalence: float
     margin: float
-    verdict: Verdict | None
-    no_verdict: str
-    n_seeds_to_decide: int | None
+    ci_low: float = math.nan
+    ci_high: float = math.nan
+    bootstrap_low: float = math.nan
+    bootstrap_high: float = math.nan
+    p_sign_flip: float = math.nan
+    p_difference: float = math.nan
+    p_equivalence: float = math.nan
+    verdict: Verdict | None = None
+    no_verdict: str = ""
+    n_seeds_to_decide: int | None = None
 
 
 def paired_difference(differences: Sequence[float], margin: float = MARGIN) -> PairedDifference:
@@ -102,28 +103,30 @@ def paired_difference(differences: Sequence[float], margin: float = MARGIN) -> P
         raise ValueError(f"need pairs and a margin above 0, found {len(differences)} and {margin}")
     rounded = [round(d, 12) + 0.0 for d in differences]
     s = summary(rounded)
+    if s.n == 1:
+        return PairedDifference(1, s.mean, s.std, margin, no_verdict=TOO_FEW.format("1 pair"))
     if len(set(rounded)) == 1:
-        why = f"{s.n} pair of at least {FEWEST_PAIRS}" if s.n == 1 else "all pairs differ by the same amount"
-        std = 0.0 if s.n > 1 else math.nan
-        nan = math.nan
-        return PairedDifference(s.n, s.mean, std, nan, nan, nan, nan, nan, nan, nan, margin, None, why, None)
+        return PairedDifference(s.n, s.mean, 0.0, margin, no_verdict="all pairs differ by the same amount")
+    bootstrap_low, bootstrap_high = bootstrap_interval(rounded)
     p_difference, p_equivalence = t_tests(rounded, margin)
     decision = verdict(s.mean, p_difference, p_equivalence) if s.n >= FEWEST_PAIRS else None
-    undecided = decision == "inconclusive"
     return PairedDifference(
-        s.n,
-        s.mean,
-        s.std,
-        s.ci_low,
-        s.ci_high,
-        *bootstrap_interval(rounded),
-        sign_flip_p(rounded),
-        p_difference,
-        p_equivalence,
-        margin,
-        decision,
-        "" if decision else f"{s.n} pairs of at least {FEWEST_PAIRS}",
-        seeds_to_decide(s.n, s.mean, s.std, margin) if undecided else None,
+        n_pairs=s.n,
+        mean=s.mean,
+        std=s.std,
+        margin=margin,
+        ci_low=s.ci_low,
+        ci_high=s.ci_high,
+        bootstrap_low=bootstrap_low,
+        bootstrap_high=bootstrap_high,
+        p_sign_flip=sign_flip_p(rounded),
+        p_difference=p_difference,
+        p_equivalence=p_equivalence,
+        verdict=decision,
+        no_verdict="" if decision else TOO_FEW.format(f"{s.n} pairs"),
+        n_seeds_to_decide=(
+            seeds_to_decide(s.n, s.mean, s.std, margin) if decision == "inconclusive" else None
+        ),
     )
 
 

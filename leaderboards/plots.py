@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -211,5 +212,8 @@ def plain(text: str) -> str:
 def _svg(figure: Any) -> str:
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(text, format="svg", metadata=nothing)
+    with warnings.catch_warnings():
+        # letters that matplotlib's own font lacks: the file holds them as text, the reader's font draws them
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(text, format="svg", metadata=nothing)
     return text.getvalue()

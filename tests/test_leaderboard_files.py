@@ -234,6 +234,36 @@ def test_plots_show_both_arms_the_choice_and_divergence(built: Path):
     assert {"0.001", "0.01", "0.1"} <= set(texts)
 
 
+SIX = {"sgd": {}} | {f"optimizer{beta}": {"momentum": beta} for beta in (0.1, 0.3, 0.5, 0.7, 0.9)}
+
+
+@pytest.mark.parametrize(
+    ("grid", "n_pairs"),
+    [
+        ({"seeds": (13,), "rates": (0.01,)}, 1),
+        ({"rates": [10.0**-n for n in range(12)]}, 1),
+        ({"arms": SIX, "seeds": SEEDS[:3]}, 15),
+        ({"arms": {"sgd": {}}}, 0),
+        ({"seeds": range(20), "rates": (0.01,)}, 1),
+        ({"seeds": SEEDS[:1], "rates": (0.1,)}, 0),  # nothing but divergence
+        ({"task": "任务\x01\n$x", "model": "a\u202eb" * 100}, 1),
+    ],
+)
+def test_odd_boards_are_written(tmp_path: Path, grid: dict, n_pairs: int):
+    def odd(spec: RunSpec) -> Scores:
+        if spec.learning_rate == 0.1 and spec.seed == 13:
+            return Scores(status="diverged")
+        return Scores(test_metric=(spec.seed % 7) / 10 + spec.hyperparameters.get("momentum", 0) / 100)
+
+    board = build(fill(tmp_path / "runs", sweep_records(odd, **grid)))
+    write(board, tmp_path / "out")
+    assert len(board.comparisons) == n_pairs
+    assert Page((tmp_path / "out" / "index.html").read_text()).open == []
+    for plot in (tmp_path / "out" / "plots").glob("*.svg"):
+        ET.fromstring(plot.read_text())
+    assert latex(board).count(r"\begin{tabular}") == markdown(board).count("| --- |") == 1
+
+
 def test_tables_for_papers(runs: Path):
     done = bench("leaderboard", "build", runs, "--format", "latex")
     assert done.returncode == 0
