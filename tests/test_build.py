@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.errors import UserError
 from harness.records import RunRecord, RunSpec
 from leaderboards.build import Leaderboard, build
 from leaderboards.paired import holm
@@ -234,3 +235,9 @@ def test_a_damaged_record_is_left_out_and_counted(tmp_path: Path):
     board = build(store)
     assert board.notes[0] == "1 run folder(s) hold no whole record and were left out"
     assert sum(row.columns["n_missing"] for row in board.rows) == 1
+
+
+def test_a_protocol_of_another_version_is_an_error_in_words(tmp_path: Path):
+    store = fill(tmp_path, sweep_records(better_arm("sgdm", 0.02), protocol="of-tomorrow"))
+    with pytest.raises(UserError, match="names protocol 'of-tomorrow', and this version knows mezo"):
+        build(store)
