@@ -158,9 +158,8 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
             known = records.setdefault(run_id, record)
             if known is record:
                 continue
-            if known.spec != record.spec:
-                notes.append(f"run {run_id}: two directories hold different specs of this id")
-            elif _result(known) != _result(record):
+            # the specs are equal: a store gives out no record whose spec has another id than its folder
+            if _result(known) != _result(record):
                 notes.append(
                     f"run {run_id} ({record.spec.label}) is there more than once, with different "
                     f"results; the first that did not fail counts"
