@@ -17,13 +17,11 @@ from harness.records import PROTOCOL_VERSION, Evaluation, RunRecord, RunSpec, ca
 MARKER = "momentum-bench.json"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
             os.chmod(file.name, 0o666 & ~_umask())
@@ -126,8 +124,13 @@ class Store:
 
     def records(self) -> list[RunRecord]:
         """All whole records of the directory, sorted by run id."""
-        names = sorted(path.name for path in self._runs.iterdir() if path.is_dir())
-        return [record for name in names if (record := self.read(name)) is not None]
+        return [record for name in self.run_folders() if (record := self.read(name)) is not None]
+
+    def run_folders(self) -> list[str]:
+        """Names of all folders of runs, finished or not, sorted."""
+        if not self._runs.is_dir():
+            return []
+        return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
 
 
 def _checksum(content: dict) -> str:

@@ -183,13 +183,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_start_goes_on(
     assert len(records(tmp_path / "out")) == 8
     assert kept.items() <= records(tmp_path / "out").items()
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert names == {
-        "record.json",
-        "evaluations.jsonl",
-        "momentum-bench.json",
-        "leaderboard.csv",
-        "comparison.csv",
-    }
+    assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
+    assert {"leaderboard.csv", "comparison.csv", "index.html"} <= names
 
 
 def test_a_run_that_fails_is_a_result_and_the_others_go_on(
