@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -127,6 +128,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     from harness.store import Store
     from tasks import get_task
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
     if dry_run and sweep.output_dir.exists():
         store.check_version()
@@ -149,7 +151,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
         if share and not dry_run:
-            _execute(sweep, share, inputs, store, ranks)
+            _execute(sweep, share, inputs, store, retry_failed, ranks)
             finished = store.finished(specs)
         if len(finished) < len(specs) or not extensions_left:
             break
@@ -233,16 +235,17 @@ def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> 
     return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
 
 
-def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ranks: int) -> None:
+def _execute(
+    sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
+) -> None:
     from tqdm import tqdm
 
-    from harness.executor import default_workers, execute, prepare
+    from harness.executor import Job, default_workers, execute, prepare
 
     bench = prepare(todo, inputs, sweep.precision)
-    for split in {s.seed: bench.split(s).facts for s in todo}.values():
-        if split.short_classes:
-            note(f"warning: fewer than 2 x {sweep.k} training rows in {', '.join(split.short_classes)}")
-            break
+    for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
+        if short:
+            note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
     note(
@@ -250,10 +253,9 @@ def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ra
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    bar = tqdm(total=len(todo), desc="runs", disable=not on_terminal)
-    with bar:
-        runs = execute(todo, bench, sweep.precision, store, workers, on_terminal)
-        for number, record in enumerate(runs, 1):
+    job = Job(inputs, sweep.precision, store, retry_failed)
+    with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
+        for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
 

@@ -129,10 +129,13 @@ class ReadBack(Stored):
 
 
 class FinalScore(Stored):
-    """The one scoring of the test split, from the best-dev checkpoint; rows by their position."""
+    """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
+
+    `loss` is None where it overflowed; test never ends a run.
+    """
 
     metric: float
-    loss: float
+    loss: float | None
     rows: tuple[int, ...]
     labels: tuple[int, ...]
     predictions: tuple[int, ...]

@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from harness.errors import UserError
@@ -93,6 +95,25 @@ class Store:
                 f"{self.output_dir} was written by protocol version {version}, and this is version "
                 f"{PROTOCOL_VERSION}: the same words mean other runs there. Choose another --output-dir"
             )
+
+    @contextmanager
+    def claim(self, spec: RunSpec) -> Iterator[bool]:
+        """Hold a run against all other processes on this directory; gives False where one holds it.
+
+        The operating system frees the claim of a process that dies, so no claim is ever stale.
+        """
+        folder = self._runs / spec.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
 
     def journal(self, spec: RunSpec) -> Journal:
         """A fresh list of evaluations for a run that starts now."""

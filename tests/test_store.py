@@ -58,6 +58,16 @@ def test_a_record_in_another_runs_folder_counts_as_not_there(tmp_path: Path):
     assert store.finished([a.spec, b.spec]) == {}
 
 
+def test_a_claimed_run_is_not_claimed_again_until_it_is_free(tmp_path: Path):
+    a, b = fresh_store(tmp_path), fresh_store(tmp_path)
+    with a.claim(make_spec(seed=1)) as first, b.claim(make_spec(seed=1)) as second:
+        assert (first, second) == (True, False)
+        with b.claim(make_spec(seed=2)) as other:
+            assert other
+    with b.claim(make_spec(seed=1)) as later:
+        assert later
+
+
 def test_records_are_listed_and_leave_no_other_files(tmp_path: Path):
     store = fresh_store(tmp_path)
     for seed in (3, 1, 2):
