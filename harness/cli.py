@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -59,51 +60,63 @@ def _option(help_text: str, *names: str) -> Any:
 
 @app.command()
 def run(
-    task: Annotated[str | None, _option("Task(s), e.g. sst2 or sst2,trec [bbc_news]")] = None,
+    task: Annotated[str | None, _option("Task(s), e.g. sst2 or sst2,trec (default: bbc_news)")] = None,
     model: Annotated[
-        str | None, _option("Hub id, folder, or package:NAME of a pip package [roberta-large]")
+        str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
-    method: Annotated[str | None, _option("prompt (masked LM) or head (classifier) [prompt]")] = None,
-    k: Annotated[int | None, _option("Examples of each class, in train and in dev [16]")] = None,
-    seeds: Annotated[str | None, _option("Seeds of split, head, order, dropout [13,21,42,87,100]")] = None,
-    optimizers: Annotated[str | None, _option("One or more, e.g. sgd,sgdm,nesterov [sgd,sgdm]")] = None,
+    method: Annotated[
+        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+    ] = None,
+    k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
+    seeds: Annotated[
+        str | None, _option("Seeds of split, head, order, dropout (default: 13,21,42,87,100)")
+    ] = None,
+    optimizers: Annotated[
+        str | None, _option("One or more, e.g. sgd,sgdm,nesterov (default: sgd,sgdm)")
+    ] = None,
     optimizer_file: Annotated[
         Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates [prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six]")
+        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
     ] = None,
     extend_grid: Annotated[
-        int | None, _option("Add rates, at most so often, where the best is on the grid's edge [0]")
+        int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
     ] = None,
     learning_rate_axis: Annotated[
-        str | None, _option("Read the grid as effective rates or as torch's own [effective]")
+        str | None, _option("Read the grid as effective rates or as torch's own (default: effective)")
     ] = None,
-    momentum: Annotated[float | None, _option("beta of all optimizers that have one [0.9]")] = None,
-    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff [mezo]")] = None,
-    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware [8]")] = None,
-    gradient_accumulation_steps: Annotated[int | None, _option("Micro-batches of a batch [1]")] = None,
-    max_steps: Annotated[int | None, _option("Optimizer steps of a run [1000]")] = None,
-    eval_every: Annotated[int | None, _option("Steps between scorings of dev [100]")] = None,
-    lr_schedule: Annotated[str | None, _option("linear, constant or cosine [linear]")] = None,
-    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [0]")] = None,
+    momentum: Annotated[float | None, _option("beta of all optimizers that have one (default: 0.9)")] = None,
+    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff (default: mezo)")] = None,
+    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware (default: 8)")] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None, _option("Micro-batches of a batch (default: 1)")
+    ] = None,
+    max_steps: Annotated[int | None, _option("Optimizer steps of a run (default: 1000)")] = None,
+    eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
+    lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
+    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
     weight_decay: Annotated[
-        float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only [0]")
+        float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")
     ] = None,
-    max_grad_norm: Annotated[str | None, _option("Clip the global gradient norm, or none [1.0]")] = None,
-    test_limit: Annotated[str | None, _option("Test rows at most, or none [mezo: 1000]")] = None,
-    dropout: Annotated[float | None, _option("Probability in the whole model [the model's own]")] = None,
+    max_grad_norm: Annotated[
+        str | None, _option("Clip the global gradient norm, or none (default: 1.0)")
+    ] = None,
+    test_limit: Annotated[str | None, _option("Test rows at most, or none (default: mezo: 1000)")] = None,
+    dropout: Annotated[
+        float | None, _option("Probability in the whole model (default: the model's own)")
+    ] = None,
     precision: Annotated[
-        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) [fp32]")
+        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
     ] = None,
-    threads_per_run: Annotated[int | None, _option("CPU threads of a run [1]")] = None,
+    threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
     data_dir: Annotated[
         Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
-    output_dir: Annotated[Path | None, _option("Where records and tables go [results]")] = None,
+    output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
     sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
     workers: Annotated[
-        int | None, _option("Runs at a time; no effect on results [by cores and memory; GPU: 1]")
+        int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
     retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
     dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
@@ -134,8 +147,8 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
         store.check_version()
     elif not dry_run:
         store.open()
-    source = resolve_model(sweep.model)
     data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
     finished = store.finished(specs)
     note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
@@ -294,7 +307,9 @@ def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
 
 def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    table = Table("task", "optimizer", "effective rate", *(f"seed {seed}" for seed in seeds))
+    table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
+    for header in ("task", "optimizer", "rate", *map(str, seeds)):
+        table.add_column(header, no_wrap=True)
     lines: dict[tuple, dict[int, str]] = {}
     for spec in specs:
         record = finished.get(spec.run_id)
