@@ -148,6 +148,11 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
         there = job.store.read(spec.run_id)
         if there and not (job.retry_failed and there.status == "failed"):
             return there
+        if damaged := job.store.set_aside_damaged(spec.run_id):
+            print(
+                f"{spec.label}: its record is damaged, set aside as {damaged}; running it again",
+                file=sys.stderr,
+            )
         try:
             record = finetune(spec, bench, job.store.journal(spec), progress)
         except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone

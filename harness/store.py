@@ -127,6 +127,15 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
 
+    def set_aside_damaged(self, run_id: str) -> Path | None:
+        """Rename a record that is there but not whole; its new path, or None where there is none."""
+        path = self._runs / run_id / "record.json"
+        if not path.exists() or self.read(run_id) is not None:
+            return None
+        aside = path.with_name("record.damaged.json")
+        os.replace(path, aside)
+        return aside
+
     def read(self, run_id: str) -> RunRecord | None:
         """The record of a run, or None where there is no whole one."""
         try:
