@@ -81,3 +81,26 @@ def test_nothing_is_unpickled_and_no_code_runs_but_a_file_that_the_user_names():
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         ]
         assert [n for n in names if n in ("eval", "exec")] == allowed.get(path.name, [])
+
+
+def test_the_readme_shows_a_task_as_it_is():
+    readme = (ROOT / "README.md").read_text()
+    example = readme.split("```python\n")[1].split("```")[0]
+    assert example == (ROOT / "tasks" / "sst2.py").read_text()
+
+
+def test_the_readme_names_only_flags_that_exist():
+    from typer.main import get_command
+
+    from harness.cli import app
+
+    command = get_command(app).commands["run"]  # type: ignore[attr-defined]
+    known = {flag for parameter in command.params for flag in parameter.opts}
+    readme = (ROOT / "README.md").read_text()
+    shown = [line.split("#")[0] for line in readme.splitlines() if "momentum-bench run" in line]
+    shown += [
+        line.split("harness/run.py")[1] for line in readme.splitlines() if "launch harness/run.py" in line
+    ]
+    used = {word.strip("`,;") for line in shown for word in line.split() if word.startswith("--")}
+    assert used
+    assert used <= known | {"--help"}
