@@ -1,27 +1,39 @@
-"""The command line: `momentum-bench run`, which `harness/run.py` starts too."""
+"""The command line: `momentum-bench run`, which `harness/run.py` starts too, and what hangs below it."""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, tasks_cli
-from harness.errors import UserError
-from harness.sweep import Inputs, Sweep, check_launcher, expand_suites, make_sweep, plan, rates
+from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.sweep import (
+    Inputs,
+    Sweep,
+    check_launcher,
+    entry_of,
+    expand_suites,
+    grid,
+    make_sweep,
+    next_rates,
+    plan,
+    rates,
+)
+from leaderboards.cli import RESULTS
+from leaderboards.cli import app as leaderboard_app
 
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
     from harness.store import Store
-
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,6 +42,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(tasks_cli.app, name="tasks")
+app.add_typer(leaderboard_app, name="leaderboard")
 
 
 @app.callback()
@@ -50,44 +63,64 @@ def _option(help_text: str, *names: str) -> Any:
 @app.command()
 def run(
     task: Annotated[
-        str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue [bbc_news]")
+        str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
     ] = None,
     model: Annotated[
-        str | None, _option("Hub id, folder, or package:NAME of a pip package [roberta-large]")
+        str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
-    method: Annotated[str | None, _option("prompt (masked LM) or head (classifier) [prompt]")] = None,
-    k: Annotated[int | None, _option("Examples of each class, in train and in dev [16]")] = None,
-    seeds: Annotated[str | None, _option("Seeds of split, head, order, dropout [13,21,42,87,100]")] = None,
-    optimizers: Annotated[str | None, _option("[sgd,sgdm]")] = None,
+    method: Annotated[
+        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+    ] = None,
+    k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
+    seeds: Annotated[
+        str | None, _option("Seeds of split, head, order, dropout (default: 13,21,42,87,100)")
+    ] = None,
+    optimizers: Annotated[
+        str | None, _option("One or more, e.g. sgd,sgdm,nesterov (default: sgd,sgdm)")
+    ] = None,
+    optimizer_file: Annotated[
+        Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
+    ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates [prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six]")
+        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
+    ] = None,
+    extend_grid: Annotated[
+        int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
     ] = None,
     learning_rate_axis: Annotated[
-        str | None, _option("Read the grid as effective rates or as torch's own [effective]")
+        str | None, _option("Read the grid as effective rates or as torch's own (default: effective)")
     ] = None,
-    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
-    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff [mezo]")] = None,
-    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware [8]")] = None,
-    gradient_accumulation_steps: Annotated[int | None, _option("Micro-batches of a batch [1]")] = None,
-    max_steps: Annotated[int | None, _option("Optimizer steps of a run [1000]")] = None,
-    eval_every: Annotated[int | None, _option("Steps between scorings of dev [100]")] = None,
-    lr_schedule: Annotated[str | None, _option("linear, constant or cosine [linear]")] = None,
-    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up [0]")] = None,
-    weight_decay: Annotated[float | None, _option("Coupled; matrices only [0]")] = None,
-    max_grad_norm: Annotated[str | None, _option("Clip the global gradient norm, or none [1.0]")] = None,
-    test_limit: Annotated[str | None, _option("Test rows at most, or none [mezo: 1000]")] = None,
-    dropout: Annotated[float | None, _option("Probability in the whole model [the model's own]")] = None,
+    momentum: Annotated[float | None, _option("beta of all optimizers that have one (default: 0.9)")] = None,
+    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff (default: mezo)")] = None,
+    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware (default: 8)")] = None,
+    gradient_accumulation_steps: Annotated[
+        int | None, _option("Micro-batches of a batch (default: 1)")
+    ] = None,
+    max_steps: Annotated[int | None, _option("Optimizer steps of a run (default: 1000)")] = None,
+    eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
+    lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
+    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
+    weight_decay: Annotated[
+        float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")
+    ] = None,
+    max_grad_norm: Annotated[
+        str | None, _option("Clip the global gradient norm, or none (default: 1.0)")
+    ] = None,
+    test_limit: Annotated[str | None, _option("Test rows at most, or none (default: mezo: 1000)")] = None,
+    dropout: Annotated[
+        float | None, _option("Probability in the whole model (default: the model's own)")
+    ] = None,
     precision: Annotated[
-        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) [fp32]")
+        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
     ] = None,
-    threads_per_run: Annotated[int | None, _option("CPU threads of a run [1]")] = None,
+    threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
     data_dir: Annotated[
         Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
-    output_dir: Annotated[Path | None, _option("Where records and tables go [results]")] = None,
+    output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
     sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
     workers: Annotated[
-        int | None, _option("Runs at a time; no effect on results [by cores and memory; GPU: 1]")
+        int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
     retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
     dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
@@ -100,10 +133,10 @@ def run(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
-    with _plain_errors():
+    with plain_errors("finished runs are kept, type the same command to go on"):
         request, left_out = expand_suites(make_sweep(flags, sweep))
         for message in left_out:
-            _note(message)
+            note(message)
         check_launcher(request)
         _run_sweep(request, dry_run, retry_failed)
 
@@ -114,56 +147,134 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     from harness.store import Store
     from tasks import get_task
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
     if dry_run and sweep.output_dir.exists():
         store.check_version()
     elif not dry_run:
         store.open()
-    source = resolve_model(sweep.model)
     data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
     finished = store.finished(specs)
-    _note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
+    note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
     for rows in data:
-        _note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
-    _note(f"{source.name}: revision {source.revision}")
-    if dry_run:
-        _show_matrix(specs, finished)
-        return
-    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+        note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
+    note(f"{source.name}: revision {source.revision}")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
-    share = [s for s in specs[rank::ranks] if s.run_id not in finished or finished[s.run_id].status in redo]
-    if share:
-        _execute(sweep, share, Inputs(sweep.model, sweep.data_dir), store, ranks)
-    finished = store.finished(specs)
-    if len(finished) < len(specs):
-        _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
+    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
+    added: dict[tuple[str, str], tuple[float, ...]] = {}
+    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+    fresh = specs[rank::ranks]
+    for extensions_left in range(sweep.extend_grid, -1, -1):
+        share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
+        if share and not dry_run:
+            _execute(sweep, share, inputs, store, retry_failed, ranks)
+            finished = store.finished(specs)
+        if len(finished) < len(specs) or not extensions_left:
+            break
+        more = extended(sweep, list(finished.values()), added)
+        if more == added:
+            break
+        note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
+        added, planned = more, {spec.run_id for spec in specs}
+        specs = plan(sweep, data, source.name, source.revision, added)
+        fresh = [spec for spec in specs if spec.run_id not in planned]
+        finished = store.finished(specs)
+    if dry_run:
+        _show_matrix(specs, finished)
+    elif len(finished) < len(specs):
+        note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
     elif share or rank == 0:
         _finish(store, finished)
 
 
-def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ranks: int) -> None:
+def extended(
+    sweep: Sweep, runs: Sequence[RunRecord], added: Mapping[tuple[str, str], tuple[float, ...]]
+) -> dict[tuple[str, str], tuple[float, ...]]:
+    """`added` with one more rate at each edge where some optimizer's best rate of some seed lies.
+
+    Optimizers that share a grid of effective rates get the same ones, so none is searched more finely
+    than another. One that has only its own rates shares no axis and grows alone.
+
+    Args:
+        runs: all runs of the plan with `added`, finished.
+    """
+    more = dict(added)
+    for task in sweep.task:
+        sharing: dict[tuple[str, tuple[float, ...]], list[str]] = {}
+        for name in sweep.optimizers:
+            axis = name if entry_of(sweep, name).own_rate else "effective"
+            tried = (*grid(sweep, task, name), *added.get((task, name), ()))
+            sharing.setdefault((axis, tried), []).append(name)
+        for (_, tried), names in sharing.items():
+            edges = [
+                edges_hit([r for r in runs if (r.spec.task, r.spec.optimizer) == (task, n)]) for n in names
+            ]
+            new = next_rates(tried, any(low for low, _ in edges), any(high for _, high in edges))
+            if new:
+                more |= {(task, name): (*added.get((task, name), ()), *new) for name in names}
+    return more
+
+
+def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
+    """Whether some seed's best rate, by dev, is the lowest and whether one is the highest tried.
+
+    A seed whose every run diverged asks for lower rates. Failed runs say nothing.
+
+    Args:
+        runs: of one task and optimizer.
+    """
+    from leaderboards.selection import DevResult, select
+
+    low = high = False
+    for seed in {run.spec.seed for run in runs}:
+        of_seed = {run.spec.run_id: run for run in runs if run.spec.seed == seed}
+        tried = [run.spec.learning_rate for run in of_seed.values()]
+        results = [
+            DevResult(run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)
+            for run_id, run in of_seed.items()
+            if run.status == "done" and run.best
+        ]
+        if results:
+            best = of_seed[select(results, tried).run_id].spec.learning_rate
+            low, high = low or best == min(tried), high or best == max(tried)
+        else:
+            low = low or any(run.status == "diverged" for run in of_seed.values())
+    return low, high
+
+
+def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> str:
+    """The rates in force of those grids that have grown."""
+    names: dict[str, list[str]] = {}
+    for task, name in added:
+        text = " ".join(f"{rate:g}" for rate in rates(sweep, task, name, added))
+        names.setdefault(f"of {task} at {text}", []).append(name)
+    return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
+
+
+def _execute(
+    sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
+) -> None:
     from tqdm import tqdm
 
-    from harness.executor import default_workers, execute, prepare
+    from harness.executor import Job, default_workers, execute, prepare
 
     bench = prepare(todo, inputs, sweep.precision)
-    for split in {s.seed: bench.split(s).facts for s in todo}.values():
-        if split.short_classes:
-            _note(f"warning: fewer than 2 x {sweep.k} training rows in {', '.join(split.short_classes)}")
-            break
+    for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
+        if short:
+            note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
-    _note(
+    note(
         f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    bar = tqdm(total=len(todo), desc="runs", disable=not on_terminal)
-    with bar:
-        runs = execute(todo, bench, sweep.precision, store, workers, on_terminal)
-        for number, record in enumerate(runs, 1):
+    job = Job(inputs, sweep.precision, store, retry_failed)
+    with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
+        for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
 
@@ -178,13 +289,14 @@ def _outcome(record: RunRecord) -> str:
 def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
     from leaderboards.build import build
     from leaderboards.display import show
+    from leaderboards.outputs import write
 
     board = build(store)
-    board.write(store.output_dir)
+    write(board, store.output_dir)
     show(board, Console())
-    print(f"{store.output_dir / 'leaderboard.csv'}, {store.output_dir / 'comparison.csv'}")
+    print(", ".join(str(store.output_dir / name) for name in RESULTS))
     if failed := [record for record in finished.values() if record.status == "failed"]:
-        _note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
+        note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -201,7 +313,9 @@ def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
 
 def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    table = Table("task", "optimizer", "effective rate", *(f"seed {seed}" for seed in seeds))
+    table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
+    for header in ("task", "optimizer", "rate", *map(str, seeds)):
+        table.add_column(header, no_wrap=True)
     lines: dict[tuple, dict[int, str]] = {}
     for spec in specs:
         record = finished.get(spec.run_id)
@@ -212,28 +326,11 @@ def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     Console().print(table)
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: exit code 0 when done, 1 when a run failed, 2 on wrong usage."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     app(words)
     sys.exit(0)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A user's mistake ends in one message and exit code 2, Ctrl-C in one and 130."""
-    try:
-        yield
-    except UserError as error:
-        _note(f"error: {error}")
-        raise typer.Exit(EXIT_USAGE) from None
-    except KeyboardInterrupt:
-        _note("interrupted: finished runs are kept, type the same command to go on")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _with_dashes(word: str) -> str:

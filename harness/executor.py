@@ -8,10 +8,12 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
@@ -24,6 +26,9 @@ from harness.store import Store
 from harness.sweep import Inputs
 from harness.workbench import Workbench
 from tasks import get_task
+
+SECONDS_BETWEEN_LOOKS = 1.0
+"""How often a run that another process holds is asked for again."""
 
 RESERVED_BYTES = 2**30
 """Memory of a worker beside its model's copies: interpreter, libraries, activations."""
@@ -60,35 +65,66 @@ def default_workers(bench: Workbench, specs: Sequence[RunSpec]) -> int:
 
 
 @dataclass(frozen=True)
-class _Job:
-    """What a worker process needs to know of the sweep."""
+class Job:
+    """What every process that works on a sweep needs to know of it.
+
+    Attributes:
+        retry_failed: runs recorded as failed are run again; all other records are final.
+    """
 
     inputs: Inputs
     precision: str
     store: Store
+    retry_failed: bool
 
 
-_worker: tuple[Workbench, Store]  # of this worker process
+_worker: tuple[Job, Workbench]  # of this worker process
 
 
 def execute(
-    specs: Sequence[RunSpec], bench: Workbench, precision: str, store: Store, workers: int, progress: bool
+    specs: Sequence[RunSpec], job: Job, bench: Workbench, workers: int, progress: bool
 ) -> Iterator[RunRecord]:
     """Run all specs and store their records, yielding each as it is finished.
+
+    Several processes may do so on one directory: each run is done by whoever claims it first. A run
+    that another process holds is waited for, and taken over if that process dies.
 
     Raises:
         UserError: a worker process died; what is finished stays.
     """
-    if workers == 1:
-        for spec in specs:
-            yield run_and_store(spec, bench, store, progress)
+    with _runner(job, bench, min(workers, len(specs)), progress) as run_all:
+        waiting = list(specs)
+        while waiting:
+            held_elsewhere = []
+            for spec, record in run_all(waiting):
+                if record is None:
+                    held_elsewhere.append(spec)
+                else:
+                    yield record
+            waiting = held_elsewhere
+            if waiting:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
+
+
+@contextmanager
+def _runner(job: Job, bench: Workbench, workers: int, progress: bool) -> Iterator[RunAll]:
+    """A function that runs specs, in this process or in a pool of warm ones, and yields each result."""
+    if workers <= 1:
+        yield lambda specs: ((spec, run_and_store(spec, job, bench, progress)) for spec in specs)
         return
-    job = _Job(bench.inputs, precision, store)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,)) as pool:
+
+        def run_all(specs: Sequence[RunSpec]) -> Iterator[tuple[RunSpec, RunRecord | None]]:
+            futures = {pool.submit(_run_in_worker, spec): spec for spec in specs}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
         try:
-            for future in as_completed([pool.submit(_run_in_worker, spec) for spec in specs]):
-                yield future.result()
+            yield run_all
         except BrokenProcessPool as error:
             raise UserError(
                 "a worker process died (killed, or out of memory). Finished runs are kept: type the "
@@ -101,28 +137,42 @@ def execute(
             raise
 
 
-def run_and_store(spec: RunSpec, bench: Workbench, store: Store, progress: bool) -> RunRecord:
-    """One run. What goes wrong inside it becomes a record with status `failed`, and is printed."""
-    try:
-        record = finetune(spec, bench, store.journal(spec), progress)
-    except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone
-        raise
-    except Exception as error:
-        traceback.print_exc(file=sys.stderr)
-        record = RunRecord(
-            spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
-        )
-    store.write(record)
-    return record
+def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> RunRecord | None:
+    """One run, or its record where another process was faster; None while another is at it.
+
+    What goes wrong inside a run becomes a record with status `failed`, and is printed.
+    """
+    with job.store.claim(spec) as claimed:
+        if not claimed:
+            return None
+        there = job.store.read(spec.run_id)
+        if there and not (job.retry_failed and there.status == "failed"):
+            return there
+        if damaged := job.store.set_aside_damaged(spec.run_id):
+            print(
+                f"{spec.label}: its record is damaged, set aside as {damaged}; running it again",
+                file=sys.stderr,
+            )
+        try:
+            record = finetune(spec, bench, job.store.journal(spec), progress)
+        except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone
+            raise
+        except Exception as error:
+            traceback.print_exc(file=sys.stderr)
+            record = RunRecord(
+                spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
+            )
+        job.store.write(record)
+        return record
 
 
-def _start_worker(job: _Job) -> None:
+def _start_worker(job: Job) -> None:
     """Make this process a worker: warm libraries, no Ctrl-C of its own, gone when the parent is."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _quiet_libraries()
-    _worker = Workbench(job.inputs, make_accelerator(job.precision)), job.store
+    _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 
 def _exit_with_parent() -> None:
@@ -132,9 +182,9 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _run_in_worker(spec: RunSpec) -> RunRecord:
-    bench, store = _worker
-    return run_and_store(spec, bench, store, progress=False)
+def _run_in_worker(spec: RunSpec) -> RunRecord | None:
+    job, bench = _worker
+    return run_and_store(spec, job, bench, progress=False)
 
 
 def _quiet_libraries() -> None:

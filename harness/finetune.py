@@ -50,10 +50,14 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     model = loaded.model
     label_words = bench.label_words(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
-    entry = optimizers.OPTIMIZERS[spec.optimizer]
+    entry = bench.optimizer(spec)
+    # the rates of the whole run, for an optimizer may need those to come
+    rates = entry.schedule(
+        [learning_rate(spec, step) for step in range(spec.max_steps)], spec.hyperparameters
+    )
     torch_rate = entry.torch_rate(spec.hyperparameters)
     groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
-    optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters)
+    optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     micro_size = spec.batch_size // spec.gradient_accumulation_steps
     # On a GPU reading a loss makes the device wait, so there it is read at evaluations only. What
@@ -75,9 +79,8 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     started = time.perf_counter()
     model.train()
     for step in tqdm(range(spec.max_steps), desc=spec.label, leave=False, disable=not progress):
-        rate = learning_rate(spec, step)
         for group in optimizer.param_groups:
-            group["lr"] = rate * torch_rate
+            group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
         torch.manual_seed(derived_seed(spec.seed, "dropout", step))
         step_loss = torch.zeros((), device=accelerator.device)
@@ -97,7 +100,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         optimizer.zero_grad(set_to_none=True)
 
         if step == 0:
-            optimizers.check_live(spec.optimizer, spec.hyperparameters, optimizer)
+            optimizers.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
             read_back = _read_back(spec, bench, loaded, optimizer)
         evaluate_now = is_evaluation_step(spec, step + 1)
         if check_every_step or evaluate_now:
@@ -115,7 +118,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             since = evaluations[-1].step if evaluations else 0
             evaluation = Evaluation(
                 step=step + 1,
-                learning_rate=rate,
+                learning_rate=rates[step],
                 train_loss=float(torch.stack(losses[since:]).mean()),
                 dev_metric=dev.metric,
                 dev_loss=dev.loss,
@@ -146,7 +149,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             further={
                 name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics
             },
-            loss=result.loss,
+            loss=result.loss if math.isfinite(result.loss) else None,
             rows=tuple(split.test_rows),
             labels=tuple(split.test.labels),
             predictions=tuple(result.predictions),
@@ -216,7 +219,7 @@ def _read_back(
     model, accelerator = loaded.model, bench.accelerator
     trainable = [p for p in model.parameters() if p.requires_grad]
     names, state_bytes = optimizers.state_tensors(optimizer)
-    plain = (int, float, bool, str, type(None))
+    plain = (int, float, bool, str, tuple, type(None))
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable})
     with accelerator.autocast():

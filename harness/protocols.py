@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.errors import UserError
 from harness.records import RunSpec
 
 _MEZO: dict[str, Any] = {
@@ -32,7 +33,16 @@ UNLESS_STATED: dict[str, Any] = {
 
 
 def settings_name(spec: RunSpec) -> str:
-    """The protocol's name, followed by every setting that departs from it: `mezo max_steps=40`."""
+    """The protocol's name, followed by every setting that departs from it: `mezo max_steps=40`.
+
+    Raises:
+        UserError: a record of another version names a protocol that this one does not know.
+    """
+    if spec.protocol not in PROTOCOLS:
+        raise UserError(
+            f"run {spec.run_id} names protocol {spec.protocol!r}, and this version knows "
+            f"{', '.join(PROTOCOLS)}: use the version that wrote it, or leave that directory out"
+        )
     expected = PROTOCOLS[spec.protocol] | UNLESS_STATED
     actual = spec.model_dump()
     changed = [f"{k}={actual[k]}".lower() for k in expected if actual[k] != expected[k]]

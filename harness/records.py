@@ -32,8 +32,10 @@ class RunSpec(Stored):
 
     Attributes:
         learning_rate: the peak *effective* rate, eta; torch's own rate follows from the optimizer
-            (for heavy-ball SGDM: eta * (1 - beta)), and both are in the record.
-        hyperparameters: of the optimizer, those that it uses and no others.
+            (for heavy-ball SGDM: eta * (1 - beta)), and both are in the record. Where the optimizer
+            has no effective rate, its own.
+        optimizer: its name; what is not built in carries its version, `NAME@VERSION`.
+        hyperparameters: of the optimizer, those that it uses and no others, constants included.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
@@ -111,7 +113,7 @@ class ReadBack(Stored):
 
     optimizer_class: str
     torch_learning_rate: float = Field(description="torch's own peak rate, as the optimizer was built")
-    param_groups: tuple[dict[str, float | bool | str | None], ...]
+    param_groups: tuple[dict[str, float | bool | str | tuple[float, ...] | None], ...]
     state_tensors: tuple[str, ...]
     optimizer_state_bytes: int
     n_trainable_parameters: int
@@ -129,12 +131,13 @@ class ReadBack(Stored):
 class FinalScore(Stored):
     """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
 
-    `further` holds the scores by the task's other metrics, by their ids; they choose nothing.
+    `further` holds the scores by the task's other metrics, by their ids; they choose nothing. `loss` is
+    None where it overflowed; test never ends a run.
     """
 
     metric: float
     further: dict[str, float] = {}
-    loss: float
+    loss: float | None
     rows: tuple[int, ...]
     labels: tuple[int, ...]
     predictions: tuple[int, ...]

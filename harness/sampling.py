@@ -89,7 +89,7 @@ def select_test_rows(n: int, limit: int | None) -> list[int]:
 
 
 def derived_seed(seed: int, purpose: str, position: int = 0) -> int:
-    """A 32-bit seed for one purpose ("head", "order", "dropout") at one position (step, epoch)."""
+    """A 32-bit seed for one purpose ("head", "order", "dropout", ...) at one position (step, epoch)."""
     digest = hashlib.sha256(f"{purpose}:{seed}:{position}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -107,3 +107,8 @@ def batch_indices(seed: int, step: int, n: int, batch_size: int) -> list[int]:
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(_epoch_order(seed, p // n, n)[p % n]) for p in positions]
+
+
+def exponential_scale(seed: int, step: int) -> float:
+    """The draw from Exp(1) of one step, the same wherever and whenever it is made."""
+    return float(np.random.RandomState(derived_seed(seed, "random_scaling", step)).standard_exponential())

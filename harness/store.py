@@ -6,9 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from harness.errors import UserError
@@ -17,13 +19,11 @@ from harness.records import PROTOCOL_VERSION, Evaluation, RunRecord, RunSpec, ca
 MARKER = "momentum-bench.json"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it."""
-    with tempfile.NamedTemporaryFile(
-        "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-    ) as file:
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
-            file.write(text)
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
             os.chmod(file.name, 0o666 & ~_umask())
@@ -96,6 +96,25 @@ class Store:
                 f"{PROTOCOL_VERSION}: the same words mean other runs there. Choose another --output-dir"
             )
 
+    @contextmanager
+    def claim(self, spec: RunSpec) -> Iterator[bool]:
+        """Hold a run against all other processes on this directory; gives False where one holds it.
+
+        The operating system frees the claim of a process that dies, so no claim is ever stale.
+        """
+        folder = self._runs / spec.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
     def journal(self, spec: RunSpec) -> Journal:
         """A fresh list of evaluations for a run that starts now."""
         return Journal(self._runs / spec.run_id / "evaluations.jsonl")
@@ -107,6 +126,15 @@ class Store:
         path = self._runs / record.spec.run_id / "record.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
+
+    def set_aside_damaged(self, run_id: str) -> Path | None:
+        """Rename a record that is there but not whole; its new path, or None where there is none."""
+        path = self._runs / run_id / "record.json"
+        if not path.exists() or self.read(run_id) is not None:
+            return None
+        aside = path.with_name("record.damaged.json")
+        os.replace(path, aside)
+        return aside
 
     def read(self, run_id: str) -> RunRecord | None:
         """The record of a run, or None where there is no whole one."""
@@ -126,8 +154,13 @@ class Store:
 
     def records(self) -> list[RunRecord]:
         """All whole records of the directory, sorted by run id."""
-        names = sorted(path.name for path in self._runs.iterdir() if path.is_dir())
-        return [record for name in names if (record := self.read(name)) is not None]
+        return [record for name in self.run_folders() if (record := self.read(name)) is not None]
+
+    def run_folders(self) -> list[str]:
+        """Names of all folders of runs, finished or not, sorted."""
+        if not self._runs.is_dir():
+            return []
+        return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
 
 
 def _checksum(content: dict) -> str:

@@ -6,19 +6,21 @@ import difflib
 import math
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from harness.errors import UserError
-from harness.optimizers import OPTIMIZERS
+from harness.errors import UserError, first_line
+from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
+from harness.user_optimizers import find_optimizer
 from tasks import SUITES, UnknownTaskError, get_task
 
 EMBEDDED_TASK = "bbc_news"
@@ -29,7 +31,9 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "k": 16,
     "seeds": (13, 21, 42, 87, 100),
     "optimizers": ("sgd", "sgdm"),
+    "optimizer_file": None,
     "learning_rates": None,
+    "extend_grid": 0,
     "momentum": 0.9,
     "protocol": "mezo",
     "learning_rate_axis": "effective",
@@ -72,6 +76,8 @@ def _without_repeats(values: tuple) -> tuple:
 Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Rates = Annotated[tuple[float, ...], BeforeValidator(_listed)]
 
+NO_RATES: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType({})
+
 
 class Sweep(Stored):
     """A checked request: tasks x seeds x learning rates x optimizers, and how each run goes.
@@ -84,8 +90,10 @@ class Sweep(Stored):
     method: Literal["prompt", "head"]
     k: int = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
+    optimizer_file: Path | None
     optimizers: Words
     learning_rates: Rates | None
+    extend_grid: int = Field(ge=0)
     momentum: float = Field(ge=0, lt=1)
     protocol: Literal["mezo", "lm-bff"]
     batch_size: int = Field(ge=1)
@@ -117,13 +125,14 @@ class Sweep(Stored):
 
     @field_validator("optimizers")
     @classmethod
-    def _known_optimizers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        for name in names:
-            if name not in OPTIMIZERS:
-                close = difflib.get_close_matches(name, OPTIMIZERS, n=1)
-                hint = f"Did you mean {close[0]}? " if close else ""
-                raise ValueError(f"unknown optimizer {name!r}. {hint}Known: {', '.join(OPTIMIZERS)}")
-        return _without_repeats(names)
+    def _full_names(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        file = info.data.get("optimizer_file")
+        full = _without_repeats(tuple(find_optimizer(name, file)[0] for name in names))
+        if file and file.stem not in {name.partition("@")[0] for name in full}:
+            raise ValueError(
+                f"{', '.join(names)} leaves out {file.stem}, the optimizer of --optimizer-file {file}: add it"
+            )
+        return full
 
     @field_validator("seeds")
     @classmethod
@@ -150,6 +159,8 @@ class Sweep(Stored):
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
             )
+        for name in self.optimizers:
+            _check_entry(self, name)
         return self
 
 
@@ -160,10 +171,12 @@ class Inputs:
     Attributes:
         model: as typed by the user.
         data_dir: None: each task's own source.
+        optimizer_file: the user's own optimizer, if there is one.
     """
 
     model: str
     data_dir: Path | None
+    optimizer_file: Path | None = None
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
@@ -229,22 +242,70 @@ def _in_words(error: Any) -> str:
     return f"{flag}{message}{found if error['type'] != 'value_error' else ''}"
 
 
-def rates(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
-    """The effective learning rates of one optimizer's grid, ascending."""
-    entry = OPTIMIZERS[optimizer]
-    if sweep.learning_rates is None:
-        hint = get_task(task).learning_rates.get(sweep.method)
-        return tuple(sorted(hint or entry.default_rates[sweep.method]))
-    if sweep.learning_rate_axis == "effective":
+def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
+    """The registry entry, or the user's, behind one of the sweep's optimizers."""
+    return find_optimizer(optimizer, sweep.optimizer_file)[1]
+
+
+def _check_entry(sweep: Sweep, optimizer: str) -> None:
+    """Raises: UserError or ValueError, when an entry's own functions refuse the sweep, or are broken."""
+    entry = entry_of(sweep, optimizer)
+    try:
+        used = hyperparameters(sweep, optimizer)
+        found = (entry.torch_rate(used), *entry.schedule([1.0, 1.0], used))
+        sound = len(found) == 3 and all(math.isfinite(rate) and rate >= 0 for rate in found) and found[0] > 0
+    except UserError:
+        raise
+    except Exception as error:
+        raise ValueError(f"optimizer {optimizer}: its entry raises {first_line(error)}") from error
+    if not sound:
+        raise ValueError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
+
+
+def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
+    """One optimizer's grid as it was asked for or by default, on the sweep's axis, ascending."""
+    if sweep.learning_rates is not None:
         return tuple(sorted(sweep.learning_rates))
-    ratio = entry.torch_rate(hyperparameters(sweep, optimizer))
+    entry = entry_of(sweep, optimizer)
+    # a task's hint is in effective rates, which say nothing to an optimizer that has none
+    hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
+    return tuple(sorted(hint or entry.default_rates[sweep.method]))
+
+
+def rates(
+    sweep: Sweep, task: str, optimizer: str, added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES
+) -> tuple[float, ...]:
+    """The effective learning rates of one optimizer's grid, ascending.
+
+    Args:
+        added: more rates of a (task, optimizer), on the axis of `grid`.
+    """
+    asked = sorted((*grid(sweep, task, optimizer), *added.get((task, optimizer), ())))
+    if sweep.learning_rates is None or sweep.learning_rate_axis == "effective":
+        return tuple(asked)
+    ratio = entry_of(sweep, optimizer).torch_rate(hyperparameters(sweep, optimizer))
     # 12 digits: 0.001 / 0.1 is to be the 0.01 of a grid on the effective axis, the same run
-    return tuple(sorted(float(f"{rate / ratio:.12g}") for rate in sweep.learning_rates))
+    return tuple(float(f"{rate / ratio:.12g}") for rate in asked)
+
+
+def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) -> tuple[float, ...]:
+    """The rates by which a grid grows: the next of 1, 3, 10, 30, ... beyond each edge that was hit.
+
+    The next one is at least a factor of 2 away, so that 0.0099 is not followed by 0.01.
+    """
+    low, high = min(rates), max(rates)
+    around = range(math.floor(math.log10(low)) - 2, math.ceil(math.log10(high)) + 3)
+    steps = [float(f"{digit}e{exponent}") for exponent in around for digit in (1, 3)]
+    below = [max(rate for rate in steps if rate <= low / 2)] if on_low_edge else []
+    above = [min(rate for rate in steps if rate >= high * 2)] if on_high_edge else []
+    return (*below, *above)
 
 
 def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
-    """Those of the sweep's hyperparameters that the optimizer uses."""
-    return {name: float(getattr(sweep, name)) for name in OPTIMIZERS[optimizer].hyperparameters}
+    """Those that the optimizer uses: of the sweep's, and its own constants."""
+    entry = entry_of(sweep, optimizer)
+    used = {name: getattr(sweep, name) for name in entry.hyperparameters} | dict(entry.constants)
+    return {name: float(value) for name, value in used.items()}
 
 
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
@@ -258,12 +319,19 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
     return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
 
 
-def plan(sweep: Sweep, data: Iterable[TaskData], model: str, model_revision: str) -> list[RunSpec]:
+def plan(
+    sweep: Sweep,
+    data: Iterable[TaskData],
+    model: str,
+    model_revision: str,
+    added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES,
+) -> list[RunSpec]:
     """All runs of a sweep: by task, seed and rate, the optimizers side by side.
 
     Args:
         data: of each of the sweep's tasks, in their order.
         model, model_revision: as records call them.
+        added: more rates of a (task, optimizer) than its grid has, as in `rates`.
 
     Raises:
         UserError: a few-shot split cannot be drawn.
@@ -274,7 +342,7 @@ def plan(sweep: Sweep, data: Iterable[TaskData], model: str, model_revision: str
     for rows in data:
         for seed in sweep.seeds:
             draw_split(rows, sweep.k, seed, sweep.protocol)
-            cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o)]
+            cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
             specs += [
                 RunSpec(
                     **common
@@ -299,6 +367,11 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting from there contradicts the sweep, or would be ignored without a word.
     """
+    if sweep.extend_grid and (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+        raise UserError(
+            f"--extend-grid {sweep.extend_grid} waits for all runs of a grid, which {ranks} ranks do not: "
+            f"run the grid without it first, then type the command again, with it, without a launcher"
+        )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     asked = {"fp32": "no", "bf16": "bf16"}[sweep.precision]
     if precision not in ("no", asked):

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UserError
+from harness.exits import plain_errors
 from harness.sources import load_task_data
 from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, get_task, suites_of, task_names
 from tasks.task import filled, parse_template
-
-EXIT_USAGE = 2
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 
@@ -32,7 +32,7 @@ def list_tasks() -> None:
             (name, str(len(task.labels)), metric, _source(task), ";".join(suites_of(name)), task.title)
         )
     if sys.stdout.isatty():
-        table = Table(*header)
+        table = Table(*header, box=box.SIMPLE)
         for row in rows:
             table.add_row(*row)
         Console().print(table)
@@ -49,14 +49,14 @@ def show(
     ] = None,
 ) -> None:
     """Print all that is known of a task; with --data-dir, also what a model is given of a real row."""
-    try:
-        task = get_task(name)
+    with plain_errors("nothing was written"):
+        try:
+            task = get_task(name)
+        except UnknownTaskError as error:
+            raise UserError(str(error)) from None
         facts = _facts(task) | (_first_row(task, data_dir) if data_dir else {})
-    except (UserError, UnknownTaskError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(EXIT_USAGE) from None
-    for fact, value in facts.items():
-        print(f"{fact:<17}{value}")
+        for fact, value in facts.items():
+            print(f"{fact:<17}{value}")
 
 
 def _source(task: Task) -> str:

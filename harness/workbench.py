@@ -17,10 +17,12 @@ from harness import models
 from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
+from harness.optimizers import OptimizerEntry
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
 from harness.sweep import Inputs, draw_split
+from harness.user_optimizers import find_optimizer
 from tasks import Task, get_task
 
 
@@ -77,6 +79,10 @@ class Workbench:
                     f"{name} is {value} here, but the sweep was planned on {getattr(spec, name)}: "
                     f"the files changed. Start the sweep again"
                 )
+
+    def optimizer(self, spec: RunSpec) -> OptimizerEntry:
+        """Raises: UserError, when its file or package is no longer the one the sweep was planned on."""
+        return find_optimizer(spec.optimizer, self.inputs.optimizer_file)[1]
 
     def split(self, spec: RunSpec) -> EncodedSplit:
         """The run's few-shot split, tokenised for its model and method."""

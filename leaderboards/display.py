@@ -3,42 +3,57 @@
 from __future__ import annotations
 
 import math
-from itertools import groupby
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from leaderboards.build import Leaderboard, Row
+from leaderboards.build import Leaderboard, Row, by_setting
 
 
 def show(board: Leaderboard, console: Console) -> None:
     """Print a table for each setting, and below it one sentence for each of its comparisons."""
-    for setting, rows in groupby(board.rows, key=lambda row: row.setting):
-        console.print(_table(list(rows)))
+    for rows in by_setting(board.rows):
+        console.print(_table(rows))
+        for row in rows:
+            if row.columns["n_tied"]:
+                console.print(_ties(row), highlight=False, markup=False)
         for comparison in board.comparisons:
-            if comparison.first.setting == setting:
-                console.print(comparison.sentence, highlight=False)
+            if comparison.first.setting_key == rows[0].setting_key:
+                console.print(comparison.sentence, highlight=False, markup=False)
+    for text in [line.sentence for line in board.pooled] + board.notes:
+        console.print(text, highlight=False, markup=False)
+
+
+def _ties(row: Row) -> str:
+    c = row.columns
+    span = percent_range(c["test_tied_low"], c["test_tied_high"])
+    return f"{c['task']}: {row.label.upper()} had ties on dev; over all tied choices its test mean is {span}."
 
 
 def _table(rows: list[Row]) -> Table:
     c = rows[0].columns
     model = c["model"].removeprefix("package:").removeprefix("local:")
     title = f"{c['task']}, {model} by {c['method']}, k = {c['k']}, {c['protocol']}; {c['metric']} in %"
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
+    table.padding = (0, 1, 0, 0)
     table.caption = (
-        "Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev "
-        "score; edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
+        "Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev score; "
+        "edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
     )
     table.add_column("optimizer", no_wrap=True)
-    for header in ("test (sd)", "dev", "seeds", "chosen rates", "tied", "edge", "div.", "state MB"):
-        table.add_column(header, justify="right")
+    headers = ("test (sd)", "±95 %", "dev", "seeds", "chosen rates", "tied", "edge", "div.")
+    for header in (*headers, "state MB"):
+        table.add_column(header, justify="right", no_wrap=header != "chosen rates")
     for row in rows:
         c = row.columns
         state = c["optimizer_state_bytes"]
         table.add_row(
-            c["optimizer"],
-            f"{_percent(c['test_mean'])} ({_percent(c['test_std'])})",
-            _percent(c["dev_mean"]),
+            escape(row.label),
+            f"{percent(c['test_mean'])} ({percent(c['test_std'])})",
+            percent(c["test_ci_high"] - c["test_mean"]),
+            percent(c["dev_mean"]),
             str(c["n_seeds"]),
             c["learning_rates"].replace(";", " "),
             str(c["n_tied"]),
@@ -49,5 +64,11 @@ def _table(rows: list[Row]) -> Table:
     return table
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A fraction in per cent with one digit, or a dash."""
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
+
+
+def percent_range(low: float, high: float) -> str:
+    """Two fractions in per cent, or a dash."""
+    return "-" if math.isnan(low) else f"{percent(low)} to {percent(high)}"

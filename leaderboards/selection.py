@@ -1,8 +1,9 @@
-"""Which learning rate of a grid counts. The rule is fixed in advance and sees dev results only."""
+"""Which learning rate of a grid counts. The rules are fixed in advance and see dev results only."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -21,11 +22,13 @@ class Selection:
     """The chosen run of one seed.
 
     Attributes:
+        tied: ids of all runs that reached the winner's dev metric, the winner's among them.
         n_tied: how many other learning rates reached the winner's dev metric.
         on_edge: the chosen rate is the smallest or the largest that was tried.
     """
 
     run_id: str
+    tied: tuple[str, ...]
     n_tied: int
     on_edge: bool
 
@@ -43,5 +46,38 @@ def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
     if not results:
         raise ValueError("no finished run to choose from")
     best = min(results, key=lambda r: (-r.dev_metric, r.dev_loss, r.learning_rate, r.run_id))
-    tied = {r.learning_rate for r in results if r.dev_metric == best.dev_metric}
-    return Selection(best.run_id, len(tied) - 1, best.learning_rate in (min(grid), max(grid)))
+    tied = [r for r in results if r.dev_metric == best.dev_metric]
+    return Selection(
+        best.run_id,
+        tuple(sorted(r.run_id for r in tied)),
+        len({r.learning_rate for r in tied}) - 1,
+        best.learning_rate in (min(grid), max(grid)),
+    )
+
+
+def select_shared(by_seed: Mapping[int, Sequence[DevResult]]) -> dict[int, str] | None:
+    """One learning rate for all seeds: best mean dev metric, then mean dev loss, then smaller rate.
+
+    Only a rate with a finished run for every seed can be chosen: one that diverged anywhere has no
+    mean. Means are compared to 12 digits, so that rounding makes no order among ties.
+
+    Args:
+        by_seed: the finished runs of each seed, one a rate.
+
+    Returns:
+        The id of the chosen rate's run for each seed; None where no rate finished for all seeds.
+    """
+    if not by_seed:
+        return None
+    rates = [{r.learning_rate: r for r in results} for results in by_seed.values()]
+
+    def order(rate: float) -> tuple[float, float, float]:
+        metric = math.fsum(seed[rate].dev_metric for seed in rates) / len(rates)
+        loss = math.fsum(seed[rate].dev_loss for seed in rates) / len(rates)
+        return -round(metric, 12), round(loss, 12), rate
+
+    common = set.intersection(*(set(seed) for seed in rates))
+    if not common:
+        return None
+    best = min(common, key=order)
+    return {seed: of_seed[best].run_id for seed, of_seed in zip(by_seed, rates, strict=True)}

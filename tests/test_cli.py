@@ -150,8 +150,9 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
     assert not list(tmp_path.glob("*/runs/*/*"))
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_next_start_goes_on(
-    tiny_model: Path, toy_data: Path, tmp_path: Path
+@pytest.mark.parametrize("to_all", [signal.SIGINT, None], ids=["ctrl-c", "sigterm"])
+def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
+    tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None
 ):
     words = [sys.executable, str(ROOT / "harness" / "run.py")]
     words += map(
@@ -168,7 +169,10 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_start_goes_on(
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+    if to_all:
+        os.killpg(process.pid, to_all)  # as a terminal does: to the workers too
+    else:
+        process.terminate()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted" in errors
@@ -183,13 +187,8 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_start_goes_on(
     assert len(records(tmp_path / "out")) == 8
     assert kept.items() <= records(tmp_path / "out").items()
     names = {path.name for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert names == {
-        "record.json",
-        "evaluations.jsonl",
-        "momentum-bench.json",
-        "leaderboard.csv",
-        "comparison.csv",
-    }
+    assert not [name for name in names if name.startswith(".") or name.endswith(".tmp")]
+    assert {"leaderboard.csv", "comparison.csv", "index.html"} <= names
 
 
 def test_a_run_that_fails_is_a_result_and_the_others_go_on(
@@ -215,6 +214,27 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
     assert again.returncode == 1  # it is a result: not run again unasked
     assert bench(*words, "--retry-failed").returncode == 0
     assert {r.status for r in Store(tmp_path / "results").records()} == {"done"}
+
+
+def test_several_processes_on_one_directory_do_each_run_once(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    words = [*map(str, small_sweep(tiny_model, toy_data, "--max-steps", 40)), "--output-dir", "shared"]
+    command = [sys.executable, str(ROOT / "harness" / "run.py"), *words]
+    processes = [
+        subprocess.Popen(command, cwd=tmp_path, env=cli_environment(), stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    # one of them is killed as soon as it is at work: what it held is taken over
+    while not list(tmp_path.glob("shared/runs/*/evaluations.jsonl")):
+        time.sleep(0.05)
+    processes[0].kill()
+    errors = [process.communicate(timeout=200)[1] for process in processes]
+    assert [process.returncode for process in processes[1:]] == [0, 0], errors
+    assert len(records(tmp_path / "shared")) == 8
+    assert bench(*words[:-1], "single").returncode == 0
+    assert records(tmp_path / "shared") == records(tmp_path / "single")
+    assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
 
 
 def launch(*launcher: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ from harness import optimizers
 from harness.errors import UserError
 from harness.executor import make_accelerator, prepare
 from harness.finetune import finetune, hash_of, is_better
+from harness.metrics import METRICS
 from harness.optimizers import OPTIMIZERS, WrongOptimizerError
 from harness.records import Evaluation, RunRecord, RunSpec
 from harness.sampling import batch_indices
@@ -17,6 +18,8 @@ from harness.scoring import logits, scoring_batches
 from harness.store import Journal
 from harness.sweep import Inputs
 from harness.workbench import Workbench
+from tasks import get_task
+from tests.conftest import sentiment_rows, write_rows
 from tests.specs import make_spec
 
 
@@ -34,8 +37,6 @@ def run(bench: Workbench, tmp_path: Path):
 
 
 def spec_for(bench: Workbench, **changes) -> RunSpec:
-    from tasks import get_task
-
     facts = {
         "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
         "model_revision": bench.model_source.revision,
@@ -84,6 +85,25 @@ def test_the_loop_is_the_formula(bench: Workbench, run, method: str, optimizer: 
     for name, value in expected.items():
         torch.testing.assert_close(live[name].detach(), value, rtol=1e-4, atol=1e-6)
     assert record.parameters_hash == hash_of({name: p.detach() for name, p in live.items()})
+
+
+@pytest.mark.parametrize(("name", "further"), [("mrpc", {"accuracy"}), ("cola", set())])
+def test_a_run_is_scored_by_its_tasks_metrics(
+    name: str, further: set[str], tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    task = get_task(name)
+    for split, n in (("train", 40), ("validation", 24)):
+        rows = [dict.fromkeys(task.text, r["sentence"]) | {"label": r["label"]} for r in sentiment_rows(n)]
+        write_rows(toy_data / name / f"{split}.jsonl", rows)
+    bench = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    fingerprint = bench.data(task).fingerprint
+    spec = spec_for(bench, task=name, data_fingerprint=fingerprint, max_steps=2)
+    record = finetune(spec, bench, Journal(tmp_path / "run" / "evaluations.jsonl"))
+    assert record.test is not None
+    labels, predictions = record.test.labels, record.test.predictions
+    assert record.metric == task.metric
+    assert record.test.metric == METRICS[task.metric](labels, predictions)
+    assert record.test.further == {metric: METRICS[metric](labels, predictions) for metric in further}
 
 
 def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Workbench):
@@ -206,13 +226,7 @@ def test_changed_inputs_stop_the_run(bench: Workbench, tmp_path: Path):
 
 
 def test_an_optimizer_that_drops_its_momentum_cannot_pass(run, monkeypatch: pytest.MonkeyPatch):
-    forgetful = OPTIMIZERS["sgdm"].__class__(
-        "drops its momentum",
-        OPTIMIZERS["sgd"].build,
-        hyperparameters=("momentum",),
-        torch_rate=OPTIMIZERS["sgdm"].torch_rate,
-        state_tensors=OPTIMIZERS["sgdm"].state_tensors,
-    )
+    forgetful = dataclasses.replace(OPTIMIZERS["sgdm"], build=OPTIMIZERS["sgd"].build)
     monkeypatch.setitem(OPTIMIZERS, "sgdm", forgetful)
     with pytest.raises(WrongOptimizerError, match="momentum_buffer"):
         run(optimizer="sgdm")
@@ -224,7 +238,7 @@ def test_a_hyperparameter_that_is_not_the_one_asked_for_cannot_pass():
     parameter.grad = torch.ones(2)
     optimizer.step()
     with pytest.raises(WrongOptimizerError, match=r"momentum is 0.5, asked for 0.9"):
-        optimizers.check_live("sgdm", {"momentum": 0.9}, optimizer)
+        optimizers.check_live("sgdm", OPTIMIZERS["sgdm"], {"momentum": 0.9}, optimizer)
 
 
 def _trace(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> list[list[float]]:
@@ -243,7 +257,7 @@ def test_the_golden_trace_of_heavy_ball_is_that_of_the_averaging_form():
     parameter = torch.nn.Parameter(start.clone())
     entry = OPTIMIZERS["sgdm"]
     beta = {"momentum": 0.9}
-    ours = entry.build([{"params": [parameter]}], entry.torch_rate(beta) * 0.1, beta)
+    ours = entry.build([{"params": [parameter]}], entry.torch_rate(beta) * 0.1, beta, 0)
     for found, wanted in zip(_trace(ours, parameter), expected, strict=True):
         assert found == pytest.approx(wanted, abs=1e-12)
     # torch's dampening is not that form: its first step is ten times too long

@@ -48,6 +48,21 @@ def test_a_damaged_record_counts_as_not_there(tmp_path: Path, data: st.DataObjec
     assert store.read(record.spec.run_id) in (None, record)
 
 
+def test_a_damaged_record_is_set_aside_and_not_lost(tmp_path: Path):
+    store = fresh_store(tmp_path)
+    record = make_record()
+    store.write(record)
+    assert store.set_aside_damaged(record.spec.run_id) is None
+    path = tmp_path / "runs" / record.spec.run_id / "record.json"
+    torn = path.read_text()[:100]
+    path.write_text(torn)
+    aside = store.set_aside_damaged(record.spec.run_id)
+    assert aside is not None
+    assert aside.read_text() == torn
+    assert not path.exists()
+    assert store.records() == []
+
+
 def test_a_record_in_another_runs_folder_counts_as_not_there(tmp_path: Path):
     store = fresh_store(tmp_path)
     a, b = make_record(seed=1), make_record(seed=2)
@@ -56,6 +71,16 @@ def test_a_record_in_another_runs_folder_counts_as_not_there(tmp_path: Path):
     (tmp_path / "runs" / a.spec.run_id).rename(folder)
     assert store.read(b.spec.run_id) is None
     assert store.finished([a.spec, b.spec]) == {}
+
+
+def test_a_claimed_run_is_not_claimed_again_until_it_is_free(tmp_path: Path):
+    a, b = fresh_store(tmp_path), fresh_store(tmp_path)
+    with a.claim(make_spec(seed=1)) as first, b.claim(make_spec(seed=1)) as second:
+        assert (first, second) == (True, False)
+        with b.claim(make_spec(seed=2)) as other:
+            assert other
+    with b.claim(make_spec(seed=1)) as later:
+        assert later
 
 
 def test_records_are_listed_and_leave_no_other_files(tmp_path: Path):

@@ -1,0 +1,123 @@
+"""The files of a leaderboard: CSVs, one parquet of all runs, the page and its plots."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UserError
+from harness.records import RunRecord, canonical_json
+from harness.store import write_atomically
+from leaderboards.build import Leaderboard, Row, cell
+from leaderboards.page import page
+from leaderboards.plots import board_plots
+
+
+def write(board: Leaderboard, output_dir: Path) -> None:
+    """Write all files of a leaderboard; equal records give equal CSVs, plots and page.
+
+    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
+    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`. All is made before anything is
+    written, and each file is replaced whole.
+
+    Raises:
+        UserError: the directory cannot be written.
+    """
+    plots = board_plots(board)
+    files: dict[str, str | bytes] = {
+        "leaderboard.csv": csv_text(row.columns for row in board.rows),
+        "comparison.csv": csv_text(comparison.columns for comparison in board.comparisons),
+        "pooled.csv": csv_text(line.columns for line in board.pooled),
+        "trials.parquet": _parquet(board.rows),
+    }
+    for task in sorted({str(row.columns["task"]) for row in board.rows}):
+        of_task = (row.columns for row in board.rows if row.columns["task"] == task)
+        files[f"tasks/{file_stem(task)}.csv"] = csv_text(of_task)
+    stems = {name: file_stem(name) for name in plots}
+    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
+    files["index.html"] = page(board, plots, stems)
+    try:
+        for name, content in files.items():
+            path = output_dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def file_stem(name: str) -> str:
+    """A file name for a name out of a record, which may hold anything: no folders, no hidden files."""
+    safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:80]
+    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Comma-separated text with a header; nothing at all where there are no rows.
+
+    A text cell that a spreadsheet would read as a formula gets an apostrophe in front.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for number, row in enumerate(rows):
+        if number == 0:
+            writer.writerow(row)
+        writer.writerow(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values())
+    return text.getvalue()
+
+
+def _harmless(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _parquet(rows: Iterable[Row]) -> bytes:
+    """Every run of the leaderboard, one line each, sorted by row and then seed and learning rate."""
+    import pandas as pd
+
+    lines = [
+        _trial(run, row.row_id, run.spec.run_id in {best.spec.run_id for best in row.chosen.values()})
+        for row in rows
+        for run in row.runs
+    ]
+    content = io.BytesIO()
+    pd.DataFrame(lines).to_parquet(content, index=False)
+    return content.getvalue()
+
+
+def _trial(run: RunRecord, row_id: str, chosen: bool) -> dict[str, Any]:
+    spec = run.spec.model_dump(mode="json")
+    spec["hyperparameters"] = canonical_json(spec["hyperparameters"])
+    best, test, costs, split, live = run.best, run.test, run.costs, run.split, run.read_back
+    return {
+        "run_id": run.spec.run_id,
+        "row_id": row_id,
+        **spec,
+        "status": run.status,
+        "failure": run.failure,
+        "chosen": chosen,
+        "metric": run.metric,
+        "best_step": run.best_step,
+        "dev_metric": best.dev_metric if best else None,
+        "dev_loss": best.dev_loss if best else None,
+        "test_metric": test.metric if test else None,
+        "test_loss": test.loss if test else None,
+        "clipped_fraction": run.clipped_fraction,
+        "parameters_hash": run.parameters_hash,
+        "split_hash": split.content_hash if split else None,
+        "n_train": split.n_train if split else None,
+        "n_dev": split.n_dev if split else None,
+        "n_test": split.n_test if split else None,
+        "torch_learning_rate": live.torch_learning_rate if live else None,
+        "optimizer_state_bytes": live.optimizer_state_bytes if live else None,
+        "layout": canonical_json(live.layout) if live else None,
+        "device": live.device if live else None,
+        "train_seconds": costs.train_seconds if costs else None,
+        "dev_seconds": costs.dev_seconds if costs else None,
+        "test_seconds": costs.test_seconds if costs else None,
+        "peak_memory_bytes": costs.peak_memory_bytes if costs else None,
+        "environment": canonical_json(run.environment),
+    }

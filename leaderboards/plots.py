@@ -1,0 +1,219 @@
+"""The leaderboard's plots, as SVG text: the same records give the same bytes.
+
+Colours are a closed list, so that a page can put its own light and dark ones in their place.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import warnings
+from collections.abc import Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from harness.records import RunRecord
+from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PAPER, INK, FAINT, BAND = "#ffffff", "#222222", "#8a8a8a", "#d7e8d4"
+ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")
+"""After Okabe and Ito's palette, which colour-blind readers can tell apart."""
+
+VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
+
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "momentum-bench",
+    "svg.fonttype": "none",  # text stays text: small files, and a page's own font
+    "text.parse_math": False,  # names out of records are no formulas
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": FAINT,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+}
+
+
+def board_plots(board: Leaderboard) -> dict[str, str]:
+    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting."""
+    plots = {"forest": forest(board)} if board.comparisons else {}
+    for rows in by_setting(board.rows):
+        if any(row.chosen for row in rows):
+            plots[curves_name(rows[0])] = curves(rows)
+    return plots
+
+
+def curves_name(row: Row) -> str:
+    """The name of the plot of a row's setting."""
+    return f"curves-{row.columns['task']}-{row.setting_id}"
+
+
+def curves(rows: Sequence[Row]) -> str:
+    """Test score against effective learning rate, all arms of one setting on one axis.
+
+    Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
+    the rate that dev chose for a seed; a cross at the bottom is a rate that diverged, with the count.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5, 3.1))
+        axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
+        rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
+        for place, row in enumerate(rows):
+            _arm(axes, row, place)
+        axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
+        if len(rates) > 8:
+            axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+        axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
+        axes.margins(y=0.12)
+        axes.locator_params(axis="y", nbins=5)
+        if any(run.status == "diverged" for row in rows for run in row.runs):
+            low, high = axes.get_ylim()  # room below the curves for the counts
+            axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
+        axes.set_xlabel("effective learning rate")
+        axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
+        axes.legend(
+            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
+        )
+        return _svg(figure)
+
+
+def _arm(axes: Axes, row: Row, place: int) -> None:
+    colour = ARM_COLOURS[place % len(ARM_COLOURS)]
+    by_rate: dict[float, list[float]] = {}
+    seeds = {run.spec.seed for run in row.runs}
+    thin: list[tuple[float, float]] = []
+    for _, runs in groupby(row.runs, key=lambda run: run.spec.seed):
+        points = [_point(run) for run in runs if run.test]
+        for x, score in points:
+            by_rate.setdefault(x, []).append(score)
+        thin += [*points, (math.nan, math.nan)]  # NaN lifts the pen between seeds
+    axes.plot(*_columns(thin), color=colour, linewidth=0.7, alpha=0.45)
+    means = [(x, math.fsum(s) / len(s)) for x, s in sorted(by_rate.items()) if len(s) == len(seeds)]
+    dashes = ("-", "--", "-.", ":")[place % 4]
+    axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plain(row.label))
+    rings = [_point(run) for run in row.chosen.values()]
+    axes.plot(*_columns(rings), "o", color=colour, markerfacecolor="none", markersize=7)
+    diverged = [run.spec.learning_rate for run in row.runs if run.status == "diverged"]
+    for rate in sorted(set(diverged)):
+        axes.annotate(
+            f"x{diverged.count(rate)}",
+            xy=(math.log10(rate), 0.03 + 0.07 * place),
+            xycoords=("data", "axes fraction"),
+            color=colour,
+            ha="center",
+            va="center",
+            fontsize=9,
+        )
+
+
+def _point(run: RunRecord) -> tuple[float, float]:
+    """Where a finished run lies: decimal logarithm of its effective rate, test score in per cent."""
+    return math.log10(run.spec.learning_rate), 100 * run.test.metric if run.test else math.nan
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def forest(board: Leaderboard) -> str:
+    """All paired differences with their 95 % t intervals over the band of equivalence, in points.
+
+    Squares: equivalent; triangles point to the better arm; open circles: inconclusive; crosses: no
+    verdict. Diamonds are means over tasks, with an interval over tasks.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    entries = _entries(board)
+    limit = 105 * max(_reach(board), 2 * board.margin)
+    with rc_context(STYLE):
+        names = forest_labels(board)
+        width, height = 4.8, 0.75 + 0.27 * len(entries)
+        figure = Figure(figsize=(width, height))
+        left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
+        axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
+        axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
+        axes.axvline(0, color=FAINT, linewidth=0.8)
+        for place, entry in enumerate(entries):
+            _interval(axes, entry, place, limit)
+        axes.set_xlim(-limit, limit)
+        axes.set_ylim(len(entries) - 0.5, -0.5)
+        axes.set_yticks(range(len(entries)), names)
+        axes.tick_params(axis="y", length=0)
+        axes.set_xlabel("difference in points (second minus first)")
+        return _svg(figure)
+
+
+def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
+    return [*board.comparisons, *board.pooled]
+
+
+def _reach(board: Leaderboard) -> float:
+    """How far the axis must go: to all means, and to the intervals of all pairs with a verdict."""
+    ends = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
+    for comparison in board.comparisons:
+        if comparison.difference.verdict:
+            ends += [abs(comparison.difference.ci_low), abs(comparison.difference.ci_high)]
+    return max(ends)
+
+
+def _interval(axes: Axes, entry: Comparison | Pooled, place: int, limit: float) -> None:
+    c = entry.columns
+    mean, low, high = (100 * c[name] for name in ("mean_difference", "ci_low", "ci_high"))
+    pooled = isinstance(entry, Pooled)
+    verdict = "" if pooled else c["verdict"]
+    colours = {"equivalent": ARM_COLOURS[2], "a better": ARM_COLOURS[0], "b better": ARM_COLOURS[1]}
+    colour = INK if pooled else colours.get(verdict, FAINT)
+    if not math.isnan(low):
+        axes.plot([max(low, -limit), min(high, limit)], [place, place], color=colour, linewidth=1.6)
+        cut = [edge for edge, over in ((-limit, low < -limit), (limit, high > limit)) if over]
+        for edge in cut:  # the interval goes on beyond the axis
+            mark = "4" if edge > 0 else "3"
+            axes.plot([edge], [place], mark, color=colour, markersize=8, clip_on=False)
+    mark = "D" if pooled else VERDICT_MARKS[verdict]
+    face = PAPER if verdict == "inconclusive" else colour
+    axes.plot([mean], [place], mark, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
+
+
+def forest_labels(board: Leaderboard) -> list[str]:
+    """A short name for each line of the forest plot: the task, and whatever else varies on the board."""
+    pairs = {(c.first.label, c.second.label) for c in board.comparisons}
+    varying = [
+        name
+        for name in ("model", "method", "k", "protocol")
+        if len({row.columns[name] for row in board.rows}) > 1
+    ]
+    labels = []
+    for entry in _entries(board):
+        one = entry if isinstance(entry, Comparison) else entry.comparisons[0]
+        words = [one.columns["task"] if isinstance(entry, Comparison) else f"{len(entry.comparisons)} tasks"]
+        words += [f"k={one.columns[name]}" if name == "k" else str(one.columns[name]) for name in varying]
+        words += [f"{one.second.label} - {one.first.label}"] if len(pairs) > 1 else []
+        labels.append(plain(", ".join(words)))
+    return labels
+
+
+def plain(text: str) -> str:
+    """Printable text of at most 30 characters for a plot."""
+    text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return text if len(text) <= 30 else text[:29] + "…"
+
+
+def _svg(figure: Any) -> str:
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with warnings.catch_warnings():
+        # letters that matplotlib's own font lacks: the file holds them as text, the reader's font draws them
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(text, format="svg", metadata=nothing)
+    return text.getvalue()
