@@ -67,7 +67,7 @@ def score(
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             predictions[rows] = scores.argmax(dim=1).cpu()
-            loss += nn.functional.cross_entropy(scores, batch.labels, reduction="sum").double().cpu()
+            loss += nn.functional.cross_entropy(scores, batch.labels, reduction="sum").cpu().double()
     loaded.model.train(was_training)
     return Scores(
         metric=METRICS[metric](encoded.labels, predictions.tolist()),
