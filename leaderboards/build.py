@@ -124,6 +124,16 @@ def build(*stores: Store, margin: float = MARGIN) -> Leaderboard:
         margin: half width of the band of equivalence, a fraction (0.01 is one point).
     """
     records, notes = _collect(stores)
+    return board_of(records, notes, margin)
+
+
+def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: float = MARGIN) -> Leaderboard:
+    """The leaderboard of these records, each run once.
+
+    Args:
+        notes: what to say before the leaderboard's own notes.
+    """
+    notes = list(notes)
     rows = _rows(records)
     comparisons = []
     for setting in by_setting(rows):
