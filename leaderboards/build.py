@@ -134,7 +134,7 @@ def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: fl
         notes: what to say before the leaderboard's own notes.
     """
     notes = list(notes)
-    rows = _rows(records)
+    rows = rows_of(records)
     comparisons = []
     for setting in by_setting(rows):
         for place, first in enumerate(setting):
@@ -185,7 +185,8 @@ def _result(run: RunRecord) -> tuple:
     return run.status, run.evaluations, run.best_step, run.test
 
 
-def _rows(records: Iterable[RunRecord]) -> list[Row]:
+def rows_of(records: Iterable[RunRecord]) -> list[Row]:
+    """The rows of these records, each run once, in the order of a leaderboard."""
     settings: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         settings[canonical_json(record.spec.model_dump(mode="json", exclude=set(ARM)))].append(record)
