@@ -107,7 +107,10 @@ def test_the_command_prints_a_file_without_torch(toy_data: Path, tmp_path: Path)
     specs = planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"})
     fill(tmp_path / "results", [make_record(spec, Scores()) for spec in specs])
     (row,) = rows(specs)
-    code = "from harness.cli import main\ntry: main()\nfinally: import sys; sys.stderr.write(str('torch' in sys.modules))"
+    code = (
+        "import sys\nfrom harness.cli import main\n"
+        "try: main()\nfinally: sys.stderr.write(str('torch' in sys.modules))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, "reproduce", row.row_id, str(tmp_path / "results")],
         cwd=ROOT,
