@@ -31,6 +31,7 @@ from harness.records import (
     ReadBack,
     RunRecord,
     RunSpec,
+    canonical_json,
     is_better,
 )
 from harness.schedules import is_evaluation_step, learning_rate
@@ -43,6 +44,8 @@ from tasks import UnknownTaskError, get_task
 LARGEST_BYTES = 64 * 2**20
 MOST_STEPS = 1_000_000
 """A schedule is followed step by step, so a record of more steps is refused."""
+
+MOST_CLASSES = 2**31
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; others are compared where they are."""
@@ -207,6 +210,7 @@ def _parsed(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
         if version is not None and version != PROTOCOL_VERSION:
             return None, [*wrong, _version(version)]
         record = RunRecord.model_validate_json(json.dumps(fields), strict=True)
+        canonical_json(record.model_dump())  # a whole number may be too large for a float: no infinity here
         if record.spec.run_id != run_id:
             wrong.append(f"its spec is that of run {record.spec.run_id}: it is in another run's folder")
         return record, wrong
@@ -319,13 +323,13 @@ def _range(values: Sequence[int]) -> str:
     return f"values from {min(values)} to {max(values)}"
 
 
-def _n_classes(run: RunRecord) -> float:
-    """How many labels there are, where the task is known here in the version of the record."""
+def _n_classes(run: RunRecord) -> int:
+    """How many labels there are, where the task is known here in the version of the record; else many."""
     try:
         task = get_task(run.spec.task)
     except UnknownTaskError:
-        return math.inf
-    return len(task.labels) if task.version == run.spec.task_version else math.inf
+        return MOST_CLASSES
+    return len(task.labels) if task.version == run.spec.task_version else MOST_CLASSES
 
 
 def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
