@@ -326,6 +326,22 @@ def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     Console().print(table)
 
 
+@app.command()
+def reproduce(
+    row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
+) -> None:
+    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it."""
+    from harness.store import Store
+    from leaderboards.build import rows_of
+    from leaderboards.reproduce import row_of, sweep_text
+
+    with plain_errors("nothing was changed"):
+        store = Store(directory)
+        store.check_version()
+        print(sweep_text(row_of(rows_of(store.records()), row_id)), end="")
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: exit code 0 when done, 1 when a run failed, 2 on wrong usage."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]

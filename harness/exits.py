@@ -10,7 +10,7 @@ import typer
 
 from harness.errors import UserError
 
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_SOME_FAILED, EXIT_DEPARTURES, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
 
 
 def note(text: str) -> None:

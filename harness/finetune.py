@@ -21,7 +21,7 @@ from harness import optimizers
 from harness.environment import environment
 from harness.metrics import METRICS
 from harness.models import LoadedModel
-from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec
+from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
 from harness.sampling import batch_indices, derived_seed
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import logits, score
@@ -176,11 +176,6 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         ),
         environment=environment(),
     )
-
-
-def is_better(a: Evaluation, b: Evaluation) -> bool:
-    """Whether checkpoint `a` is chosen over `b`: dev metric, then lower dev loss, then earlier."""
-    return (-a.dev_metric, a.dev_loss, a.step) < (-b.dev_metric, b.dev_loss, b.step)
 
 
 def hash_of(parameters: dict[str, torch.Tensor]) -> str:

@@ -90,6 +90,11 @@ class Evaluation(Stored):
     dev_loss: float
 
 
+def is_better(a: Evaluation, b: Evaluation) -> bool:
+    """Whether checkpoint `a` is chosen over `b`: dev metric, then lower dev loss, then earlier."""
+    return (-a.dev_metric, a.dev_loss, a.step) < (-b.dev_metric, b.dev_loss, b.step)
+
+
 class Split(Stored):
     """What the few-shot split turned out to be (counts are of examples)."""
 

@@ -122,7 +122,7 @@ class Store:
     def write(self, record: RunRecord) -> None:
         """Store a finished run; from here on it is never run again."""
         content = record.model_dump(mode="json")
-        content["checksum"] = _checksum(content)
+        content["checksum"] = checksum(content)
         path = self._runs / record.spec.run_id / "record.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
@@ -140,10 +140,10 @@ class Store:
         """The record of a run, or None where there is no whole one."""
         try:
             content = json.loads((self._runs / run_id / "record.json").read_text(encoding="utf-8"))
-            if content.pop("checksum") != _checksum(content):
+            if content.pop("checksum") != checksum(content):
                 return None
             record = RunRecord.model_validate(content)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError):
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
             return None
         return record if record.spec.run_id == run_id else None
 
@@ -163,5 +163,6 @@ class Store:
         return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
 
 
-def _checksum(content: dict) -> str:
+def checksum(content: dict) -> str:
+    """SHA-256 of a record's canonical JSON; it stands in the record's file beside the fields."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -124,7 +124,17 @@ def build(*stores: Store, margin: float = MARGIN) -> Leaderboard:
         margin: half width of the band of equivalence, a fraction (0.01 is one point).
     """
     records, notes = _collect(stores)
-    rows = _rows(records)
+    return board_of(records, notes, margin)
+
+
+def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: float = MARGIN) -> Leaderboard:
+    """The leaderboard of these records, each run once.
+
+    Args:
+        notes: what to say before the leaderboard's own notes.
+    """
+    notes = list(notes)
+    rows = rows_of(records)
     comparisons = []
     for setting in by_setting(rows):
         for place, first in enumerate(setting):
@@ -175,7 +185,8 @@ def _result(run: RunRecord) -> tuple:
     return run.status, run.evaluations, run.best_step, run.test
 
 
-def _rows(records: Iterable[RunRecord]) -> list[Row]:
+def rows_of(records: Iterable[RunRecord]) -> list[Row]:
+    """The rows of these records, each run once, in the order of a leaderboard."""
     settings: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         settings[canonical_json(record.spec.model_dump(mode="json", exclude=set(ARM)))].append(record)

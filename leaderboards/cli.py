@@ -1,4 +1,4 @@
-"""The command line of the leaderboard: `momentum-bench leaderboard build`. Loads no torch."""
+"""The command line of the leaderboard: `momentum-bench leaderboard build` and `check`. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ import typer
 from rich.console import Console
 
 from harness.errors import UserError
-from harness.exits import note, plain_errors
+from harness.exits import EXIT_DEPARTURES, note, plain_errors
 
 RESULTS = ("leaderboard.csv", "comparison.csv", "index.html")
 """The files that a command names when it is done; others lie beside them."""
 
 app = typer.Typer(no_args_is_help=True, help="Tables, verdicts and a page from finished runs.")
-
-
-@app.callback()
-def _about() -> None:
-    """Keep `build` a command of its own name: typer folds a lone command into its parent."""
 
 
 @app.command()
@@ -40,6 +35,36 @@ def build(
         _build(runs, out, margin, table)
 
 
+@app.command()
+def check(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that holds runs/ and the tables built from it")
+    ],
+    margin: Annotated[float, typer.Option(help="Equivalence margin the tables were built with")] = 0.01,
+) -> None:
+    """Compute a leaderboard anew from its records and name all that does not fit.
+
+    Each record is checked by itself (whole, in its own folder, metric, choice of the checkpoint, what ran
+    against what was asked), then grids, then every cell of the tables. Exit code 1 where anything is
+    found.
+    """
+    with plain_errors("nothing was changed"):
+        from leaderboards.checking import departures
+
+        _check_margin(margin)
+        found = departures(directory, margin)
+    for line in found:
+        print(line)
+    note(f"{directory}: {len(found) or 'no'} departure(s) found")
+    if found:
+        raise typer.Exit(EXIT_DEPARTURES)
+
+
+def _check_margin(margin: float) -> None:
+    if not 0 < margin < 1:
+        raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
+
+
 def _build(runs: list[Path], out: Path | None, margin: float, table: str | None) -> None:
     import gc
 
@@ -48,8 +73,7 @@ def _build(runs: list[Path], out: Path | None, margin: float, table: str | None)
     from leaderboards.build import build as build_board
     from leaderboards.outputs import write
 
-    if not 0 < margin < 1:
-        raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
+    _check_margin(margin)
     stores = [Store(folder) for folder in dict.fromkeys(folder.resolve() for folder in runs)]
     for store in stores:
         store.check_version()

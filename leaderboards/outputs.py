@@ -29,15 +29,7 @@ def write(board: Leaderboard, output_dir: Path) -> None:
         UserError: the directory cannot be written.
     """
     plots = board_plots(board)
-    files: dict[str, str | bytes] = {
-        "leaderboard.csv": csv_text(row.columns for row in board.rows),
-        "comparison.csv": csv_text(comparison.columns for comparison in board.comparisons),
-        "pooled.csv": csv_text(line.columns for line in board.pooled),
-        "trials.parquet": _parquet(board.rows),
-    }
-    for task in sorted({str(row.columns["task"]) for row in board.rows}):
-        of_task = (row.columns for row in board.rows if row.columns["task"] == task)
-        files[f"tasks/{file_stem(task)}.csv"] = csv_text(of_task)
+    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
     stems = {name: file_stem(name) for name in plots}
     files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
     files["index.html"] = page(board, plots, stems)
@@ -48,6 +40,19 @@ def write(board: Leaderboard, output_dir: Path) -> None:
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def tables(board: Leaderboard) -> dict[str, str]:
+    """The text of every CSV of a leaderboard, by its place in the output directory."""
+    files = {
+        "leaderboard.csv": csv_text(row.columns for row in board.rows),
+        "comparison.csv": csv_text(comparison.columns for comparison in board.comparisons),
+        "pooled.csv": csv_text(line.columns for line in board.pooled),
+    }
+    for task in sorted({str(row.columns["task"]) for row in board.rows}):
+        of_task = (row.columns for row in board.rows if row.columns["task"] == task)
+        files[f"tasks/{file_stem(task)}.csv"] = csv_text(of_task)
+    return files
 
 
 def file_stem(name: str) -> str:

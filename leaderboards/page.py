@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from leaderboards.build import Comparison, Leaderboard, Row, by_setting, cell
 from leaderboards.display import percent, percent_range
 from leaderboards.paired import in_points
 from leaderboards.plots import ARM_COLOURS, BAND, FAINT, INK, PAPER, curves_name
+from leaderboards.published_results import matching
 
 CONTEXT = ("model", "method", "k", "protocol")
 """Columns that stand once above the tables where all rows share them, else in every row."""
@@ -84,6 +86,10 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
             if (name := curves_name(group[0])) in svgs
         ],
         provenance=[_provenance(row, varying) for row in board.rows],
+        references=[
+            (source, *_reference_table(list(lines)))
+            for source, lines in groupby(matching(board.rows), key=lambda line: line["source"])
+        ],
     )
 
 
@@ -234,6 +240,36 @@ def _cost_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head]
                 Cell("-" if math.isnan(clipped) else f"{100 * clipped:.0f} %", cell(clipped)),
             ]
         )
+    return heads, lines
+
+
+def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], list[list[Cell]]]:
+    heads = [
+        Head("Task"),
+        Head("Optimizer"),
+        Head("Method"),
+        Head("k", number=True),
+        Head("Test, %", number=True),
+        Head("SD as printed", number=True),
+        Head("SD, n - 1", number=True),
+        Head("Seeds", number=True),
+        Head("Test rows"),
+    ]
+    lines = [
+        [
+            Cell(r["task"], sub=f"{r['metric']}, {r['table']}"),
+            Cell(r["optimizer"]),
+            Cell(r["method"], sub=r["model"]),
+            Cell(r["k"]),
+            *(
+                Cell(percent(float(r[name] or "nan")), r[name])
+                for name in ("test_mean", "test_std_reported", "test_std_ddof1")
+            ),
+            Cell(r["n_seeds"]),
+            Cell(r["test_set"]),
+        ]
+        for r in results
+    ]
     return heads, lines
 
 

@@ -9,10 +9,10 @@ import torch
 from harness import optimizers
 from harness.errors import UserError
 from harness.executor import make_accelerator, prepare
-from harness.finetune import finetune, hash_of, is_better
+from harness.finetune import finetune, hash_of
 from harness.metrics import METRICS
 from harness.optimizers import OPTIMIZERS, WrongOptimizerError
-from harness.records import Evaluation, RunRecord, RunSpec
+from harness.records import Evaluation, RunRecord, RunSpec, is_better
 from harness.sampling import batch_indices
 from harness.scoring import logits, scoring_batches
 from harness.store import Journal
