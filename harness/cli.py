@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__
-from harness.errors import UserError
+from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.study_cli import app as study_app
 from harness.sweep import (
     Inputs,
     Sweep,
@@ -31,14 +31,13 @@ if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
     from harness.store import Store
 
-EXIT_SOME_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.add_typer(study_app, name="study")
 
 
 @app.callback()
@@ -115,7 +114,7 @@ def run(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
-    with _plain_errors():
+    with plain_errors("finished runs are kept, type the same command to go on"):
         request = make_sweep(flags, sweep)
         check_launcher(request)
         _run_sweep(request, dry_run, retry_failed)
@@ -136,10 +135,10 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
     specs = plan(sweep, data, source.name, source.revision)
     finished = store.finished(specs)
-    _note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
+    note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
     for rows in data:
-        _note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
-    _note(f"{source.name}: revision {source.revision}")
+        note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
+    note(f"{source.name}: revision {source.revision}")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
@@ -156,7 +155,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
         more = extended(sweep, list(finished.values()), added)
         if more == added:
             break
-        _note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
+        note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
         added, planned = more, {spec.run_id for spec in specs}
         specs = plan(sweep, data, source.name, source.revision, added)
         fresh = [spec for spec in specs if spec.run_id not in planned]
@@ -164,7 +163,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     if dry_run:
         _show_matrix(specs, finished)
     elif len(finished) < len(specs):
-        _note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
+        note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
     elif share or rank == 0:
         _finish(store, finished)
 
@@ -241,11 +240,11 @@ def _execute(sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, ra
     bench = prepare(todo, inputs, sweep.precision)
     for split in {s.seed: bench.split(s).facts for s in todo}.values():
         if split.short_classes:
-            _note(f"warning: fewer than 2 x {sweep.k} training rows in {', '.join(split.short_classes)}")
+            note(f"warning: fewer than 2 x {sweep.k} training rows in {', '.join(split.short_classes)}")
             break
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
-    _note(
+    note(
         f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
@@ -274,7 +273,7 @@ def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
     show(board, Console())
     print(f"{store.output_dir / 'leaderboard.csv'}, {store.output_dir / 'comparison.csv'}")
     if failed := [record for record in finished.values() if record.status == "failed"]:
-        _note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
+        note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -302,28 +301,11 @@ def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     Console().print(table)
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: exit code 0 when done, 1 when a run failed, 2 on wrong usage."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
     app(words)
     sys.exit(0)
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """A user's mistake ends in one message and exit code 2, Ctrl-C in one and 130."""
-    try:
-        yield
-    except UserError as error:
-        _note(f"error: {error}")
-        raise typer.Exit(EXIT_USAGE) from None
-    except KeyboardInterrupt:
-        _note("interrupted: finished runs are kept, type the same command to go on")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _with_dashes(word: str) -> str:
