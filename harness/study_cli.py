@@ -17,6 +17,7 @@ from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan
 if TYPE_CHECKING:
     from harness.records import RunSpec
     from harness.studies.closeness import ClosenessRecord
+    from harness.studies.svag import SvagRecord
     from harness.workbench import Workbench
 
 app = typer.Typer(
@@ -37,16 +38,16 @@ FIXED: dict[str, Any] = {
 
 # steps are those at the largest rate; rates are effective
 CLOSENESS: dict[str, dict[str, Any]] = {
-    # on bbc_news: 600 steps x 4 models, and the control, at some 0.16 s a step of batch 2 on one core
+    # on bbc_news: 500 steps of 4 models, 100 of the control, at some 0.17 s of one core
     "small": {
         "k": 4,
         "seeds": (13,),
         "batch_size": 2,
         "steps": 100,
         "momenta": (0.0, 0.5, 0.9),
-        "n_times": 20,
-        "n_dev": 4,
-        "rates": {"head": (0.01, 0.015, 0.03), "prompt": (0.001, 0.0015, 0.003)},
+        "n_times": 10,
+        "n_dev": 2,
+        "rates": {"head": (0.012, 0.02, 0.03), "prompt": (0.0012, 0.002, 0.003)},
     },
     "large": {
         "task": ("sst2",),
@@ -58,6 +59,20 @@ CLOSENESS: dict[str, dict[str, Any]] = {
         "n_times": 100,
         "n_dev": 20,
         "rates": {"head": (0.0025, 0.005, 0.01), "prompt": (0.00025, 0.0005, 0.001)},
+    },
+}
+
+# 30 effective steps are 450 steps of 2 models, most of them with two forward passes
+SVAG: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 2,
+        "steps": 30,
+        "momentum": 0.9,
+        "levels": (1, 2, 4, 8),
+        "n_times": 6,
+        "rates": {"head": (0.03,), "prompt": (0.003,)},
     },
 }
 
@@ -157,6 +172,79 @@ def _run_closeness(
     print(", ".join(str(folder / f"closeness{end}") for end in (".csv", "_slopes.csv", ".svg")))
 
 
+@app.command()
+def svag(
+    preset: Annotated[str, typer.Option(help="small (minutes on two CPU cores)")] = "small",
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    k: K = None,
+    seeds: Seeds = None,
+    learning_rates: Annotated[
+        str | None, typer.Option(help="Effective rate at l = 1 [head: 0.03]", show_default=False)
+    ] = None,
+    momentum: Annotated[float | None, typer.Option(help="beta of SGDM [0.9]", show_default=False)] = None,
+    levels: Annotated[str | None, typer.Option(help="l [1,2,4,8]", show_default=False)] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="At l = 1; l times as many at l", show_default=False)
+    ] = None,
+    batch_size: BatchSize = None,
+    max_grad_norm: Annotated[
+        str | None, typer.Option(help="none: SVAG does not clip [none]", show_default=False)
+    ] = None,
+    threads_per_run: Threads = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = None,
+    workers: Workers = None,
+) -> None:
+    """Do SGD and SGDM come closer when curvature counts less?
+
+    SVAG at level l draws two batches a step, combines their losses so that the mean gradient stays and
+    its covariance is l times as large, and makes l times the steps at rate eta / l. Curves are against
+    the effective step, step / l; at l = 1 it is the ordinary algorithm.
+
+    Finished cells are not run again: type the same command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    with plain_errors("finished cells are kept, type the same command to go on"):
+        if given.pop("max_grad_norm", "none") != "none":
+            raise UserError(
+                f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
+                f"covariance, which SVAG exists to control. Leave it out"
+            )
+        settings = _preset(SVAG, preset) | given
+        chosen = _levels(settings["levels"])
+        sweep = _sweep(settings, settings["steps"])
+        specs = _runs(sweep)
+        _run_svag(sweep, specs, chosen, settings["n_times"])
+
+
+def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
+    from harness.store import Store, write_atomically
+    from harness.studies import svag as study
+    from harness.studies.outputs import csv_text
+
+    cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
+    Store(sweep.output_dir).open()
+    folder = sweep.output_dir / "studies"
+
+    def describe(record: SvagRecord) -> str:
+        name = f"{record.spec.sgd.label}, l = {record.spec.level}"
+        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
+
+    records = _finish_cells(folder / "svag", cells, study.SvagRecord, study.svag, describe, sweep)
+    write_atomically(folder / "svag.csv", csv_text(study.point_rows(records)))
+    write_atomically(folder / "svag.svg", study.plot(records))
+    print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
+    for record in records:
+        last = record.points[-1].relative_distance if record.status == "done" else None
+        run = record.spec.sgd
+        name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
+        print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
+    print(study.EXPECTATION)
+    print(", ".join(str(folder / f"svag{end}") for end in (".csv", ".svg")))
+
+
 def _preset(presets: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
     if name not in presets:
         raise UserError(f"--preset {name}: expected {' or '.join(presets)}")
@@ -176,6 +264,18 @@ def _momenta(values: str | Sequence[float]) -> tuple[float, ...]:
             f"e.g. 0,0.5,0.9"
         )
     return betas
+
+
+def _levels(values: str | Sequence[int]) -> tuple[int, ...]:
+    """Raises: UserError, when one is no whole number from 1, or is there twice."""
+    words = values.split(",") if isinstance(values, str) else values
+    try:
+        levels = tuple(int(word) for word in words)
+    except ValueError:
+        levels = (0,)
+    if min(levels) < 1 or len(set(levels)) < len(levels):
+        raise UserError(f"--levels {values}: expected different whole numbers from 1, e.g. 1,2,4,8")
+    return levels
 
 
 def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:

@@ -371,8 +371,10 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
             for batches, look in zip(BATCHES, ("o-", "s--"), strict=True):
                 for beta in betas:
                     _draw_distances(axes, records, batches, beta, scaled, look, colour[beta])
-            axes.set(xscale="log", yscale="log", ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||")
             axes.set_xlabel("effective rate eta" + " / (1 - beta)" * scaled)
+            axes.set_ylabel("||x_sgd - x_sgdm|| / ||x_sgdm - x_0||")
+            if axes.lines:
+                axes.set(xscale="log", yscale="log")
         by_rate.set_title("In the second half of the way")
         by_scale.set_title("The same, on the theorem's scale")
         _guide(by_rate)
@@ -380,14 +382,15 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
             rate = record.spec.sgd.learning_rate
             for beta in filter(None, record.spec.momenta):
                 way = [c for c in record.comparisons if (c.momentum, c.batches) == (beta, "common")]
-                times = [c.effective_time for c in way]
-                distances = [math.nan if c.relative_distance is None else c.relative_distance for c in way]
                 style: dict[str, Any] = {"color": colour[beta], "ls": dashes[rate]}
-                over_time.plot(times, distances, **style)
-                scored = [(c.effective_time, c.dev_kl) for c in way if c.dev_kl is not None]
-                kl.plot([x for x, _ in scored], [y for _, y in scored], marker=".", **style)
-        over_time.set(yscale="log", ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||", title="On the way")
-        kl.set(yscale="log", ylabel="mean KL of dev predictions, nats", title="Predictions on the way")
+                for axes, name, marker in ((over_time, "relative_distance", ""), (kl, "dev_kl", ".")):
+                    # neither what was not measured nor a zero has a place on a log axis
+                    points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
+                    if points:
+                        axes.plot(*zip(*points, strict=True), marker=marker, **style)
+                        axes.set_yscale("log")
+        over_time.set(ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||", title="On the way")
+        kl.set(ylabel="mean KL of dev predictions, nats", title="Predictions on the way")
         for axes in (over_time, kl):
             axes.set_xlabel("effective time, eta x steps (common batches)")
         handles = [Line2D([], [], color=colour[beta], label=f"beta {beta:g}") for beta in betas]
@@ -420,7 +423,8 @@ def _draw_distances(
             and (distance := record.typical_distance(beta, batches))
         )
         face = "white" if batches == "independent" else colour
-        axes.plot([x for x, _ in points], [y for _, y in points], look, color=colour, mfc=face)
+        if points:
+            axes.plot(*zip(*points, strict=True), look, color=colour, mfc=face)
 
 
 def _guide(axes: Axes) -> None:
