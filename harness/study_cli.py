@@ -34,7 +34,8 @@ FIXED: dict[str, Any] = {
     "dropout": 0.0,
     "precision": "fp32",
 }
-"""What a study couples differs in its optimizer alone; `harness/studies` says why."""
+"""What a study couples differs in its optimizer alone; `harness/studies/closeness.py` says why. fp32,
+for the rounding of bf16 would be part of every distance."""
 
 # steps are those at the largest rate; rates are effective
 CLOSENESS: dict[str, dict[str, Any]] = {
@@ -186,7 +187,7 @@ def svag(
     momentum: Annotated[float | None, typer.Option(help="beta of SGDM [0.9]", show_default=False)] = None,
     levels: Annotated[str | None, typer.Option(help="l [1,2,4,8]", show_default=False)] = None,
     steps: Annotated[
-        int | None, typer.Option(help="At l = 1; l times as many at l", show_default=False)
+        int | None, typer.Option(min=1, help="At l = 1; l times as many at l", show_default=False)
     ] = None,
     batch_size: BatchSize = None,
     max_grad_norm: Annotated[

@@ -119,6 +119,12 @@ def test_divergence_is_a_result_and_outside_the_fit(bench: Workbench):
     assert "<svg" in plot([record])
 
 
+def test_dropout_that_cannot_be_turned_off_is_refused(bench: Workbench, cell: ClosenessSpec):
+    bench.loaded(cell.sgd).model.add_module("another", torch.nn.Dropout(0.3))
+    with pytest.raises(UserError, match=r"keeps \[0\.3\]"):
+        closeness(cell, bench, workers=1)
+
+
 def test_cells_share_the_horizon_and_the_control_is_at_the_largest_rate():
     specs = [make_spec(learning_rate=rate, max_steps=100) for rate in (0.01, 0.015, 0.03)]
     cells = closeness_cells(specs, (0.0, 0.9), 4, 2)
@@ -227,7 +233,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
 ):
     monkeypatch.chdir(tmp_path)
     words = ["closeness", "--task", "sst2", "--model", tiny_model, "--method", "head", "--data-dir", toy_data]
-    words += ["--k", 8, "--momenta", "0,0.5", "--learning-rates", "0.01,0.02,0.03"]
+    words += ["--k", 8, "--momenta", "0,0.5", "--learning-rates", "0.02,0.024,0.03"]
     assert study(*words, "--steps", 10) == 2
     assert "--steps 10 is too short" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
@@ -256,6 +262,12 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
     files = {name: (folder / name).read_bytes() for name in names}
     rows = list(csv.DictReader(files["closeness.csv"].decode().splitlines()))
     assert len(rows) == 10 * 2 * (1 + 1 + 2)  # times x kinds of batches x momenta of the three cells
+
+    assert {(r["learning_rate"], r["torch_learning_rate"]) for r in rows if r["momentum"] == "0.5"} == {
+        ("0.02", "0.01"),
+        ("0.024", "0.012"),
+        ("0.03", "0.015"),
+    }
 
     records = sorted((folder / "closeness").glob("*/record.json"))
     assert len(records) == 3

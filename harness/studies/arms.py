@@ -14,6 +14,7 @@ from torch import nn
 
 from harness import optimizers
 from harness.encoding import Batch, Encoded
+from harness.errors import UserError
 from harness.finetune import hash_of
 from harness.models import LoadedModel
 from harness.records import RunSpec, Stored
@@ -113,9 +114,14 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
     The specs differ from `common` in their optimizer alone.
 
     Raises:
-        UserError: the model or the optimizer cannot be built.
+        UserError: the model or the optimizer cannot be built, or the model keeps some dropout.
     """
     origin = bench.fresh_model(common)
+    if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
+        raise UserError(
+            f"a study runs without dropout, and {type(origin.model).__name__} keeps {kept} under another "
+            f"name than those that can be set: set them to 0 in the model's own config.json"
+        )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
     words = bench.label_words(common)

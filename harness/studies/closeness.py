@@ -54,7 +54,7 @@ from harness.studies.arms import (
     separation_of,
     side_by_side,
 )
-from harness.studies.outputs import COLOURS, DASHES, FAINT, INK, panels, setting_columns, svg_text
+from harness.studies.outputs import COLOURS, DASHES, FAINT, INK, log_scale, panels, setting_columns, svg_text
 from harness.workbench import Workbench
 
 STEPS_PER_MEMORY = 10
@@ -203,7 +203,7 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
     wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
     for beta in spec.momenta:
         change = {"optimizer": "sgdm", "hyperparameters": {"momentum": beta}}
-        wanted.append((f"sgdm {beta:g}", run.model_copy(update=change), run.seed))
+        wanted.append((_arm_name(beta), run.model_copy(update=change), run.seed))
     arms = make_arms(wanted, bench, run)
     # the two SGD arms lead, so they are 0 and 1
     couplings = [(i, sgdm) for sgdm in range(2, len(arms)) for i in (0, 1)]
@@ -239,6 +239,10 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
         run_seconds=time.perf_counter() - started,
         environment=environment(),
     )
+
+
+def _arm_name(momentum: float) -> str:
+    return f"sgdm {momentum:.10g}"
 
 
 def _comparison(
@@ -341,12 +345,17 @@ def control_distance(records: Sequence[ClosenessRecord]) -> float | None:
 
 
 def comparison_rows(records: Sequence[ClosenessRecord]) -> list[dict[str, Any]]:
-    """The rows of closeness.csv, sorted by cell, momentum, batches and step."""
-    rows = [
-        setting_columns(record.spec.sgd) | {"status": record.status} | comparison.model_dump()
-        for record in records
-        for comparison in record.comparisons
-    ]
+    """The rows of closeness.csv, sorted by cell, momentum, batches and step.
+
+    `torch_learning_rate` is the SGDM arm's, as it ran; SGD's is `learning_rate`, the effective one.
+    """
+    rows = []
+    for record in records:
+        setting = setting_columns(record.spec.sgd) | {"status": record.status}
+        torch_rates = {arm.name: arm.torch_learning_rate for arm in record.arms}
+        for comparison in record.comparisons:
+            rate = {"torch_learning_rate": torch_rates[_arm_name(comparison.momentum)]}
+            rows.append(setting | rate | comparison.model_dump())
     return sorted(
         rows,
         key=lambda r: tuple(r[name] for name in ("seed", "learning_rate", "momentum", "batches", "step")),
@@ -373,11 +382,15 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
                     _draw_distances(axes, records, batches, beta, scaled, look, colour[beta])
             axes.set_xlabel("effective rate eta" + " / (1 - beta)" * scaled)
             axes.set_ylabel("||x_sgd - x_sgdm|| / ||x_sgdm - x_0||")
-            if axes.lines:
-                axes.set(xscale="log", yscale="log")
-        by_rate.set_title("In the second half of the way")
+        by_rate.set_title("Geometric mean over the second half of the way")
         by_scale.set_title("The same, on the theorem's scale")
         _guide(by_rate)
+        for axes in (by_rate, by_scale):
+            if axes.lines:
+                log_scale(axes, "x")
+                log_scale(axes, "y")
+        if by_rate.lines:
+            by_rate.set_xticks(rates)
         for record in records:
             rate = record.spec.sgd.learning_rate
             for beta in filter(None, record.spec.momenta):
@@ -388,10 +401,11 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
                     points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
                     if points:
                         axes.plot(*zip(*points, strict=True), marker=marker, **style)
-                        axes.set_yscale("log")
         over_time.set(ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||", title="On the way")
         kl.set(ylabel="mean KL of dev predictions, nats", title="Predictions on the way")
         for axes in (over_time, kl):
+            if axes.lines:
+                log_scale(axes, "y")
             axes.set_xlabel("effective time, eta x steps (common batches)")
         handles = [Line2D([], [], color=colour[beta], label=f"beta {beta:g}") for beta in betas]
         handles += [Line2D([], [], color=INK, ls=dashes[r], label=f"eta {r:g}") for r in rates]

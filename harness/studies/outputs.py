@@ -6,11 +6,12 @@ import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from harness.records import RunSpec
 
@@ -68,6 +69,16 @@ def panels(rows: int, columns: int, title: str) -> Iterator[tuple[Figure, list[A
         figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.9), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
+
+
+def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
+    """Make an axis that has data logarithmic, with plain numbers at 1, 2, 5, or over long ranges at 1."""
+    axes.set(**{f"{which}scale": "log"})
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def svg_text(figure: Figure) -> str:

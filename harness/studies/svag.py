@@ -196,14 +196,16 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
 
 
 def point_rows(records: Sequence[SvagRecord]) -> list[dict[str, Any]]:
-    """The rows of svag.csv, sorted by seed, level and effective step; the rate is the nominal one."""
-    rows = [
-        setting_columns(record.spec.sgd)
-        | {"momentum": record.spec.momentum, "level": record.spec.level, "status": record.status}
-        | point.model_dump()
-        for record in records
-        for point in record.points
-    ]
+    """The rows of svag.csv, sorted by seed, level and effective step.
+
+    `learning_rate` is the effective rate at l = 1; torch's own rates are those that ran.
+    """
+    rows = []
+    for record in records:
+        setting = setting_columns(record.spec.sgd) | {"status": record.status}
+        setting |= {f"torch_learning_rate_{arm.name}": arm.torch_learning_rate for arm in record.arms}
+        setting |= {"momentum": record.spec.momentum, "level": record.spec.level}
+        rows += [setting | point.model_dump() for point in record.points]
     return sorted(rows, key=lambda r: (r["seed"], r["learning_rate"], r["level"], r["effective_step"]))
 
 
