@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from harness.errors import UserError
 from harness.exits import note, plain_errors
@@ -77,26 +78,26 @@ SVAG: dict[str, dict[str, Any]] = {
     },
 }
 
+
+def _option(help_text: str, *names: str, **limits: Any) -> Any:
+    # a default in brackets would be taken for a style
+    return typer.Option(*names, help=escape(help_text), show_default=False, **limits)
+
+
 Preset = Annotated[str, typer.Option(help="small (minutes on two CPU cores) or large (hours on a GPU)")]
-Task = Annotated[str | None, typer.Option(help="[small: bbc_news, large: sst2]", show_default=False)]
-Model = Annotated[
-    str | None, typer.Option(help="Hub id, folder, or package:NAME of a pip package", show_default=False)
-]
-Method = Annotated[
-    str | None, typer.Option(help="prompt (masked LM) or head (classifier)", show_default=False)
-]
-K = Annotated[int | None, typer.Option(help="Examples of each class, in train and dev", show_default=False)]
-Seeds = Annotated[str | None, typer.Option("--seeds", "--seed", help="e.g. 13,21", show_default=False)]
-BatchSize = Annotated[int | None, typer.Option(help="Examples a step", show_default=False)]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of each model [1]", show_default=False)]
+Task = Annotated[str | None, _option("[small: bbc_news, large: sst2]")]
+Model = Annotated[str | None, _option("Hub id, folder, or package:NAME of a pip package")]
+Method = Annotated[str | None, _option("prompt (masked LM) or head (classifier)")]
+K = Annotated[int | None, _option("Examples of each class, in train and dev")]
+Seeds = Annotated[str | None, _option("e.g. 13,21", "--seeds", "--seed")]
+BatchSize = Annotated[int | None, _option("Examples a step")]
+Threads = Annotated[int | None, _option("CPU threads of each model [1]")]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Models at a time; no effect on results [CPU: by cores; GPU: 1]", show_default=False),
+    _option("Models at a time; no effect on results [CPU: by cores; GPU: 1]"),
 ]
-DataDir = Annotated[
-    Path | None, typer.Option(help="Read DIR/TASK/{train,validation,test}.*", show_default=False)
-]
-OutputDir = Annotated[Path | None, typer.Option(help="[results]", show_default=False)]
+DataDir = Annotated[Path | None, _option("Read DIR/TASK/{train,validation,test}.*")]
+OutputDir = Annotated[Path | None, _option("[results]")]
 
 
 @app.command()
@@ -107,15 +108,11 @@ def closeness(
     method: Method = None,
     k: K = None,
     seeds: Seeds = None,
-    learning_rates: Annotated[
-        str | None, typer.Option(help="Effective rates eta, three at least for a slope", show_default=False)
-    ] = None,
-    momenta: Annotated[
-        str | None, typer.Option(help="betas; 0 is the control [small: 0,0.5,0.9]", show_default=False)
-    ] = None,
+    learning_rates: Annotated[str | None, _option("Effective rates eta, three at least for a slope")] = None,
+    momenta: Annotated[str | None, _option("betas; 0 is the control [small: 0,0.5,0.9]")] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="At the largest rate; others have eta x steps equal", show_default=False),
+        _option("At the largest rate; others have eta x steps equal"),
     ] = None,
     batch_size: BatchSize = None,
     threads_per_run: Threads = None,
@@ -181,18 +178,12 @@ def svag(
     method: Method = None,
     k: K = None,
     seeds: Seeds = None,
-    learning_rates: Annotated[
-        str | None, typer.Option(help="Effective rate at l = 1 [head: 0.03]", show_default=False)
-    ] = None,
-    momentum: Annotated[float | None, typer.Option(help="beta of SGDM [0.9]", show_default=False)] = None,
-    levels: Annotated[str | None, typer.Option(help="l [1,2,4,8]", show_default=False)] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="At l = 1; l times as many at l", show_default=False)
-    ] = None,
+    learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [head: 0.03]")] = None,
+    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
+    levels: Annotated[str | None, _option("l [1,2,4,8]")] = None,
+    steps: Annotated[int | None, _option("At l = 1; l times as many at l", min=1)] = None,
     batch_size: BatchSize = None,
-    max_grad_norm: Annotated[
-        str | None, typer.Option(help="none: SVAG does not clip [none]", show_default=False)
-    ] = None,
+    max_grad_norm: Annotated[str | None, _option("none: SVAG does not clip [none]")] = None,
     threads_per_run: Threads = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = None,
