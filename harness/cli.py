@@ -16,6 +16,7 @@ from rich.table import Table
 
 from harness import __version__, tasks_cli
 from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.study_cli import app as study_app
 from harness.sweep import (
     Inputs,
     Sweep,
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 app.add_typer(tasks_cli.app, name="tasks")
 app.add_typer(leaderboard_app, name="leaderboard")
+app.add_typer(study_app, name="study")
 
 
 @app.callback()

@@ -57,11 +57,15 @@ def default_workers(bench: Workbench, specs: Sequence[RunSpec]) -> int:
     """Worker processes that the machine carries: one on a GPU, else by cores and free memory."""
     if bench.accelerator.device.type != "cpu" or not specs:
         return 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parameters = sum(p.numel() * p.element_size() for p in bench.loaded(specs[0]).model.parameters())
     # a run holds the weights five times: pristine, live, gradient, momentum, best checkpoint
     by_memory = psutil.virtual_memory().available // (5 * parameters + RESERVED_BYTES)
-    return max(1, min(cores // specs[0].threads_per_run, int(by_memory), len(specs)))
+    return max(1, min(usable_cores() // specs[0].threads_per_run, int(by_memory), len(specs)))
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,12 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def content_id(value: Stored) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical JSON of all that is in it."""
+    canonical = canonical_json(value.model_dump(mode="json"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
 class RunSpec(Stored):
     """Everything that determines one run's outcome, and nothing else.
 
@@ -70,9 +76,8 @@ class RunSpec(Stored):
 
     @property
     def run_id(self) -> str:
-        """First 16 hex digits of the SHA-256 of the canonical JSON."""
-        canonical = canonical_json(self.model_dump(mode="json"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        """The name of its folder, which follows every field."""
+        return content_id(self)
 
     @property
     def label(self) -> str:

@@ -9,14 +9,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from harness.errors import UserError
-from harness.records import PROTOCOL_VERSION, Evaluation, RunRecord, RunSpec, canonical_json
+from harness.records import PROTOCOL_VERSION, Evaluation, RunRecord, RunSpec, Stored, canonical_json
 
 MARKER = "momentum-bench.json"
+
+Record = TypeVar("Record", bound=Stored)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -37,6 +40,25 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_record(path: Path, record: Stored) -> None:
+    """Write a record with its checksum, atomically; its folder is made where there is none."""
+    content = record.model_dump(mode="json")
+    content["checksum"] = checksum(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
+
+
+def read_record(path: Path, kind: type[Record]) -> Record | None:
+    """The record in a file, or None where there is none, or none that is whole and of this kind."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.pop("checksum") != checksum(content):
+            return None
+        return kind.model_validate(content)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
+        return None
 
 
 class Journal:
@@ -121,11 +143,7 @@ class Store:
 
     def write(self, record: RunRecord) -> None:
         """Store a finished run; from here on it is never run again."""
-        content = record.model_dump(mode="json")
-        content["checksum"] = checksum(content)
-        path = self._runs / record.spec.run_id / "record.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
+        write_record(self._runs / record.spec.run_id / "record.json", record)
 
     def set_aside_damaged(self, run_id: str) -> Path | None:
         """Rename a record that is there but not whole; its new path, or None where there is none."""
@@ -138,14 +156,8 @@ class Store:
 
     def read(self, run_id: str) -> RunRecord | None:
         """The record of a run, or None where there is no whole one."""
-        try:
-            content = json.loads((self._runs / run_id / "record.json").read_text(encoding="utf-8"))
-            if content.pop("checksum") != checksum(content):
-                return None
-            record = RunRecord.model_validate(content)
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
-            return None
-        return record if record.spec.run_id == run_id else None
+        record = read_record(self._runs / run_id / "record.json", RunRecord)
+        return record if record is not None and record.spec.run_id == run_id else None
 
     def finished(self, specs: Iterable[RunSpec]) -> dict[str, RunRecord]:
         """The records of those specs that have one, by run id."""

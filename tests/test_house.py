@@ -13,7 +13,7 @@ import pytest
 from tests.conftest import ROOT
 
 ROOMS = ("tasks", "harness", "leaderboards")
-FILES = [path for room in ROOMS for path in sorted((ROOT / room).glob("*.py"))]
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
 def imports(path: Path) -> set[str]:
@@ -31,9 +31,9 @@ def rooms_of(modules: set[str]) -> set[str]:
     return {module.split(".")[0] for module in modules} & set(ROOMS)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_data_flows_one_way(path: Path):
-    room, used = path.parent.name, rooms_of(imports(path))
+    room, used = path.relative_to(ROOT).parts[0], rooms_of(imports(path))
     if room == "tasks":
         assert used <= {"tasks"}
     elif room == "harness" and path.name not in ("run.py", "cli.py"):

@@ -1,0 +1,201 @@
+"""Models that train side by side in one process, from one start, and how far apart they are."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from harness import optimizers
+from harness.encoding import Batch, Encoded
+from harness.errors import UserError
+from harness.finetune import hash_of
+from harness.models import LoadedModel
+from harness.records import RunSpec, Stored
+from harness.scoring import logits, scoring_batches
+from harness.workbench import Workbench
+
+
+class ArmFacts(Stored):
+    """What one arm ran, read from the live objects at its end, and where it ended.
+
+    Attributes:
+        order_seed: of the order of its batches.
+        parameters_hash: xxh3-128 of its last parameters, by name, as in the record of a run.
+    """
+
+    name: str
+    optimizer_class: str
+    torch_learning_rate: float
+    momentum: float
+    state_tensors: tuple[str, ...]
+    order_seed: int
+    parameters_hash: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One optimizer at work on its own copy of the model.
+
+    Attributes:
+        spec: the run that this arm is, by its optimizer, rate and hyperparameters.
+        start: the parameters where all arms begin, shared by them and never changed.
+    """
+
+    name: str
+    spec: RunSpec
+    entry: optimizers.OptimizerEntry
+    loaded: LoadedModel
+    optimizer: torch.optim.Optimizer
+    start: list[torch.Tensor]
+    label_words: torch.Tensor | None
+    order_seed: int
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """The live parameters, in the order of `start`."""
+        return [p.detach() for p in self.loaded.model.parameters()]
+
+    def descend(self, batches: Sequence[Batch], weights: Sequence[float] = (1.0,)) -> float:
+        """One step on the weighted sum of the batches' mean losses; returns that sum, in nats.
+
+        Every batch has its own forward pass. One whose weight is 0 has none.
+        """
+        terms = [
+            weight * nn.functional.cross_entropy(logits(self.loaded, batch, self.label_words), batch.labels)
+            for weight, batch in zip(weights, batches, strict=True)
+            if weight
+        ]
+        loss = sum(terms[1:], start=terms[0])
+        loss.backward()
+        first = not self.optimizer.state
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if first:  # plain SGD never has a state, so it is checked at every step
+            optimizers.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
+        return loss.item()
+
+    def scores(self, encoded: Encoded, pad_id: int, device: torch.device) -> torch.Tensor:
+        """n x L logits in float64 on the CPU, in the order of the examples."""
+        model = self.loaded.model
+        model.eval()
+        rows_of = scoring_batches([len(ids) for ids in encoded.input_ids])
+        with torch.inference_mode():
+            parts = [
+                logits(self.loaded, encoded.batch(rows, pad_id, device), self.label_words) for rows in rows_of
+            ]
+        model.train()
+        together = torch.cat(parts).double().cpu()
+        return together[torch.tensor([row for rows in rows_of for row in rows]).argsort()]
+
+    def facts(self) -> ArmFacts:
+        group = self.optimizer.param_groups[0]
+        named = {n: p.detach().cpu() for n, p in self.loaded.model.named_parameters()}
+        return ArmFacts(
+            name=self.name,
+            optimizer_class=f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}",
+            torch_learning_rate=group["lr"],
+            momentum=group["momentum"],
+            state_tensors=optimizers.state_tensors(self.optimizer)[0],
+            order_seed=self.order_seed,
+            parameters_hash=hash_of(named),
+        )
+
+
+def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, common: RunSpec) -> list[Arm]:
+    """An arm for each (name, spec, seed of the batch order), all from the start that `common` has.
+
+    The specs differ from `common` in their optimizer alone.
+
+    Raises:
+        UserError: the model or the optimizer cannot be built, or the model keeps some dropout.
+    """
+    origin = bench.fresh_model(common)
+    if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
+        raise UserError(
+            f"a study runs without dropout, and {type(origin.model).__name__} keeps {kept} under another "
+            f"name than those that can be set: set them to 0 in the model's own config.json"
+        )
+    origin.model.train()
+    start = [p.detach().clone() for p in origin.model.parameters()]
+    words = bench.label_words(common)
+    arms = []
+    for name, spec, order_seed in specs:
+        model, mask_head = copy.deepcopy((origin.model, origin.mask_head))
+        entry = bench.optimizer(spec)
+        groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
+        rate = entry.torch_rate(spec.hyperparameters) * spec.learning_rate
+        optimizer = entry.build(groups, rate, spec.hyperparameters, spec.seed)
+        loaded = dataclasses.replace(origin, model=model, mask_head=mask_head)
+        arms.append(Arm(name, spec, entry, loaded, optimizer, start, words, order_seed))
+    return arms
+
+
+def side_by_side(workers: int, threads: int) -> ThreadPoolExecutor:
+    """A pool in which arms compute at the same time, each with its own number of torch threads.
+
+    Arms share no state, so how many run at a time does not change a bit of what they compute.
+    """
+    # torch keeps the number of threads for each thread of Python
+    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Two arms a and b in parameter space, all norms over all parameters together.
+
+    Attributes:
+        distance: ||a - b||.
+        moved_a, moved_b: ||a - start||, ||b - start||.
+        cosine: of the two displacements from the start; None where one of them is zero.
+    """
+
+    distance: float
+    moved_a: float
+    moved_b: float
+    cosine: float | None
+
+
+def separation_of(a: Arm, b: Arm) -> Separation:
+    """How far two arms are apart, and from their common start."""
+    return separation(a.parameters, b.parameters, a.start)
+
+
+def separation(
+    a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], start: Sequence[torch.Tensor]
+) -> Separation:
+    """How far two sets of parameters are from one another and from their start; sums in float64."""
+    apart = aa = bb = ab = 0.0
+    for p, q, s in zip(a, b, start, strict=True):
+        u, v = p - s, q - s
+        apart += (p - q).square_().sum(dtype=torch.float64).item()
+        ab += (u * v).sum(dtype=torch.float64).item()
+        aa += u.square_().sum(dtype=torch.float64).item()
+        bb += v.square_().sum(dtype=torch.float64).item()
+    lengths = math.sqrt(aa) * math.sqrt(bb)
+    # rounding may leave 1 + 1e-16
+    cosine = max(-1.0, min(1.0, ab / lengths)) if lengths else None
+    return Separation(math.sqrt(apart), math.sqrt(aa), math.sqrt(bb), cosine)
+
+
+def disagreement(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Share of examples of which two n x L logits predict different classes."""
+    return float((a.argmax(dim=1) != b.argmax(dim=1)).double().mean())
+
+
+def mean_kl(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Mean over examples of KL(softmax a || softmax b), in nats, of two n x L logits; at least 0."""
+    log_a, log_b = a.log_softmax(dim=1), b.log_softmax(dim=1)
+    # rounding may leave -1e-17
+    return max(0.0, float((log_a.exp() * (log_a - log_b)).sum(dim=1).mean()))
+
+
+def cross_entropy(scores: torch.Tensor, labels: Sequence[int]) -> float:
+    """Mean cross-entropy in nats of n x L logits."""
+    return float(nn.functional.cross_entropy(scores, torch.tensor(labels)))

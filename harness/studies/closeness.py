@@ -1,0 +1,450 @@
+"""Closeness: how far SGD and SGDM are apart when all but the momentum is the same.
+
+SGD and heavy-ball SGDM start from the same weights, run at the same effective rate eta, and are compared
+at the same effective times eta * step. With *common* batches they see the same examples at every step,
+so momentum is the only difference. With *independent* batches SGD sees them in another order: what the
+order alone does, beside which the first number is to be read.
+
+Three settings are fixed, for each would add a difference that is not momentum's:
+
+* dropout 0: the batch is then the only noise, and common batches are common noise to the last bit;
+* constant learning rate: effective time is eta * step for both. (Under a schedule, the SGD of the theorem
+  runs an averaged schedule of its own; here that differs only in the last 1 / (1 - beta) steps.)
+* no gradient clipping: it acts on the gradient before the momentum, depends on its size, and would make
+  the two arms' effective rates differ.
+
+What to expect (Wang et al. 2024, theorem 3.5). The theorem bounds the *weak* error, of expectations, over
+O(1 / eta) steps, with gradient noise scaled up as eta^(-1/2): its order is (eta / (1 - beta))^(1/2).
+Measured here is another thing: the distance of two coupled paths, at the noise that the batches have,
+whatever eta. That goes about as eta, since SGDM lags by eta beta / (1 - beta) m behind SGD, where m is its
+average gradient; `noisy_quadratic` has both regimes in closed form. So the slope of log distance against
+log eta should be near 1, and one of 1/2 would be no confirmation of the theorem. The slope against
+log(eta / (1 - beta)) mixes the two: over beta the steady part of m counts as beta / (1 - beta) and its
+noisy part as beta / (1 - beta^2)^(1/2), so nothing fixes it at 1. beta = 0 is SGD itself: a control,
+outside all fits, whose distance on common batches must be exactly 0.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy.stats import linregress, t
+
+from harness.environment import environment
+from harness.errors import UserError
+from harness.records import RunSpec, Split, Stored, content_id
+from harness.sampling import batch_indices, derived_seed
+from harness.studies.arms import (
+    Arm,
+    ArmFacts,
+    Separation,
+    cross_entropy,
+    disagreement,
+    make_arms,
+    mean_kl,
+    separation_of,
+    side_by_side,
+)
+from harness.studies.outputs import COLOURS, DASHES, FAINT, INK, log_scale, panels, setting_columns, svg_text
+from harness.workbench import Workbench
+
+STEPS_PER_MEMORY = 10
+"""A cell has at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
+
+EXPECTATION = """\
+What to expect: paths coupled by common batches, at the noise that the batches have, come closer about as
+eta (slope 1). The theorem's order, (eta / (1 - beta))^(1/2), bounds the difference of expectations under
+noise that grows as eta^(-1/2), and is no prediction of these slopes. Independent batches: the reference."""
+
+Batches = Literal["common", "independent"]
+BATCHES: tuple[Batches, ...] = ("common", "independent")
+
+
+class ClosenessSpec(Stored):
+    """One cell: an effective rate and a seed, with every momentum that is coupled to its SGD.
+
+    Attributes:
+        sgd: the SGD arm, as a run; `max_steps` is the horizon.
+        momenta: beta of each SGDM arm, ascending; 0 is the control.
+        n_times: comparisons on the way, evenly spaced, the last at the horizon.
+        n_dev: how many of these, evenly spaced, score dev too; it divides `n_times`.
+    """
+
+    study: Literal["closeness"] = "closeness"
+    sgd: RunSpec
+    momenta: tuple[float, ...]
+    n_times: int
+    n_dev: int
+
+    @property
+    def cell_id(self) -> str:
+        """The name of its folder, which follows every field."""
+        return content_id(self)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps (from 1) after which the arms are compared."""
+        return tuple(round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1))
+
+    @property
+    def dev_steps(self) -> tuple[int, ...]:
+        """Those of `steps` after which dev is scored."""
+        every = self.n_times // self.n_dev
+        return self.steps[every - 1 :: every]
+
+
+class Comparison(Stored):
+    """SGD beside one SGDM at one time. Norms are over all parameters; losses and KL in nats.
+
+    What begins with `dev_` is None where dev was not scored.
+
+    Attributes:
+        step: steps done.
+        distance: ||x_sgd - x_sgdm||.
+        displacement_sgd, displacement_sgdm: norms of x - x_0.
+        relative_distance: distance / displacement_sgdm; None where SGDM has not moved.
+        cosine: between the displacements; None where one of them is zero.
+        dev_disagreement: share of dev examples that the two predict differently.
+        dev_kl: mean over dev of KL(SGD || SGDM) of the predicted classes.
+    """
+
+    momentum: float
+    batches: Batches
+    step: int
+    effective_time: float
+    distance: float
+    displacement_sgd: float
+    displacement_sgdm: float
+    relative_distance: float | None
+    cosine: float | None
+    dev_disagreement: float | None
+    dev_kl: float | None
+    dev_loss_sgd: float | None
+    dev_loss_sgdm: float | None
+
+
+class ClosenessRecord(Stored):
+    """A finished cell. `diverged`: a loss was not finite, and comparisons end before that step."""
+
+    spec: ClosenessSpec
+    status: Literal["done", "diverged"]
+    failure: str | None
+    comparisons: tuple[Comparison, ...]
+    arms: tuple[ArmFacts, ...]
+    split: Split
+    run_seconds: float
+    environment: dict[str, str]
+
+    def typical_distance(self, momentum: float, batches: Batches) -> float | None:
+        """Geometric mean of the relative distances in the second half of the way.
+
+        One moment's distance hangs on the last few gradients. None where the cell diverged or some
+        distance is 0 or undefined.
+        """
+        if self.status == "diverged":
+            return None
+        found = [
+            c.relative_distance or 0.0
+            for c in self.comparisons
+            if (c.momentum, c.batches) == (momentum, batches) and 2 * c.step > self.spec.sgd.max_steps
+        ]
+        return math.exp(sum(map(math.log, found)) / len(found)) if all(found) else None
+
+
+def closeness_cells(
+    specs: Sequence[RunSpec], momenta: Sequence[float], n_times: int, n_dev: int
+) -> list[ClosenessSpec]:
+    """The cells of SGD runs whose `max_steps` is the number of steps at the largest rate.
+
+    Smaller rates get more steps, for an equal horizon in effective time (to the nearest step). The
+    control, beta = 0, is run at the largest rate alone, where it costs least.
+
+    Raises:
+        UserError: the largest rate has too few steps for the largest momentum.
+    """
+    largest = max(spec.learning_rate for spec in specs)
+    fewest, needed = specs[0].max_steps, math.ceil(round(STEPS_PER_MEMORY / (1 - max(momenta)), 6))
+    if fewest < max(needed, n_times):
+        raise UserError(
+            f"--steps {fewest} is too short: momentum {max(momenta):g} needs {needed} steps "
+            f"({STEPS_PER_MEMORY} / (1 - beta)) at the largest rate, {largest:g}. Pass --steps "
+            f"{max(needed, n_times)}, or smaller --momenta"
+        )
+    cells = []
+    for spec in specs:
+        steps = round(fewest * largest / spec.learning_rate)
+        betas = tuple(sorted(beta for beta in momenta if beta or spec.learning_rate == largest))
+        run = spec.model_copy(update={"max_steps": steps, "eval_every": steps})
+        cells.append(ClosenessSpec(sgd=run, momenta=betas, n_times=n_times, n_dev=n_dev))
+    return cells
+
+
+def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessRecord:
+    """Run one cell: SGD on the common and on independent batches, and an SGDM for each momentum.
+
+    Args:
+        workers: arms that compute at the same time; of no effect on results.
+
+    Raises:
+        UserError: the split, the prompt or the model cannot be built.
+    """
+    run = spec.sgd
+    bench.check_inputs(run)
+    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
+    for beta in spec.momenta:
+        change = {"optimizer": "sgdm", "hyperparameters": {"momentum": beta}}
+        wanted.append((_arm_name(beta), run.model_copy(update=change), run.seed))
+    arms = make_arms(wanted, bench, run)
+    # the two SGD arms lead, so they are 0 and 1
+    couplings = [(i, sgdm) for sgdm in range(2, len(arms)) for i in (0, 1)]
+    comparisons: list[Comparison] = []
+    failure: str | None = None
+
+    def descend(arm: Arm, step: int) -> float:
+        rows = batch_indices(arm.order_seed, step, len(split.train.labels), run.batch_size)
+        return arm.descend([split.train.batch(rows, pad_id, device)])
+
+    started = time.perf_counter()
+    with side_by_side(workers, run.threads_per_run) as pool:
+        for step in range(run.max_steps):
+            losses = list(pool.map(descend, arms, repeat(step)))
+            if not all(map(math.isfinite, losses)):
+                failure = f"training loss not finite at step {step + 1}"
+                break
+            if step + 1 in spec.steps:
+                scores: list[torch.Tensor | None] = [None] * len(arms)
+                if step + 1 in spec.dev_steps:
+                    scores = list(pool.map(lambda arm: arm.scores(split.dev, pad_id, device), arms))
+                gaps = pool.map(lambda pair: separation_of(arms[pair[0]], arms[pair[1]]), couplings)
+                for (a, b), gap in zip(couplings, gaps, strict=True):
+                    dev = _dev_columns(scores[a], scores[b], split.dev.labels)
+                    comparisons.append(_comparison(arms[b], BATCHES[a], step + 1, gap, dev))
+    return ClosenessRecord(
+        spec=spec,
+        status="diverged" if failure else "done",
+        failure=failure,
+        comparisons=tuple(comparisons),
+        arms=tuple(arm.facts() for arm in arms),
+        split=split.facts,
+        run_seconds=time.perf_counter() - started,
+        environment=environment(),
+    )
+
+
+def _arm_name(momentum: float) -> str:
+    return f"sgdm {momentum:.10g}"
+
+
+def _comparison(
+    sgdm: Arm, batches: Batches, step: int, gap: Separation, dev: dict[str, float | None]
+) -> Comparison:
+    return Comparison(
+        momentum=sgdm.spec.hyperparameters["momentum"],
+        batches=batches,
+        step=step,
+        effective_time=sgdm.spec.learning_rate * step,
+        distance=gap.distance,
+        displacement_sgd=gap.moved_a,
+        displacement_sgdm=gap.moved_b,
+        relative_distance=gap.distance / gap.moved_b if gap.moved_b else None,
+        cosine=gap.cosine,
+        **dev,
+    )
+
+
+def _dev_columns(
+    sgd: torch.Tensor | None, sgdm: torch.Tensor | None, labels: Sequence[int]
+) -> dict[str, float | None]:
+    if sgd is None or sgdm is None:
+        return dict.fromkeys(("dev_disagreement", "dev_kl", "dev_loss_sgd", "dev_loss_sgdm"))
+    return {
+        "dev_disagreement": disagreement(sgd, sgdm),
+        "dev_kl": mean_kl(sgd, sgdm),
+        "dev_loss_sgd": cross_entropy(sgd, labels),
+        "dev_loss_sgdm": cross_entropy(sgdm, labels),
+    }
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A least-squares line through the log of the typical distance, one point a cell.
+
+    Attributes:
+        against: whose logarithm is on the x axis.
+        momentum: of the points; None: all above 0.
+        slope, low, high: with the ends of its 95 % t interval; None where three points with two
+            different x are not there.
+    """
+
+    batches: Batches
+    against: Literal["eta", "eta / (1 - beta)"]
+    momentum: float | None
+    n: int
+    slope: float | None
+    low: float | None
+    high: float | None
+
+    def __str__(self) -> str:
+        what = "all momenta" if self.momentum is None else f"momentum {self.momentum:g}"
+        name = f"{self.batches} batches, against log({self.against}), {what}, {self.n} points"
+        if self.slope is None:
+            return f"{name}: too few points for a line"
+        return f"{name}: slope {self.slope:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def fit_slopes(records: Sequence[ClosenessRecord]) -> list[Slope]:
+    """For both kinds of batches: against eta for each momentum, against eta / (1 - beta) for all.
+
+    Cells that diverged and beta = 0 are left out.
+    """
+    slopes = []
+    for batches in BATCHES:
+        points = [
+            (record.spec.sgd.learning_rate, beta, distance)
+            for record in records
+            for beta in record.spec.momenta
+            if beta and (distance := record.typical_distance(beta, batches))
+        ]
+        for beta in sorted({momentum for _, momentum, _ in points}):
+            line = [(eta, distance) for eta, momentum, distance in points if momentum == beta]
+            slopes.append(_slope(batches, "eta", beta, line))
+        scaled = [(eta / (1 - momentum), distance) for eta, momentum, distance in points]
+        slopes.append(_slope(batches, "eta / (1 - beta)", None, scaled))
+    return slopes
+
+
+def _slope(
+    batches: Batches,
+    against: Literal["eta", "eta / (1 - beta)"],
+    momentum: float | None,
+    points: Sequence[tuple[float, float]],
+) -> Slope:
+    n = len(points)
+    if n < 3 or len({x for x, _ in points}) < 2:
+        return Slope(batches, against, momentum, n, None, None, None)
+    fit = linregress([math.log(x) for x, _ in points], [math.log(y) for _, y in points])
+    half = float(t.ppf(0.975, n - 2) * fit.stderr)
+    slope = float(fit.slope)
+    return Slope(batches, against, momentum, n, slope, slope - half, slope + half)
+
+
+def control_distance(records: Sequence[ClosenessRecord]) -> float | None:
+    """The largest distance of the control, beta = 0, on common batches; None where there was none."""
+    found = [c.distance for r in records for c in r.comparisons if (c.momentum, c.batches) == (0, "common")]
+    return max(found, default=None)
+
+
+def comparison_rows(records: Sequence[ClosenessRecord]) -> list[dict[str, Any]]:
+    """The rows of closeness.csv, sorted by cell, momentum, batches and step.
+
+    `torch_learning_rate` is the SGDM arm's, as it ran; SGD's is `learning_rate`, the effective one.
+    """
+    rows = []
+    for record in records:
+        setting = setting_columns(record.spec.sgd) | {"status": record.status}
+        torch_rates = {arm.name: arm.torch_learning_rate for arm in record.arms}
+        for comparison in record.comparisons:
+            rate = {"torch_learning_rate": torch_rates[_arm_name(comparison.momentum)]}
+            rows.append(setting | rate | comparison.model_dump())
+    return sorted(
+        rows,
+        key=lambda r: tuple(r[name] for name in ("seed", "learning_rate", "momentum", "batches", "step")),
+    )
+
+
+def plot(records: Sequence[ClosenessRecord]) -> str:
+    """SVG: typical distance against eta and eta / (1 - beta); distance and KL against time.
+
+    One colour a momentum; a seed's points are joined. The control, beta = 0, has no distance on common
+    batches, so it stands in the upper plots with independent batches alone: what the order of batches
+    does by itself.
+    """
+    spec = records[0].spec.sgd
+    betas = sorted({beta for record in records for beta in record.spec.momenta})
+    rates = sorted({record.spec.sgd.learning_rate for record in records}, reverse=True)
+    colour = {beta: FAINT if beta == 0 else COLOURS[i % len(COLOURS)] for i, beta in enumerate(betas)}
+    dashes = {rate: DASHES[i % len(DASHES)] for i, rate in enumerate(rates)}
+    title = f"SGD beside SGDM at equal effective rate: {spec.task}, {spec.model}, {spec.method}"
+    with panels(2, 2, title) as (figure, (by_rate, by_scale, over_time, kl)):
+        for axes, scaled in ((by_rate, False), (by_scale, True)):
+            for batches, look in zip(BATCHES, ("o-", "s--"), strict=True):
+                for beta in betas:
+                    _draw_distances(axes, records, batches, beta, scaled, look, colour[beta])
+            axes.set_xlabel("effective rate eta" + " / (1 - beta)" * scaled)
+            axes.set_ylabel("||x_sgd - x_sgdm|| / ||x_sgdm - x_0||")
+        by_rate.set_title("Geometric mean over the second half of the way")
+        by_scale.set_title("The same, on the theorem's scale")
+        _guide(by_rate)
+        for axes in (by_rate, by_scale):
+            if axes.lines:
+                log_scale(axes, "x")
+                log_scale(axes, "y")
+        if by_rate.lines:
+            by_rate.set_xticks(rates)
+        for record in records:
+            rate = record.spec.sgd.learning_rate
+            for beta in filter(None, record.spec.momenta):
+                way = [c for c in record.comparisons if (c.momentum, c.batches) == (beta, "common")]
+                style: dict[str, Any] = {"color": colour[beta], "ls": dashes[rate]}
+                for axes, name, marker in ((over_time, "relative_distance", ""), (kl, "dev_kl", ".")):
+                    # neither what was not measured nor a zero has a place on a log axis
+                    points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
+                    if points:
+                        axes.plot(*zip(*points, strict=True), marker=marker, **style)
+        over_time.set(ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||", title="On the way")
+        kl.set(ylabel="mean KL of dev predictions, nats", title="Predictions on the way")
+        for axes in (over_time, kl):
+            if axes.lines:
+                log_scale(axes, "y")
+            axes.set_xlabel("effective time, eta x steps (common batches)")
+        handles = [Line2D([], [], color=colour[beta], label=f"beta {beta:g}") for beta in betas]
+        handles += [Line2D([], [], color=INK, ls=dashes[r], label=f"eta {r:g}") for r in rates]
+        handles += [
+            Line2D([], [], color=INK, ls="-", marker="o", label="common batches"),
+            Line2D([], [], color=INK, ls="--", marker="s", mfc="white", label="independent batches"),
+            Line2D([], [], color=FAINT, ls=":", label="slope 1"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=5)
+        return svg_text(figure)
+
+
+def _draw_distances(
+    axes: Axes,
+    records: Sequence[ClosenessRecord],
+    batches: Batches,
+    beta: float,
+    scaled: bool,
+    look: str,
+    colour: str,
+) -> None:
+    """One momentum's typical distances, a line a seed."""
+    for seed in sorted({record.spec.sgd.seed for record in records}):
+        points = sorted(
+            (record.spec.sgd.learning_rate / (1 - beta if scaled else 1), distance)
+            for record in records
+            if record.spec.sgd.seed == seed
+            and beta in record.spec.momenta
+            and (distance := record.typical_distance(beta, batches))
+        )
+        face = "white" if batches == "independent" else colour
+        if points:
+            axes.plot(*zip(*points, strict=True), look, color=colour, mfc=face)
+
+
+def _guide(axes: Axes) -> None:
+    """A line of slope 1 through the lower left of what is drawn."""
+    drawn = [(x, y) for line in axes.lines for x, y in np.asarray(line.get_xydata())]
+    if drawn:
+        left, right = min(x for x, _ in drawn), max(x for x, _ in drawn)
+        low = min(y for _, y in drawn) * 0.7
+        axes.plot([left, right], [low, low * right / left], color=FAINT, ls=":")

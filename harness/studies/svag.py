@@ -1,0 +1,241 @@
+"""SVAG: SGD and SGDM as the curvature-induced difference between them is made to vanish.
+
+Stochastic variance amplified gradient (Li, Malladi & Arora, NeurIPS 2021; for SGDM: Wang et al. 2024,
+definition 5.1) at level l draws two independent batches B1, B2 of the nominal size at every step, takes
+
+    g = c1 g(B1) + c2 g(B2),   c1 = (1 + sqrt(2 l - 1)) / 2,   c2 = (1 - sqrt(2 l - 1)) / 2,
+
+and makes l times as many steps at rate eta / l, with beta unchanged. c1 + c2 = 1 keeps the mean gradient
+and c1^2 + c2^2 = l multiplies its covariance by l. So per *effective step*, step / l, the drift and the
+effect of the noise stay what they are, while what the gradient changes within a step shrinks by 1 / l.
+l = 1 has c2 = 0: it is the ordinary algorithm on B1.
+
+What to expect: if SGD and SGDM differ at l = 1 by curvature, their curves come closer as l grows; if they
+agree already at l = 1, larger l changes nothing but the noise of single paths. All levels share seeds
+but not batches (l times the steps read on in the same order), so curves of different l are different
+draws of the noise.
+
+Each batch has its own forward pass. Clipping is refused: it would act on g, and break both identities.
+Dropout is 0 and the rate constant, as in `closeness`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from itertools import repeat
+from typing import Any, Literal
+
+import torch
+from matplotlib.lines import Line2D
+
+from harness.environment import environment
+from harness.metrics import METRICS
+from harness.records import RunSpec, Split, Stored, content_id
+from harness.sampling import batch_indices, derived_seed
+from harness.studies.arms import (
+    Arm,
+    ArmFacts,
+    cross_entropy,
+    make_arms,
+    separation_of,
+    side_by_side,
+)
+from harness.studies.outputs import COLOURS, INK, panels, setting_columns, svg_text
+from harness.workbench import Workbench
+from tasks import get_task
+
+EXPECTATION = """\
+What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per
+effective step stays the same, but every level is another draw of it."""
+
+
+def svag_coefficients(level: int) -> tuple[float, float]:
+    """c1 and c2 of a level l >= 1: their sum is 1, the sum of their squares l."""
+    root = math.sqrt(2 * level - 1)
+    return (1 + root) / 2, (1 - root) / 2
+
+
+class SvagSpec(Stored):
+    """One cell: SGD and SGDM side by side at one level and seed.
+
+    Attributes:
+        sgd: the SGD arm at l = 1, as a run: nominal rate and number of steps.
+        momentum: beta of the SGDM arm.
+        n_times: comparisons on the way, evenly spaced in effective steps; it is at most `sgd.max_steps`.
+    """
+
+    study: Literal["svag"] = "svag"
+    sgd: RunSpec
+    momentum: float
+    level: int
+    n_times: int
+
+    @property
+    def cell_id(self) -> str:
+        """The name of its folder, which follows every field."""
+        return content_id(self)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps (from 1) after which the arms are compared: l times the effective ones."""
+        effective = [round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1)]
+        return tuple(self.level * step for step in effective)
+
+
+class SvagPoint(Stored):
+    """SGD and SGDM after one effective step (step / l); losses in nats, of the whole split.
+
+    `distance` is ||x_sgd - x_sgdm|| over all parameters, `relative_distance` its ratio to
+    ||x_sgdm - x_0||, None where SGDM has not moved.
+    """
+
+    effective_step: int
+    distance: float
+    relative_distance: float | None
+    cosine: float | None
+    train_loss_sgd: float
+    train_loss_sgdm: float
+    dev_loss_sgd: float
+    dev_loss_sgdm: float
+    dev_metric_sgd: float
+    dev_metric_sgdm: float
+
+
+class SvagRecord(Stored):
+    """A finished cell. `diverged`: a loss was not finite, and points end before that step."""
+
+    spec: SvagSpec
+    metric: str
+    status: Literal["done", "diverged"]
+    failure: str | None
+    points: tuple[SvagPoint, ...]
+    arms: tuple[ArmFacts, ...]
+    split: Split
+    run_seconds: float
+    environment: dict[str, str]
+
+
+def svag_cells(
+    specs: Sequence[RunSpec], momentum: float, levels: Sequence[int], n_times: int
+) -> list[SvagSpec]:
+    """The cells of nominal SGD runs: every level for every seed."""
+    return [
+        SvagSpec(sgd=spec, momentum=momentum, level=level, n_times=min(n_times, spec.max_steps))
+        for spec in specs
+        for level in sorted(levels)
+    ]
+
+
+def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
+    """Run one cell.
+
+    Args:
+        workers: arms that compute at the same time, 2 at most; of no effect on results.
+
+    Raises:
+        UserError: the split, the prompt or the model cannot be built.
+    """
+    bench.check_inputs(spec.sgd)
+    rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
+    run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
+    change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
+    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
+    arms = make_arms(wanted, bench, run)
+    weights = svag_coefficients(spec.level)
+    metric = get_task(run.task).metric
+
+    def descend(arm: Arm, step: int) -> float:
+        seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
+        n = len(split.train.labels)
+        rows = [batch_indices(seed, step, n, run.batch_size) for seed in seeds]
+        return arm.descend([split.train.batch(of, pad_id, device) for of in rows], weights)
+
+    def scores(arm: Arm) -> tuple[torch.Tensor, torch.Tensor]:
+        return arm.scores(split.train, pad_id, device), arm.scores(split.dev, pad_id, device)
+
+    points: list[SvagPoint] = []
+    failure: str | None = None
+    started = time.perf_counter()
+    with side_by_side(workers, run.threads_per_run) as pool:
+        for step in range(n_steps):
+            losses = list(pool.map(descend, arms, repeat(step)))
+            if not all(map(math.isfinite, losses)):
+                failure = f"training loss not finite at step {step + 1}"
+                break
+            if step + 1 in spec.steps:
+                gap = separation_of(*arms)
+                columns: dict[str, float] = {}
+                for name, (train, dev) in zip(("sgd", "sgdm"), pool.map(scores, arms), strict=True):
+                    columns[f"train_loss_{name}"] = cross_entropy(train, split.train.labels)
+                    columns[f"dev_loss_{name}"] = cross_entropy(dev, split.dev.labels)
+                    predictions = dev.argmax(dim=1).tolist()
+                    columns[f"dev_metric_{name}"] = METRICS[metric](split.dev.labels, predictions)
+                points.append(
+                    SvagPoint(
+                        effective_step=(step + 1) // spec.level,
+                        distance=gap.distance,
+                        relative_distance=gap.distance / gap.moved_b if gap.moved_b else None,
+                        cosine=gap.cosine,
+                        **columns,
+                    )
+                )
+    return SvagRecord(
+        spec=spec,
+        metric=metric,
+        status="diverged" if failure else "done",
+        failure=failure,
+        points=tuple(points),
+        arms=tuple(arm.facts() for arm in arms),
+        split=split.facts,
+        run_seconds=time.perf_counter() - started,
+        environment=environment(),
+    )
+
+
+def point_rows(records: Sequence[SvagRecord]) -> list[dict[str, Any]]:
+    """The rows of svag.csv, sorted by seed, level and effective step.
+
+    `learning_rate` is the effective rate at l = 1; torch's own rates are those that ran.
+    """
+    rows = []
+    for record in records:
+        setting = setting_columns(record.spec.sgd) | {"status": record.status}
+        setting |= {f"torch_learning_rate_{arm.name}": arm.torch_learning_rate for arm in record.arms}
+        setting |= {"momentum": record.spec.momentum, "level": record.spec.level}
+        rows += [setting | point.model_dump() for point in record.points]
+    return sorted(rows, key=lambda r: (r["seed"], r["learning_rate"], r["level"], r["effective_step"]))
+
+
+def plot(records: Sequence[SvagRecord]) -> str:
+    """SVG: distance, train loss, dev loss and dev metric against effective step, one colour a level."""
+    spec = records[0].spec
+    levels = sorted({record.spec.level for record in records})
+    colour = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
+    run = spec.sgd
+    title = f"SVAG, SGD beside SGDM (beta {spec.momentum:g}): {run.task}, {run.model}, {run.method}"
+    with panels(2, 2, title) as (figure, (distance, train, dev_loss, dev_metric)):
+        for record in records:
+            steps = [point.effective_step for point in record.points]
+            shade = colour[record.spec.level]
+            ratios = [point.relative_distance for point in record.points]
+            distance.plot(steps, [math.nan if r is None else r for r in ratios], color=shade, marker=".")
+            for axes, name in ((train, "train_loss"), (dev_loss, "dev_loss"), (dev_metric, "dev_metric")):
+                for arm, dashes in (("sgd", "-"), ("sgdm", "--")):
+                    values = [getattr(point, f"{name}_{arm}") for point in record.points]
+                    axes.plot(steps, values, color=shade, ls=dashes, marker=".")
+        distance.set(title="Distance of SGD and SGDM", ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||")
+        train.set(title="Train loss", ylabel="nats")
+        dev_loss.set(title="Dev loss", ylabel="nats")
+        dev_metric.set(title="Dev metric", ylabel=records[0].metric)
+        for axes in (distance, train, dev_loss, dev_metric):
+            axes.set_xlabel("effective step, step / l")
+        handles = [Line2D([], [], color=colour[level], label=f"l = {level}") for level in levels]
+        handles += [
+            Line2D([], [], color=INK, ls=dashes, label=name)
+            for name, dashes in (("SGD", "-"), ("SGDM", "--"))
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+        return svg_text(figure)

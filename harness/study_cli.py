@@ -1,0 +1,329 @@
+"""The command line of the studies: `momentum-bench study NAME`."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from harness.errors import UserError
+from harness.exits import note, plain_errors
+from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan
+
+if TYPE_CHECKING:
+    from harness.records import RunSpec
+    from harness.studies.closeness import ClosenessRecord
+    from harness.studies.svag import SvagRecord
+    from harness.workbench import Workbench
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Experiments beside the leaderboard: each writes records, a CSV and a plot under DIR/studies.",
+)
+
+FIXED: dict[str, Any] = {
+    "optimizers": ("sgd",),
+    "lr_schedule": "constant",
+    "warmup_steps": 0,
+    "weight_decay": 0.0,
+    "max_grad_norm": None,
+    "dropout": 0.0,
+    "precision": "fp32",
+}
+"""What a study couples differs in its optimizer alone; `harness/studies/closeness.py` says why. fp32,
+for the rounding of bf16 would be part of every distance."""
+
+# steps are those at the largest rate; rates are effective
+CLOSENESS: dict[str, dict[str, Any]] = {
+    # on bbc_news: 500 steps of 4 models, 100 of the control, at some 0.17 s of one core
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 2,
+        "steps": 100,
+        "momenta": (0.0, 0.5, 0.9),
+        "n_times": 10,
+        "n_dev": 2,
+        "rates": {"head": (0.012, 0.02, 0.03), "prompt": (0.0012, 0.002, 0.003)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 16,
+        "seeds": (13, 21, 42),
+        "batch_size": 8,
+        "steps": 10_000,
+        "momenta": (0.0, 0.5, 0.9, 0.99, 0.999),
+        "n_times": 100,
+        "n_dev": 20,
+        "rates": {"head": (0.0025, 0.005, 0.01), "prompt": (0.00025, 0.0005, 0.001)},
+    },
+}
+
+# 30 effective steps are 450 steps of 2 models, most of them with two forward passes
+SVAG: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 2,
+        "steps": 30,
+        "momentum": 0.9,
+        "levels": (1, 2, 4, 8),
+        "n_times": 6,
+        "rates": {"head": (0.03,), "prompt": (0.003,)},
+    },
+}
+
+
+def _option(help_text: str, *names: str, **limits: Any) -> Any:
+    # a default in brackets would be taken for a style
+    return typer.Option(*names, help=escape(help_text), show_default=False, **limits)
+
+
+Preset = Annotated[str, typer.Option(help="small (minutes on two CPU cores) or large (hours on a GPU)")]
+Task = Annotated[str | None, _option("[small: bbc_news, large: sst2]")]
+Model = Annotated[str | None, _option("Hub id, folder, or package:NAME of a pip package")]
+Method = Annotated[str | None, _option("prompt (masked LM) or head (classifier)")]
+K = Annotated[int | None, _option("Examples of each class, in train and dev")]
+Seeds = Annotated[str | None, _option("e.g. 13,21", "--seeds", "--seed")]
+BatchSize = Annotated[int | None, _option("Examples a step")]
+Threads = Annotated[int | None, _option("CPU threads of each model [1]")]
+Workers = Annotated[
+    int | None,
+    _option("Models at a time; no effect on results [CPU: by cores; GPU: 1]"),
+]
+DataDir = Annotated[Path | None, _option("Read DIR/TASK/{train,validation,test}.*")]
+OutputDir = Annotated[Path | None, _option("[results]")]
+
+
+@app.command()
+def closeness(
+    preset: Preset = "small",
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    k: K = None,
+    seeds: Seeds = None,
+    learning_rates: Annotated[str | None, _option("Effective rates eta, three at least for a slope")] = None,
+    momenta: Annotated[str | None, _option("betas; 0 is the control [small: 0,0.5,0.9]")] = None,
+    steps: Annotated[
+        int | None,
+        _option("At the largest rate; others have eta x steps equal"),
+    ] = None,
+    batch_size: BatchSize = None,
+    threads_per_run: Threads = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = None,
+    workers: Workers = None,
+) -> None:
+    """How far are SGD and SGDM apart, on the same batches, at equal effective rate?
+
+    Both start from the same weights; distance, cosine, and disagreement and KL of dev predictions are
+    recorded at equal effective times, eta x steps, on common and on independent batches. Dropout and
+    clipping are off and the rate is constant, so that momentum is the only difference. Fitted is the
+    slope of log distance: paths coupled at the batches' own noise come closer about as eta. The theorem
+    speaks of expectations and of noise that grows as eta^(-1/2).
+
+    Finished cells are not run again: type the same command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    with plain_errors("finished cells are kept, type the same command to go on"):
+        settings = _preset(CLOSENESS, preset) | given
+        betas = _momenta(settings["momenta"])
+        sweep = _sweep(settings, settings["steps"])
+        specs = _runs(sweep)
+        _run_closeness(sweep, specs, betas, settings["n_times"], settings["n_dev"])
+
+
+def _run_closeness(
+    sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
+) -> None:
+    from harness.store import Store, write_atomically
+    from harness.studies import closeness as study
+    from harness.studies.outputs import csv_text
+
+    cells = study.closeness_cells(specs, betas, n_times, n_dev)
+    Store(sweep.output_dir).open()
+    folder = sweep.output_dir / "studies"
+
+    def describe(record: ClosenessRecord) -> str:
+        name = f"{record.spec.sgd.label}, {record.spec.sgd.max_steps} steps"
+        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
+
+    records = _finish_cells(
+        folder / "closeness", cells, study.ClosenessRecord, study.closeness, describe, sweep
+    )
+    slopes = study.fit_slopes(records)
+    write_atomically(folder / "closeness.csv", csv_text(study.comparison_rows(records)))
+    write_atomically(folder / "closeness_slopes.csv", csv_text([slope.__dict__ for slope in slopes]))
+    write_atomically(folder / "closeness.svg", study.plot(records))
+    if (control := study.control_distance(records)) is not None:
+        print(f"Control, beta = 0 on common batches: largest distance {control:g}, expected 0")
+    print("Slope of log relative distance in the second half of the way, with a 95 % t interval:")
+    for slope in slopes:
+        print(f"  {slope}")
+    print(study.EXPECTATION)
+    print(", ".join(str(folder / f"closeness{end}") for end in (".csv", "_slopes.csv", ".svg")))
+
+
+@app.command()
+def svag(
+    preset: Annotated[str, typer.Option(help="small (minutes on two CPU cores)")] = "small",
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    k: K = None,
+    seeds: Seeds = None,
+    learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [head: 0.03]")] = None,
+    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
+    levels: Annotated[str | None, _option("l [1,2,4,8]")] = None,
+    steps: Annotated[int | None, _option("At l = 1; l times as many at l", min=1)] = None,
+    batch_size: BatchSize = None,
+    max_grad_norm: Annotated[str | None, _option("none: SVAG does not clip [none]")] = None,
+    threads_per_run: Threads = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = None,
+    workers: Workers = None,
+) -> None:
+    """Do SGD and SGDM come closer when curvature counts less?
+
+    SVAG at level l draws two batches a step, combines their losses so that the mean gradient stays and
+    its covariance is l times as large, and makes l times the steps at rate eta / l. Curves are against
+    the effective step, step / l; at l = 1 it is the ordinary algorithm.
+
+    Finished cells are not run again: type the same command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    with plain_errors("finished cells are kept, type the same command to go on"):
+        if given.pop("max_grad_norm", "none") != "none":
+            raise UserError(
+                f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
+                f"covariance, which SVAG exists to control. Leave it out"
+            )
+        settings = _preset(SVAG, preset) | given
+        chosen = _levels(settings["levels"])
+        sweep = _sweep(settings, settings["steps"])
+        specs = _runs(sweep)
+        _run_svag(sweep, specs, chosen, settings["n_times"])
+
+
+def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
+    from harness.store import Store, write_atomically
+    from harness.studies import svag as study
+    from harness.studies.outputs import csv_text
+
+    cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
+    Store(sweep.output_dir).open()
+    folder = sweep.output_dir / "studies"
+
+    def describe(record: SvagRecord) -> str:
+        name = f"{record.spec.sgd.label}, l = {record.spec.level}"
+        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
+
+    records = _finish_cells(folder / "svag", cells, study.SvagRecord, study.svag, describe, sweep)
+    write_atomically(folder / "svag.csv", csv_text(study.point_rows(records)))
+    write_atomically(folder / "svag.svg", study.plot(records))
+    print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
+    for record in records:
+        last = record.points[-1].relative_distance if record.status == "done" else None
+        run = record.spec.sgd
+        name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
+        print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
+    print(study.EXPECTATION)
+    print(", ".join(str(folder / f"svag{end}") for end in (".csv", ".svg")))
+
+
+def _preset(presets: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    if name not in presets:
+        raise UserError(f"--preset {name}: expected {' or '.join(presets)}")
+    return presets[name]
+
+
+def _momenta(values: str | Sequence[float]) -> tuple[float, ...]:
+    """Raises: UserError, when one is no number from 0 to below 1, is there twice, or all are 0."""
+    words = values.split(",") if isinstance(values, str) else values
+    try:
+        betas = tuple(float(word) for word in words)
+    except ValueError:
+        betas = (math.nan,)
+    if not all(0 <= beta < 1 for beta in betas) or len(set(betas)) < len(betas) or not any(betas):
+        raise UserError(
+            f"--momenta {values}: expected different numbers from 0 to below 1, one above 0 at least, "
+            f"e.g. 0,0.5,0.9"
+        )
+    return betas
+
+
+def _levels(values: str | Sequence[int]) -> tuple[int, ...]:
+    """Raises: UserError, when one is no whole number from 1, or is there twice."""
+    words = values.split(",") if isinstance(values, str) else values
+    try:
+        levels = tuple(int(word) for word in words)
+    except ValueError:
+        levels = (0,)
+    if min(levels) < 1 or len(set(levels)) < len(levels):
+        raise UserError(f"--levels {values}: expected different whole numbers from 1, e.g. 1,2,4,8")
+    return levels
+
+
+def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
+    """The runs of plain SGD that a study couples others to, as a sweep.
+
+    Raises:
+        UserError: a setting that no sweep accepts, several tasks, or several ranks.
+    """
+    flags = {name: value for name, value in settings.items() if name in Sweep.model_fields} | FIXED
+    flags |= {"max_steps": steps, "eval_every": 1}
+    method = make_sweep(flags, None).method
+    sweep = make_sweep({"learning_rates": settings["rates"][method]} | flags, None)
+    if len(sweep.task) > 1:
+        raise UserError(f"--task {','.join(sweep.task)}: a study takes one task at a time")
+    check_launcher(sweep)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a study couples its models in one process: start it without a launcher")
+    return sweep
+
+
+def _runs(sweep: Sweep) -> list[RunSpec]:
+    from harness.models import resolve_model
+    from harness.sources import load_task_data
+    from tasks import get_task
+
+    source = resolve_model(sweep.model)
+    data = load_task_data(get_task(sweep.task[0]), sweep.data_dir)
+    note(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
+    note(f"{source.name}: revision {source.revision}")
+    return plan(sweep, [data], source.name, source.revision)
+
+
+def _finish_cells(
+    folder: Path,
+    cells: Sequence[Any],
+    kind: type[Any],
+    run: Callable[[Any, Workbench, int], Any],
+    describe: Callable[[Any], str],
+    sweep: Sweep,
+) -> list[Any]:
+    """The records of all cells; those that are not under `folder` are run and written there."""
+    from harness.executor import prepare, usable_cores
+    from harness.store import read_record, write_record
+
+    def stored(cell: Any) -> Any:
+        record = read_record(folder / cell.cell_id / "record.json", kind)
+        return record if record is not None and record.spec == cell else None
+
+    todo = [cell for cell in cells if stored(cell) is None]
+    note(f"{len(cells)} cells, {len(cells) - len(todo)} of them already there")
+    if todo:
+        bench = prepare([cell.sgd for cell in todo], Inputs(sweep.model, sweep.data_dir), sweep.precision)
+        on_cpu = bench.accelerator.device.type == "cpu"
+        workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
+        for number, cell in enumerate(todo, 1):
+            record = run(cell, bench, workers)
+            write_record(folder / cell.cell_id / "record.json", record)
+            note(f"[{number}/{len(todo)}] {describe(record)}")
+    return [stored(cell) for cell in cells]
