@@ -151,13 +151,13 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
-    if dry_run and sweep.output_dir.exists():
+    if store.exists:
         store.check_version()
-    elif not dry_run:
-        store.open()
     data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
+    if not dry_run:
+        store.open()  # not before all else is known to be right: a mistake leaves nothing behind
     finished = store.finished(specs)
     note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
     for rows in data:

@@ -197,7 +197,7 @@ def _first_non_finite(losses: list[torch.Tensor], since: int) -> str | None:
 def _clipped_fraction(norms: list[torch.Tensor], limit: float | None) -> float:
     if limit is None or not norms:
         return 0.0
-    return float((torch.stack(norms) > limit).float().mean())
+    return int((torch.stack(norms) > limit).sum()) / len(norms)
 
 
 def _peak_memory(device: torch.device) -> int:

@@ -85,6 +85,11 @@ class Store:
         self.output_dir = output_dir
         self._runs = output_dir / "runs"
 
+    @property
+    def exists(self) -> bool:
+        """Whether a sweep of some version has begun here."""
+        return (self.output_dir / MARKER).exists()
+
     def open(self) -> None:
         """Create the directory, or check that an existing one is ours and of this version.
 

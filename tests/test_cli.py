@@ -147,7 +147,8 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
     assert done.returncode == 2
     assert message in " ".join((done.stdout + done.stderr).split())
     assert "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("*/runs/*/*"))
+    assert not (tmp_path / "results").exists()
+    assert not list(tmp_path.glob("**/runs"))
 
 
 @pytest.mark.parametrize("to_all", [signal.SIGINT, None], ids=["ctrl-c", "sigterm"])
