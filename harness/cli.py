@@ -228,17 +228,14 @@ def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
     Args:
         runs: of one task and optimizer.
     """
-    from leaderboards.selection import DevResult, select
+    from leaderboards.build import dev_result
+    from leaderboards.selection import select
 
     low = high = False
     for seed in {run.spec.seed for run in runs}:
         of_seed = {run.spec.run_id: run for run in runs if run.spec.seed == seed}
         tried = [run.spec.learning_rate for run in of_seed.values()]
-        results = [
-            DevResult(run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)
-            for run_id, run in of_seed.items()
-            if run.status == "done" and run.best
-        ]
+        results = [dev_result(run) for run in of_seed.values() if run.status == "done"]
         if results:
             best = of_seed[select(results, tried).run_id].spec.learning_rate
             low, high = low or best == min(tried), high or best == max(tried)

@@ -233,7 +233,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     results = {
         seed: found
         for seed, part in by_seed.items()
-        if (found := [_dev_result(run) for run in part if run.status == "done"])
+        if (found := [dev_result(run) for run in part if run.status == "done"])
     }
     selections = {
         seed: select(found, [run.spec.learning_rate for run in by_seed[seed]])
@@ -296,7 +296,8 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     return Row(setting, label, chosen, runs, columns)
 
 
-def _dev_result(run: RunRecord) -> DevResult:
+def dev_result(run: RunRecord) -> DevResult:
+    """What a choice may see of a run that is done."""
     assert run.best is not None  # a run that is done has chosen a checkpoint
     return DevResult(run.spec.run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)
 
