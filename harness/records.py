@@ -24,8 +24,12 @@ class Stored(BaseModel):
 
 
 def content_id(value: Stored) -> str:
-    """First 16 hex digits of the SHA-256 of the canonical JSON of all that is in it."""
-    canonical = canonical_json(value.model_dump(mode="json"))
+    """First 16 hex digits of the SHA-256 of the canonical JSON of all that is in it.
+
+    What is None is left out, so that a field added later, None wherever it does not apply, leaves the
+    ids of what was stored before as they are.
+    """
+    canonical = canonical_json(value.model_dump(mode="json", exclude_none=True))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

@@ -224,9 +224,13 @@ class Task(_Data):
 
     @property
     def version(self) -> str:
-        """Digest of everything here that can change a result; words for people are left out."""
+        """Digest of everything here that can change a result; words for people are left out.
+
+        So is what stands at its default (`labels` is always there): a field that a new kind of task
+        needs makes no new version of the others. A default that was published never changes.
+        """
         people = {"title", "licence", "citation", "learning_rates", "source", "folder"}
-        facts = self.model_dump(mode="json", exclude=people)
+        facts = self.model_dump(mode="json", exclude=people, exclude_defaults=True)
         facts["labels"] = list(self.labels.items())  # JSON objects would turn the keys to text
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
