@@ -19,8 +19,10 @@ from dataclasses import dataclass
 import psutil
 from accelerate import Accelerator
 
+from harness.allocator import keep_freed_memory
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
+from harness.precision import PRECISIONS, use
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
@@ -35,8 +37,14 @@ RESERVED_BYTES = 2**30
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32."""
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
+
+    Raises:
+        UserError: the device does not have that precision.
+    """
+    accelerator = Accelerator(mixed_precision=PRECISIONS[precision].autocast)
+    use(precision, accelerator.device.type)
+    return accelerator
 
 
 def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workbench:
@@ -46,6 +54,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
         UserError: one of them cannot be built.
     """
     _quiet_libraries()
+    keep_freed_memory()
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
         bench.label_words(spec)
@@ -176,6 +185,7 @@ def _start_worker(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     _quiet_libraries()
+    keep_freed_memory()
     _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 

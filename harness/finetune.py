@@ -17,7 +17,7 @@ import xxhash
 from torch import nn
 from tqdm import tqdm
 
-from harness import optimizers
+from harness import optimizers, precision
 from harness.environment import environment
 from harness.metrics import METRICS
 from harness.models import LoadedModel
@@ -44,6 +44,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     # -- what is trained, on what ---------------------------------------------------------------
     torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
+    precision.use(spec.precision, accelerator.device.type)
     bench.check_inputs(spec)
     task = get_task(spec.task)
     split = bench.split(spec)
@@ -234,6 +235,7 @@ def _read_back(
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
+        matmul_precision=torch.get_float32_matmul_precision(),
         autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
         dropout_probabilities=tuple(sorted(dropouts)),
         model_class=type(model).__name__,
