@@ -215,14 +215,20 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
     rows = [dict(zip(task.fields, example.texts, strict=True)) for example in examples]
     texts = [[filled(pieces, row) for row in rows] for pieces in inputs]
     plain = {"split_special_tokens": True, "verbose": False}
-    whole = tokenizer(*texts, **plain)["input_ids"]
-    encoded = tokenizer(*texts, truncation="longest_first", max_length=max_length, **plain)
+    encoded = tokenizer(*texts, **plain)
+    too_long = [row for row, ids in enumerate(encoded["input_ids"]) if len(ids) > max_length]
+    if too_long:
+        long_texts = [[of[row] for row in too_long] for of in texts]
+        cut = tokenizer(*long_texts, truncation="longest_first", max_length=max_length, **plain)
+        for name, values in cut.items():
+            for row, value in zip(too_long, values, strict=True):
+                encoded[name][row] = value
     return Encoded(
         input_ids=encoded["input_ids"],
         token_type_ids=encoded.get("token_type_ids"),
         read_at=None,
         labels=[example.label for example in examples],
-        n_truncated=sum(len(a) > len(b) for a, b in zip(whole, encoded["input_ids"], strict=True)),
+        n_truncated=len(too_long),
     )
 
 
