@@ -116,6 +116,12 @@ def run(
         str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
     ] = None,
     threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
+    peft: Annotated[
+        str | None, _option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
+    ] = None,
+    freeze: Annotated[
+        str | None, _option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
+    ] = None,
     data_dir: Annotated[
         Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
@@ -163,6 +169,8 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     for rows in data:
         note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
     note(f"{source.name}: revision {source.revision}")
+    if sweep.peft and sweep.learning_rates is None:
+        note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)

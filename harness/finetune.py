@@ -26,6 +26,7 @@ from harness.sampling import batch_indices, derived_seed
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import logits, score
 from harness.store import Journal
+from harness.trainable import trained_parameters
 from harness.workbench import Workbench
 from tasks import get_task
 
@@ -129,7 +130,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
                 best = evaluation
                 # a true copy: `.cpu()` alone would alias the live weights on a CPU
                 best_parameters = {
-                    name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()
+                    name: value.detach().to("cpu", copy=True)
+                    for name, value in model.named_parameters()
+                    if value.requires_grad
                 }
     train_seconds = time.perf_counter() - started - dev_seconds
 
@@ -138,8 +141,8 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     if failure is None:
         assert best is not None  # the last step is always evaluated
         with torch.no_grad():
-            for name, value in model.named_parameters():
-                value.copy_(best_parameters[name])
+            for name, value in best_parameters.items():
+                model.get_parameter(name).copy_(value)
         before = time.perf_counter()
         result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
@@ -244,4 +247,6 @@ def _read_back(
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": 1,
         },
+        trained=trained_parameters(model),
+        adapter=loaded.adapter.settings if loaded.adapter else None,
     )

@@ -47,6 +47,21 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What `harness.adapters` has added to a model.
+
+    Attributes:
+        parameters: names of its parameters.
+        virtual_tokens: positions of the model that it takes up.
+        settings: its configuration in the `peft` library, and that library's version.
+    """
+
+    parameters: tuple[str, ...]
+    virtual_tokens: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
 
@@ -56,12 +71,14 @@ class LoadedModel:
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
             where it can be asked for the mask's position alone; else None.
+        adapter: what was added to it; None: nothing.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
     mask_head: torch.nn.Module | None
+    adapter: Adapter | None = None
 
 
 def resolve_model(name: str) -> ModelSource:

@@ -50,6 +50,9 @@ class RunSpec(Stored):
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        peft: the adapter that is trained in place of the model, with the constants of
+            `harness.adapters`; None: no adapter.
+        freeze: the part of the model that is not trained; None: no part.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -77,6 +80,8 @@ class RunSpec(Stored):
     dropout: float | None
     precision: Literal["fp32", "bf16"]
     threads_per_run: int
+    peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
+    freeze: Literal["embeddings", "encoder"] | None = None
 
     @property
     def run_id(self) -> str:
@@ -140,6 +145,12 @@ class ReadBack(Stored):
     device: str
     threads: int
     layout: dict[str, int | str]
+    trained: tuple[str, ...] | None = Field(
+        default=None, description="parameters, numbers of layers as `*`; None: all"
+    )
+    adapter: dict[str, float | str | tuple[str, ...]] | None = Field(
+        default=None, description="of the `peft` library, as it was configured"
+    )
 
 
 class FinalScore(Stored):
@@ -172,7 +183,7 @@ class RunRecord(Stored):
     Attributes:
         metric: id of the `evaluate` metric that dev and test scores equal.
         best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
-        parameters_hash: xxh3-128 of the chosen parameters, by name.
+        parameters_hash: xxh3-128 of the chosen parameters, by name; of those that were trained.
         clipped_fraction: share of steps whose gradient norm was above `max_grad_norm`.
         failure: for `diverged` and `failed`, why.
     """

@@ -108,6 +108,8 @@ class Sweep(Stored):
     dropout: float | None = Field(ge=0, lt=1)
     precision: Literal["fp32", "bf16"]
     threads_per_run: int = Field(ge=1)
+    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
+    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
     learning_rate_axis: Literal["effective", "torch"]
     data_dir: Path | None
     output_dir: Path
@@ -158,6 +160,11 @@ class Sweep(Stored):
             raise ValueError(
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        if self.peft and self.freeze:
+            raise ValueError(
+                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
+                f"pre-trained model as it is: leave out one of them"
             )
         for name in self.optimizers:
             _check_entry(self, name)

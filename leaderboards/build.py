@@ -244,7 +244,9 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     spec = runs[0].spec
     setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
     hyperparameters = ";".join(_hyperparameters(spec))
-    identity = canonical_json([setting, spec.optimizer, spec.hyperparameters])
+    # as in a run's id, what is None is no part of it
+    stated = {name: value for name, value in setting.items() if value is not None}
+    identity = canonical_json([stated, spec.optimizer, spec.hyperparameters])
     costs = [run.costs for run in runs if run.costs]
     test = summary([_test_metric(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])

@@ -348,6 +348,12 @@ def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
         wrong.append(
             f"read_back.autocast_dtype {show(live.autocast_dtype)}, {spec.precision} means {autocast}"
         )
+    if (live.adapter is None) != (spec.peft is None):
+        wrong.append(f"read_back.adapter {show(live.adapter)}, the spec says peft {spec.peft}")
+    if (live.trained is None) != (spec.peft is None and spec.freeze is None):
+        wrong.append(
+            f"read_back.trained {show(live.trained)}, the spec says peft {spec.peft}, freeze {spec.freeze}"
+        )
     return wrong + (_optimizer_departures(spec, live) if spec.optimizer in OPTIMIZERS else [])
 
 

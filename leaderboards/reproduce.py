@@ -82,8 +82,9 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
     }
     if "momentum" in spec.hyperparameters:
         settings["momentum"] = spec.hyperparameters["momentum"]
-    if spec.dropout is not None:
-        settings["dropout"] = spec.dropout
+    for name in ("dropout", "peft", "freeze"):
+        if getattr(spec, name) is not None:
+            settings[name] = getattr(spec, name)
     return settings
 
 
