@@ -98,7 +98,9 @@ def run(
     gradient_accumulation_steps: Annotated[
         int | None, _option("Micro-batches of a batch (default: 1)")
     ] = None,
-    max_steps: Annotated[int | None, _option("Optimizer steps of a run (default: 1000)")] = None,
+    max_steps: Annotated[
+        int | None, _option("Optimizer steps of a run; 0: zero-shot (default: 1000)")
+    ] = None,
     eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
     lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
@@ -309,6 +311,8 @@ def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
 
 def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
     """The size of the grid, as a product where the arms share one grid."""
+    if not sweep.max_steps:
+        return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {len(specs)} runs without training"
     sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
     rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
     return (

@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NO_OPTIMIZER = "none"
+"""The optimizer of runs that train nothing, which have 0 steps."""
+
 PROTOCOL_VERSION = 1
 """Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
 
@@ -46,6 +49,7 @@ class RunSpec(Stored):
             has no effective rate, its own.
         optimizer: its name; what is not built in carries its version, `NAME@VERSION`.
         hyperparameters: of the optimizer, those that it uses and no others, constants included.
+        max_steps: optimizer steps; 0 is zero-shot: the model is scored as it was pre-trained.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
@@ -91,15 +95,20 @@ class RunSpec(Stored):
     @property
     def label(self) -> str:
         """The run in a few words, for progress lines and messages."""
+        if not self.max_steps:
+            return f"{self.task} zero-shot seed {self.seed}"
         return f"{self.task} {self.optimizer} lr {self.learning_rate:g} seed {self.seed}"
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means in nats, `step` counts from 1."""
+    """One scoring of the dev split; losses are means in nats, `step` counts from 1.
+
+    Without training there is one of step 0, and no loss of training.
+    """
 
     step: int
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     dev_metric: float
     dev_loss: float
 
