@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -285,28 +284,39 @@ def test_wrong_requests_are_explained(flags: dict[str, str], message: str):
         make_sweep({"task": "sst2", **flags}, None)
 
 
-def test_a_lora_sweep_stands_beside_the_one_of_the_whole_model(bench, tiny_model: Path, toy_data: Path):
-    common = ("--task", "sst2", "--model", tiny_model, "--data-dir", toy_data, "--k", 4)
-    common += ("--seeds", "13,21", "--max-steps", 2, "--eval-every", 1, "--batch-size", 4, "--workers", 1)
-    common += ("--learning-rates", "1e-2,1e-1", "--output-dir", "out")
-    whole = bench(*common, "--peft", "none")
-    assert whole.returncode == 0, whole.stderr
-    lora = bench(*common, "--peft", "lora")
+def test_whole_models_adapters_and_zero_shot_stand_apart(bench, tiny_model: Path, toy_data: Path):
+    common = ("--task", "sst2", "--model", tiny_model, "--data-dir", toy_data, "--k", 4, "--seeds", "13,21")
+    common += ("--batch-size", 4, "--eval-every", 1, "--workers", 1, "--learning-rates", "1e-2,1e-1")
+    common += ("--output-dir", "out")
+    for flags in (("--max-steps", 2), ("--max-steps", 0, "--extend-grid", 1)):
+        done = bench(*common, *flags)
+        assert done.returncode == 0, done.stderr
+    assert "1 task(s) x 2 seeds = 2 runs without training" in done.stderr
+    lora = bench(*common, "--max-steps", 2, "--peft", "lora")
     assert lora.returncode == 0, lora.stderr
+    assert "they differ in max_steps (0, 2), peft (lora, none)" in " ".join(lora.stdout.split())
     out = toy_data.parent / "out"
     rows = list(csv.DictReader((out / "leaderboard.csv").open()))
     arms = {(row["optimizer"], "peft=lora" in row["protocol"]) for row in rows}
-    assert len(rows) == len({row["row_id"] for row in rows}) == len(arms) == 4
+    trained = {(name, lora) for name in ("sgd", "sgdm") for lora in (True, False)}
+    assert arms == trained | {("none", False)}
+    assert len(rows) == len({row["row_id"] for row in rows}) == 5
+    [zero_shot] = [row for row in rows if row["optimizer"] == "none"]
+    assert [zero_shot[name] for name in ("n_runs", "n_missing", "on_grid_edge")] == ["2", "0", "0"]
+    assert float(zero_shot["test_std"]) == 0  # one model, one test split
     pairs = list(csv.DictReader((out / "comparison.csv").open()))
     protocols = {row["row_id"]: row["protocol"] for row in rows}
-    assert len(pairs) == 2
+    assert [(pair["first"], pair["second"]) for pair in pairs] == [("sgd", "sgdm")] * 2
     for pair in pairs:
         assert protocols[pair["first_row_id"]] == protocols[pair["second_row_id"]]
-    assert "they differ in peft (lora, none)" in " ".join(lora.stdout.split())
-    records = [json.loads(path.read_text()) for path in out.glob("runs/*/record.json")]
-    trained = {r["spec"]["peft"]: r["read_back"]["trained"] for r in records}
-    assert trained[None] is None
-    assert all("lora" in name for name in trained["lora"])
+    records = Store(out).records()
+    names = {r.spec.peft: r.read_back.trained for r in records if r.read_back and r.spec.max_steps}
+    assert names[None] is None
+    assert names["lora"]
+    assert all("lora" in name for name in names["lora"])
     assert departures(out) == []
-    [row] = [r for r in rows_of(Store(out).records()) if "lora" in r.columns["protocol"] and r.label == "sgd"]
-    assert 'peft = "lora"' in sweep_text(row)
+    texts = {(r.label, r.setting["peft"]): sweep_text(r) for r in rows_of(records)}
+    assert 'peft = "lora"' in texts["sgd", "lora"]
+    assert "max_steps = 0" in texts["zero-shot", None]
+    assert "optimizers" not in texts["zero-shot", None]
+    assert "zero-shot" in (out / "index.html").read_text()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from harness.store import Journal, Store
 from harness.sweep import Inputs, make_sweep, plan
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
-from leaderboards.build import rows_of
 from leaderboards.checking import departures
-from leaderboards.reproduce import sweep_text
 from tasks import get_task
 from tests.specs import make_record
 from tests.test_finetune import spec_for
@@ -79,43 +76,6 @@ def test_it_is_the_same_after_a_run_that_trained(workbench: Workbench, tmp_path:
     finetune(trained, workbench, Journal(tmp_path / "other" / "evaluations.jsonl"))
     again = run(workbench, tmp_path)
     assert again.model_copy(update={"costs": None}) == alone.model_copy(update={"costs": None})
-
-
-def test_it_is_a_row_of_its_own_and_never_an_arm(bench, tiny_model: Path, toy_data: Path):
-    common = (
-        "--task",
-        "sst2",
-        "--model",
-        tiny_model,
-        "--data-dir",
-        toy_data,
-        "--k",
-        4,
-        "--seeds",
-        "13,21,42",
-    )
-    common += ("--batch-size", 4, "--eval-every", 1, "--workers", 1, "--learning-rates", "1e-2")
-    common += ("--output-dir", "out")
-    untrained = bench(*common, "--max-steps", 0, "--extend-grid", 1)
-    assert untrained.returncode == 0, untrained.stderr
-    assert "1 task(s) x 3 seeds = 3 runs without training" in untrained.stderr
-    assert "zero-shot" in untrained.stdout
-    trained = bench(*common, "--max-steps", 1)
-    assert trained.returncode == 0, trained.stderr
-    out = toy_data.parent / "out"
-    rows = list(csv.DictReader((out / "leaderboard.csv").open()))
-    assert sorted(row["optimizer"] for row in rows) == ["none", "sgd", "sgdm"]
-    [row] = [row for row in rows if row["optimizer"] == "none"]
-    assert (row["n_runs"], row["n_missing"], row["on_grid_edge"]) == ("3", "0", "0")
-    assert float(row["test_std"]) == 0  # all seeds see one test split and one model
-    pairs = list(csv.DictReader((out / "comparison.csv").open()))
-    assert [(pair["first"], pair["second"]) for pair in pairs] == [("sgd", "sgdm")]
-    assert departures(out) == []
-    [ours] = [row for row in rows_of(Store(out).records()) if row.label == "zero-shot"]
-    text = sweep_text(ours)
-    assert "max_steps = 0" in text
-    assert "optimizers" not in text
-    assert "zero-shot" in (out / "index.html").read_text()
 
 
 @pytest.mark.parametrize(
