@@ -95,6 +95,7 @@ def with_adapter(loaded: LoadedModel, kind: str) -> LoadedModel:
         )
         draw_adapter(adapted, seed=0)
         _check_reached(adapted)
+        _unsettle(adapted)
     except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as error:
         other = "lora" if kind == "prompt" else "prompt"
         raise UserError(
@@ -179,6 +180,16 @@ def _draw_virtual_tokens(module: PromptedEncoder, generator: torch.Generator) ->
     # n x layers x (key, value) x heads x size of a head: the order in which peft takes them apart
     both = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
     embedding.weight.copy_(both.permute(3, 0, 1, 2, 4).reshape(embedding.weight.shape))
+
+
+@torch.no_grad()
+def _unsettle(loaded: LoadedModel) -> None:
+    """Move an adapter from where it changes nothing, so that whoever tries the model tries it too."""
+    assert loaded.adapter is not None
+    generator = torch.Generator().manual_seed(0)
+    for name in loaded.adapter.parameters:
+        parameter = loaded.model.get_parameter(name)
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
 
 
 def _check_reached(loaded: LoadedModel) -> None:

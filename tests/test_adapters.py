@@ -192,6 +192,19 @@ def test_padding_behind_virtual_tokens_changes_nothing(adapter: str):
     torch.testing.assert_close(together, alone)
 
 
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_adapters_in_the_layers_take_packed_batches(workbench: Workbench, adapter: str):
+    """Loading compares packed scores with padded ones; the adapter is not at rest then."""
+    loaded = workbench.loaded(spec_for(workbench, peft=adapter, method="prompt"))
+    values = dict(loaded.model.named_parameters())
+    assert not any(torch.equal(values[n], loaded.pristine[n]) for n in loaded.adapter.parameters)
+    if adapter in ("lora", "ia3"):
+        assert loaded.packing is not None
+    else:
+        assert loaded.packing is None
+        assert loaded.why_padded == "virtual tokens stand before each sequence"
+
+
 def test_a_pooled_head_reads_the_text_and_not_a_virtual_token(tiny_model: Path):
     loaded = with_adapter(load_model(resolve_model(str(tiny_model)), "head", 2, 0.0), "prompt")
     encoder = loaded.model.base_model
