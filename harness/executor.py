@@ -25,7 +25,6 @@ from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
 from harness.workbench import Workbench
-from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -164,7 +163,7 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             record = RunRecord(
-                spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
+                spec=spec, metric=bench.task(spec).metric, status="failed", failure=first_line(error)
             )
         job.store.write(record)
         return record

@@ -27,7 +27,6 @@ from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import logits, score
 from harness.store import Journal
 from harness.workbench import Workbench
-from tasks import get_task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -44,7 +43,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model

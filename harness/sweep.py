@@ -21,7 +21,8 @@ from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
 from harness.user_optimizers import find_optimizer
-from tasks import SUITES, UnknownTaskError, get_task
+from harness.user_tasks import find_task, task_of
+from tasks import SUITES, UnknownTaskError
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -32,6 +33,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "seeds": (13, 21, 42, 87, 100),
     "optimizers": ("sgd", "sgdm"),
     "optimizer_file": None,
+    "task_file": None,
     "learning_rates": None,
     "extend_grid": 0,
     "momentum": 0.9,
@@ -85,6 +87,7 @@ class Sweep(Stored):
     The fields are the command line's flags and the keys of a sweep file.
     """
 
+    task_file: Path | None
     task: Words
     model: str = Field(min_length=1)
     method: Literal["prompt", "head"]
@@ -115,12 +118,19 @@ class Sweep(Stored):
 
     @field_validator("task")
     @classmethod
-    def _known_tasks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_tasks(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        file = info.data.get("task_file")
+        own = task_of(file).name if file else None
         for name in names:
             try:
-                _ = name in SUITES or get_task(name)
+                _ = (name in SUITES and name != own) or find_task(name, file)
             except UnknownTaskError as error:
                 raise ValueError(str(error)) from None
+        if own and own not in names:
+            raise ValueError(
+                f"{','.join(names)} leaves out {own}, the task of --task-file {file}: "
+                f"add it, or leave out --task"
+            )
         return _without_repeats(names)
 
     @field_validator("optimizers")
@@ -172,11 +182,13 @@ class Inputs:
         model: as typed by the user.
         data_dir: None: each task's own source.
         optimizer_file: the user's own optimizer, if there is one.
+        task_file: the user's own task, if there is one.
     """
 
     model: str
     data_dir: Path | None
     optimizer_file: Path | None = None
+    task_file: Path | None = None
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
@@ -192,6 +204,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
+        asked["task"] = (task_of(Path(file)).name,)
     embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     try:
@@ -212,7 +226,9 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     left_out: dict[str, str] = {}
     for word in sweep.task:
         for name in SUITES.get(word, (word,)):
-            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            missing = (
+                None if name in sweep.task else missing_data(find_task(name, sweep.task_file), sweep.data_dir)
+            )
             if missing:
                 left_out[name] = f"{word}: {name} is left out: {missing}"
             else:
@@ -268,7 +284,7 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
         return tuple(sorted(sweep.learning_rates))
     entry = entry_of(sweep, optimizer)
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
-    hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
+    hint = None if entry.own_rate else find_task(task, sweep.task_file).learning_rates.get(sweep.method)
     return tuple(sorted(hint or entry.default_rates[sweep.method]))
 
 

@@ -23,7 +23,8 @@ from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
 from harness.sweep import Inputs, draw_split
 from harness.user_optimizers import find_optimizer
-from tasks import Task, get_task
+from harness.user_tasks import find_task
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Workbench:
         """The model's tokenizer."""
         return models.load_tokenizer(self.model_source)
 
+    def task(self, spec: RunSpec) -> Task:
+        """The run's task: ours, a package's, or the user's file's."""
+        return find_task(spec.task, self.inputs.task_file)
+
     def data(self, task: Task) -> TaskData:
         """The task's checked rows."""
         if task.name not in self._data:
@@ -68,9 +73,10 @@ class Workbench:
         return self._data[task.name]
 
     def check_inputs(self, spec: RunSpec) -> None:
-        """Raises: UserError, when data or model are no longer those that the sweep was planned on."""
+        """Raises: UserError, when task, data or model are no longer those that the sweep was planned on."""
         found = {
-            "data_fingerprint": self.data(get_task(spec.task)).fingerprint,
+            "task_version": self.task(spec).version,
+            "data_fingerprint": self.data(self.task(spec)).fingerprint,
             "model_revision": self.model_source.revision,
         }
         for name, value in found.items():
@@ -92,7 +98,7 @@ class Workbench:
         return self._splits[key]
 
     def _make_split(self, spec: RunSpec) -> EncodedSplit:
-        data = self.data(get_task(spec.task))
+        data = self.data(self.task(spec))
         few = draw_split(data, spec.k, spec.seed, spec.protocol)
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit)
@@ -117,7 +123,7 @@ class Workbench:
 
     def _encode(self, spec: RunSpec, examples: list[Example]) -> Encoded:
         encode = encode_prompts if spec.method == "prompt" else encode_plain
-        task, tokenizer = get_task(spec.task), self.tokenizer
+        task, tokenizer = self.task(spec), self.tokenizer
         config = self.loaded(spec).model.config
         limit = min(task.max_length, models.max_input_length(config, tokenizer))
         return encode(tokenizer, task, examples, limit)
@@ -126,12 +132,12 @@ class Workbench:
         """Token ids of the label words in logit order, on the device; None under `head`."""
         if spec.method != "prompt":
             return None
-        ids = label_word_ids(self.tokenizer, get_task(spec.task))
+        ids = label_word_ids(self.tokenizer, self.task(spec))
         return torch.tensor(ids, device=self.accelerator.device)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size and dropout, in whatever state it was left."""
-        n_labels = len(get_task(spec.task).labels) if spec.method == "head" else 0
+        n_labels = len(self.task(spec).labels) if spec.method == "head" else 0
         key = (spec.method, n_labels, spec.dropout)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
