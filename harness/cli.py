@@ -28,6 +28,7 @@ from harness.sweep import (
     next_rates,
     plan,
     rates,
+    without_short_tasks,
 )
 from harness.user_tasks import find_task
 from leaderboards.cli import RESULTS
@@ -140,14 +141,15 @@ def run(
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
     with plain_errors("finished runs are kept, type the same command to go on"):
-        request, left_out = expand_suites(make_sweep(flags, sweep))
+        asked = make_sweep(flags, sweep)
+        request, left_out = expand_suites(asked)
         for message in left_out:
             note(message)
         check_launcher(request)
-        _run_sweep(request, dry_run, retry_failed)
+        _run_sweep(request, asked.task, dry_run, retry_failed)
 
 
-def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
+def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
     from harness.sources import load_task_data
     from harness.store import Store
@@ -157,6 +159,9 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     if store.exists:
         store.check_version()
     data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    sweep, data, left_out = without_short_tasks(sweep, data, named)
+    for message in left_out:
+        note(message)
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
     if not dry_run:

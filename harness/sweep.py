@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import tomllib
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -331,8 +332,44 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
         UserError: too few rows of a class.
     """
     labels = [example.label for example in data.train]
+    return few_shot_split(labels, len(data.task.labels), k, _drawing_order(data, seed, protocol))
+
+
+def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which they are drawn from."""
     accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
-    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+    stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
+    if not data.left_out:
+        return stored
+    left_out = set(data.left_out)
+    return [row - bisect(data.left_out, row) for row in stored if row not in left_out]
+
+
+def without_short_tasks(
+    sweep: Sweep, data: Sequence[TaskData], named: Sequence[str]
+) -> tuple[Sweep, list[TaskData], list[str]]:
+    """The sweep and its data without the tasks of suites that have too few rows, and why each is left out.
+
+    Args:
+        named: what the user asked for; a task that is named by itself is never left out.
+
+    Raises:
+        UserError: a task that is named has too few rows, or nothing is left.
+    """
+    kept: list[TaskData] = []
+    left_out: list[str] = []
+    for rows in data:
+        try:
+            for seed in sweep.seeds:
+                draw_split(rows, sweep.k, seed, sweep.protocol)
+            kept.append(rows)
+        except UserError as error:
+            if rows.task.name in named:
+                raise
+            left_out.append(f"{rows.task.name} is left out: {error}")
+    if not kept:
+        raise UserError(f"no task of {', '.join(named)} has enough rows. {left_out[0]}")
+    return sweep.model_copy(update={"task": tuple(r.task.name for r in kept)}), kept, left_out
 
 
 def plan(
@@ -349,15 +386,12 @@ def plan(
         model, model_revision: as records call them.
         added: more rates of a (task, optimizer) than its grid has, as in `rates`.
 
-    Raises:
-        UserError: a few-shot split cannot be drawn.
     """
     common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
     common |= {"model": model, "model_revision": model_revision}
     specs = []
     for rows in data:
         for seed in sweep.seeds:
-            draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
             specs += [
                 RunSpec(

@@ -10,7 +10,8 @@ import pytest
 
 import tasks
 from harness.errors import UserError
-from harness.sweep import Sweep, expand_suites, make_sweep
+from harness.sources import load_task_data
+from harness.sweep import Sweep, expand_suites, make_sweep, without_short_tasks
 from tests.conftest import ROOT, cli_environment, write_rows
 
 LM_BFF = {
@@ -84,6 +85,29 @@ def test_a_suite_leaves_out_tasks_without_data_and_a_named_task_stays(toy_data: 
         UserError, match=r"no task of superglue has data\. superglue: boolq is left out: no folder"
     ):
         expand_suites(asked("superglue", toy_data))
+
+
+def test_a_suite_leaves_out_tasks_with_too_few_rows_and_a_named_task_does_not(toy_data: Path):
+    pair = [{"premise": "a", "hypothesis": "b", "label": i % 3} for i in range(9)]
+    for split in ("train", "validation"):
+        write_rows(toy_data / "mnli" / f"{split}.jsonl", pair)
+
+    def drawable(words: str, k: int) -> tuple[tuple[str, ...], list[str]]:
+        request = make_sweep({"task": words, "data_dir": toy_data, "k": k}, None)
+        sweep, _ = expand_suites(request)
+        data = [load_task_data(tasks.get_task(name), toy_data) for name in sweep.task]
+        sweep, kept, left_out = without_short_tasks(sweep, data, request.task)
+        assert tuple(rows.task.name for rows in kept) == sweep.task
+        return sweep.task, left_out
+
+    assert drawable("paper", 2) == (("sst2", "mnli"), [])
+    kept, (message,) = drawable("paper", 5)
+    assert kept == ("sst2",)
+    assert message.startswith("mnli is left out: k = 5 leaves fewer than two classes with dev rows")
+    with pytest.raises(UserError, match="k = 5 leaves fewer than two classes"):
+        drawable("paper,mnli", 5)
+    with pytest.raises(UserError, match=r"no task of paper has enough rows\. sst2 is left out"):
+        drawable("paper", 512)
 
 
 def test_unknown_words_and_repeats_are_errors():
