@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -16,7 +17,7 @@ from harness.errors import UserError
 from harness.exits import note, plain_errors
 from harness.sources import load_task_data
 from harness.split_files import jsonl_texts, lmbff_texts, write_texts
-from harness.sweep import make_sweep
+from harness.sweep import expand_suites, make_sweep
 from harness.user_tasks import find_task, further_names, task_of
 from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, suites_of, task_names
 from tasks.task import filled, parse_template
@@ -62,6 +63,32 @@ def show(
         facts = _facts(task) | (_first_row(task, data_dir) if data_dir else {})
         for fact, value in facts.items():
             print(f"{fact:<17}{value}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder, or package:NAME (default: roberta-large)")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="As of `run` (default: prompt)")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+) -> None:
+    """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
+    with plain_errors("nothing was written"):
+        task, file = _task(name)
+        words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
+        given = {word: value for word, value in words.items() if value is not None}
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        from harness import task_check
+
+        sweep, _ = expand_suites(make_sweep({"task": task.name} | task_check.SETTINGS | given, None))
+        n_warnings = 0
+        for finding in task_check.findings(sweep):
+            n_warnings += finding.is_warning
+            print(f"{finding.about:<9}{finding.text}", flush=True)
+        print(f"{'passed':<9}{n_warnings} warning(s)")
 
 
 @app.command()
