@@ -57,10 +57,21 @@ def show(
         Path | None, typer.Option(help="Fill the template with a row from DIR/TASK", show_default=False)
     ] = None,
 ) -> None:
-    """Print all that is known of a task; with --data-dir, also what a model is given of a real row."""
+    """Print all that is known of a task, and what a model is given of a real row.
+
+    Without --data-dir the row is from a package or from the hub's cache; nothing is downloaded.
+    """
     with plain_errors("nothing was written"):
         task, _ = _task(name)
-        facts = _facts(task) | (_first_row(task, data_dir) if data_dir else {})
+        facts = _facts(task)
+        if data_dir is None:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        try:
+            facts |= _first_row(task, data_dir)
+        except UserError as error:
+            if data_dir is not None:
+                raise
+            note(f"no row is shown, give one by --data-dir DIR: {str(error).splitlines()[0]}")
         for fact, value in facts.items():
             print(f"{fact:<17}{value}")
 
@@ -170,7 +181,7 @@ def _facts(task: Task) -> dict[str, str]:
     return {fact: value for fact, value in facts.items() if value}
 
 
-def _first_row(task: Task, data_dir: Path) -> dict[str, str]:
+def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
     data = load_task_data(task, data_dir)
     example = data.train[0]
     texts = dict(zip(task.fields, example.texts, strict=True))

@@ -83,12 +83,6 @@ def test_nothing_is_unpickled_and_no_code_runs_but_a_file_that_the_user_names():
         assert [n for n in names if n in ("eval", "exec")] == allowed.get(path.name, [])
 
 
-def test_the_readme_shows_a_task_as_it_is():
-    readme = (ROOT / "README.md").read_text()
-    example = readme.split("```python\n")[1].split("```")[0]
-    assert example == (ROOT / "tasks" / "sst2.py").read_text()
-
-
 def test_the_readme_names_only_flags_that_exist():
     from typer.main import get_command
 
