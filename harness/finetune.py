@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from harness import optimizers
 from harness.environment import environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
 from harness.sampling import batch_indices, derived_seed
@@ -47,7 +47,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
@@ -86,9 +86,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         for start in range(0, spec.batch_size, micro_size):
             batch = split.train.batch(rows[start : start + micro_size], pad_id, accelerator.device)
             with accelerator.autocast():
-                scores = logits(loaded, batch, label_words)
+                scores = logits(loaded, batch, objective)
             # micro-batches are of one size, so the mean of their means is the batch's mean
-            loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
+            loss = objective.loss(scores, batch.labels) / spec.gradient_accumulation_steps
             accelerator.backward(loss)
             step_loss += loss.detach()
         losses.append(step_loss)
@@ -109,7 +109,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -140,18 +140,21 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             for name, value in model.named_parameters():
                 value.copy_(best_parameters[name])
         before = time.perf_counter()
-        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
+        references = split.test.references
         test = FinalScore(
             metric=result.metric,
             further={
-                name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics
+                name: compute(name, references.answers, result.predictions, references.questions)
+                for name in task.further_metrics
             },
             loss=result.loss if math.isfinite(result.loss) else None,
             rows=tuple(split.test_rows),
-            labels=tuple(split.test.labels),
+            labels=tuple(references.answers),
             predictions=tuple(result.predictions),
+            questions=None if references.questions is None else tuple(references.questions),
         )
     del optimizer, groups, parameters, best_parameters
     gc.collect()
@@ -184,6 +187,10 @@ def hash_of(parameters: dict[str, torch.Tensor]) -> str:
         digest.update(name.encode())
         digest.update(parameters[name].contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _where_scores_are(method: str) -> str:
+    return "at the mask" if method == "prompt" else "at the candidates"
 
 
 def _first_non_finite(losses: list[torch.Tensor], since: int) -> str | None:
@@ -239,7 +246,7 @@ def _read_back(
         threads=torch.get_num_threads(),
         layout={
             "padding": "dynamic",
-            "scores": "at the mask" if loaded.mask_head else "of the whole model",
+            "scores": _where_scores_are(spec.method) if loaded.vocabulary_head else "of the whole model",
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": 1,
         },

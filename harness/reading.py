@@ -18,8 +18,8 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """
     if batch.read_at is None:
         return loaded.model(**batch.inputs).logits
-    if loaded.mask_head is None:
+    if loaded.vocabulary_head is None:
         return loaded.model(**batch.inputs).logits[batch.read_at]
     hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
     # the vocabulary's scores at these places alone: at every position they can cost more than the encoder
-    return loaded.mask_head(hidden[batch.read_at])
+    return loaded.vocabulary_head(hidden[batch.read_at])

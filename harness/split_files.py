@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import lmbff
+from harness import kinds, lmbff
 from harness.errors import UserError
 from harness.sampling import select_test_rows
 from harness.sources import load_task_data, missing_data, stored_rows
@@ -56,7 +56,8 @@ def jsonl_texts(
     """
     data = load_task_data(task, data_dir)
     train, test = stored_rows(task, data_dir)
-    test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit))
+    questions = kinds.questions(task, data.test) if task.groups else None
+    test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit, questions))
     texts = {}
     for seed in seeds:
         few = draw_split(data, k, seed, protocol)

@@ -64,7 +64,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         UserError: the task cannot be run, or should not be: the message says why.
     """
     task = find_task(sweep.task[0], sweep.task_file)
-    yield Finding("task", f"{task.name}, version {task.version}: {task.title}")
+    yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
     bench = prepare([], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision)
     data = bench.data(task)
     yield from _of_rows(data)
@@ -90,8 +90,8 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
     yield Finding("rows", f"{len(data.train)} to draw from, {len(data.test)} test rows; {data.origin}")
     for role, examples in (("train", data.train), ("test", data.test)):
         yield Finding("labels", f"{role}: {_label_counts(task, examples)}")
-    if task.labels and all(isinstance(example.label, int) for example in data.test):
-        absent = set(range(len(task.labels))) - {example.label for example in data.test}
+    if task.kind == "classification":
+        absent = set(range(len(task.labels))) - {int(example.label) for example in data.test}
         for label in sorted(absent):
             yield Finding("warning", f"no test row is {list(task.labels.values())[label]!r}")
     if data.n_empty:
@@ -99,11 +99,10 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
     if data.n_unlabelled:
         yield Finding("rows", f"{data.n_unlabelled} unlabelled rows are dropped, as the task says")
 
-    train = {_question(example) for example in data.train}
-    n_leaked = sum(_question(example) in train for example in data.test)
-    leaked = (
-        f"{n_leaked} of {len(data.test)} test rows ({n_leaked / len(data.test):.1%}) are training rows too"
-    )
+    train = {_asked(task, example) for example in data.train}
+    n_leaked = sum(_asked(task, example) in train for example in data.test)
+    share = f"{n_leaked} of {len(data.test)} test rows ({n_leaked / len(data.test):.1%})"
+    leaked = f"{share} {'have a passage of training rows' if task.groups else 'are training rows too'}"
     if n_leaked > MOST_LEAKED * len(data.test):
         raise UserError(
             f"{task.name}: {leaked}: test would measure memory. Give {task.train} and {task.test} files "
@@ -121,33 +120,41 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
 
 
 def _question(example: Example) -> tuple:
-    """All of an example but its label."""
-    return tuple(value for name, value in example._asdict().items() if name != "label")
+    """All of an example but what is right."""
+    return example.texts, example.candidates
+
+
+def _asked(task: Task, example: Example) -> tuple:
+    """What no two parts should share: the passage where rows are grouped by one, else the question."""
+    if task.groups:
+        return (example.texts[task.fields.index(task.groups[0])],)
+    return _question(example)
 
 
 def _label_counts(task: Task, examples: Sequence[Example]) -> str:
-    values = [example.label for example in examples]
-    if any(isinstance(value, float) for value in values):
-        return f"numbers from {min(values):g} to {max(values):g}"
-    names = list(task.labels.values()) or [f"candidate {i + 1}" for i in range(max(values) + 1)]
-    counts = Counter(values)
+    if task.kind == "regression":
+        numbers = [example.label for example in examples]
+        return f"numbers from {min(numbers):g} to {max(numbers):g}"
+    counts = Counter(int(example.label) for example in examples)
+    choosing = task.kind == "multiple_choice"
+    names = [f"candidate {i + 1}" for i in range(max(counts) + 1)] if choosing else task.labels.values()
     return ", ".join(f"{counts[i]} {name}" for i, name in enumerate(names))
 
 
 def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
     few = draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol)
-    train, dev = ([_question(data.train[row]) for row in rows] for rows in (few.train, few.dev))
+    train, dev = ([_asked(data.task, data.train[row]) for row in rows] for rows in (few.train, few.dev))
     yield Finding(
         "split", f"k = {sweep.k}, seed {sweep.seeds[0]}: {len(train)} train rows, {len(dev)} dev rows"
     )
     if few.short_classes:
         names = list(data.task.labels.values())
-        short = ", ".join(names[c] for c in few.short_classes) if names else "its passages"
-        yield Finding("warning", f"fewer than 2 x {sweep.k} rows of {short}: train or dev is short of them")
+        of = ", ".join("passages" if data.task.groups else f"rows of {names[c]}" for c in few.short_classes)
+        yield Finding("warning", f"fewer than 2 x {sweep.k} {of}: train or dev is short of them")
     if n_shared := sum(question in set(train) for question in dev):
         yield Finding("warning", f"{n_shared} of {len(dev)} dev rows of this split are train rows too")
     drawn = {*train, *dev}
-    if n_shared := sum(_question(example) in drawn for example in data.test):
+    if n_shared := sum(_asked(data.task, example) in drawn for example in data.test):
         yield Finding("warning", f"{n_shared} test rows are in this split's train or dev")
 
 
@@ -186,9 +193,9 @@ def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
         note = f", candidate {int(label) + 1} of {n}"
     ids = encoded.input_ids[place]
     name = f"{label:g}"
-    if isinstance(label, int) and task.labels and encoded.targets is None:
-        name = list(task.labels.values())[label]
-        name += f" -> {task.label_words[label]}" if encoded.read_at is not None else ""
+    if task.kind == "classification":
+        name = list(task.labels.values())[int(label)]
+        name += f" -> {task.label_words[int(label)]}" if encoded.read_at is not None else ""
     text = tokenizer.decode(ids)
     if len(text) > LONGEST_SHOWN:
         half = LONGEST_SHOWN // 2

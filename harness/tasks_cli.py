@@ -15,12 +15,13 @@ from rich.table import Table
 
 from harness.errors import UserError
 from harness.exits import note, plain_errors
+from harness.kinds import candidate_texts
 from harness.sources import load_task_data
 from harness.split_files import jsonl_texts, lmbff_texts, write_texts
 from harness.sweep import expand_suites, make_sweep
 from harness.user_tasks import find_task, further_names, task_of
 from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, suites_of, task_names
-from tasks.task import filled, parse_template
+from tasks.task import CANDIDATE, filled, parse_template
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 
@@ -28,7 +29,7 @@ app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 @app.command("list")
 def list_tasks() -> None:
     """List all tasks: a table on a terminal, tab-separated lines elsewhere."""
-    header = ("name", "classes", "metric", "source", "suites", "title")
+    header = ("name", "kind", "classes", "metric", "source", "methods", "suites", "title")
     rows = []
     for name in sorted({*task_names(), *further_names()}):
         try:
@@ -37,8 +38,10 @@ def list_tasks() -> None:
             note(f"{name} is left out: {error}")
             continue
         metric = ";".join((task.metric, *task.further_metrics))
+        n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
+        kind, methods = task.kind.replace("_", " "), ";".join(task.methods)
         rows.append(
-            (name, str(len(task.labels)), metric, _source(task), ";".join(suites_of(name)), task.title)
+            (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
         )
     if sys.stdout.isatty():
         table = Table(*header, box=box.SIMPLE)
@@ -152,7 +155,9 @@ def _source(task: Task) -> str:
 
 
 def _facts(task: Task) -> dict[str, str]:
-    words = zip(task.labels.items(), task.label_words, strict=True)
+    classes = [f"{value} {label}" for value, label in task.labels.items()]
+    if task.label_words:
+        classes = [f"{each} -> {word}" for each, word in zip(classes, task.label_words, strict=True)]
     facts = {
         "name": task.name,
         "title": task.title,
@@ -164,8 +169,12 @@ def _facts(task: Task) -> dict[str, str]:
         "roles": f"train and dev are cut from {task.train}, test is {task.test}",
         "columns": ", ".join(task.columns),
         "rows labelled -1": "dropped" if task.unlabelled == "drop" else "an error",
-        "classes": ", ".join(f"{value} {label} -> {word}" for (value, label), word in words),
+        "kind": task.kind.replace("_", " "),
+        "classes": ", ".join(classes),
+        "candidates": ", ".join(task.choices),
+        "methods": ", ".join(task.methods),
         "prompt": task.template,
+        "causal prompt": task.causal or "",
         "head input": " | ".join(task.head_inputs),
         "tokens at most": str(task.max_length),
         "of first text": str(task.first_limit or ""),
@@ -184,10 +193,21 @@ def _facts(task: Task) -> dict[str, str]:
 def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
     data = load_task_data(task, data_dir)
     example = data.train[0]
+    right = int(example.label) if task.kind != "regression" else None
+    words = candidate_texts(task, example)
     texts = dict(zip(task.fields, example.texts, strict=True))
+    if words:
+        texts[CANDIDATE] = words[right] if right is not None else f"[{' or '.join(words)}]"
+    prompt = {
+        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
+        "its label word": words[right]
+        if right is not None
+        else f"{words[0]} .. {words[-1]}: {example.label:g}",
+    }
+    causal = {"first causal": filled(parse_template(task.causal), texts)} if task.causal else {}
     return {
         "rows": f"{len(data.train)} train, {len(data.test)} test",
-        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
-        "its label word": task.label_words[example.label],
+        **(prompt if task.template else {}),
+        **causal,
         "first input": " | ".join(filled(parse_template(text), texts) for text in task.head_inputs),
     }

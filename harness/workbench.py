@@ -13,10 +13,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from harness import models
-from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
+from harness import kinds, models
+from harness.encoding import (
+    CAUSAL_LENGTH,
+    Encoded,
+    encode_candidates,
+    encode_plain,
+    encode_prompts,
+    label_word_ids,
+)
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
+from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
@@ -75,7 +83,7 @@ class Workbench:
     def check_inputs(self, spec: RunSpec) -> None:
         """Raises: UserError, when task, data or model are no longer those that the sweep was planned on."""
         found = {
-            "task_version": self.task(spec).version,
+            "task_version": self.task(spec).version_for(spec.method),
             "data_fingerprint": self.data(self.task(spec)).fingerprint,
             "model_revision": self.model_source.revision,
         }
@@ -103,11 +111,12 @@ class Workbench:
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit)
         if key not in self._tests:
-            rows = select_test_rows(len(data.test), spec.test_limit)
+            questions = kinds.questions(data.task, data.test) if data.task.groups else None
+            rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
-        encoded = [self._encode(spec, train), self._encode(spec, dev), test]
-        names = list(data.task.labels.values())
+        encoded = [self._encode(spec, train, to_train=True), self._encode(spec, dev), test]
+        names = ["passages"] if data.task.groups else list(data.task.labels.values())
         facts = Split(
             content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
             n_train=len(train),
@@ -121,23 +130,26 @@ class Workbench:
         )
         return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
 
-    def _encode(self, spec: RunSpec, examples: list[Example]) -> Encoded:
-        encode = encode_prompts if spec.method == "prompt" else encode_plain
+    def _encode(self, spec: RunSpec, examples: list[Example], to_train: bool = False) -> Encoded:
         task, tokenizer = self.task(spec), self.tokenizer
-        config = self.loaded(spec).model.config
-        limit = min(task.max_length, models.max_input_length(config, tokenizer))
-        return encode(tokenizer, task, examples, limit)
+        readable = models.max_input_length(self.loaded(spec).model.config, tokenizer)
+        if spec.method == "causal":
+            right_only = to_train and self.objective(spec).generative
+            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        encode = encode_prompts if spec.method == "prompt" else encode_plain
+        return encode(tokenizer, task, examples, min(task.max_length, readable))
 
-    def label_words(self, spec: RunSpec) -> torch.Tensor | None:
-        """Token ids of the label words in logit order, on the device; None under `head`."""
-        if spec.method != "prompt":
-            return None
-        ids = label_word_ids(self.tokenizer, self.task(spec))
-        return torch.tensor(ids, device=self.accelerator.device)
+    def objective(self, spec: RunSpec) -> Objective:
+        """What the run's scores stand for; the label words' token ids are on the device."""
+        task, label_words = self.task(spec), None
+        if spec.method == "prompt":
+            ids = label_word_ids(self.tokenizer, task)
+            label_words = torch.tensor(ids, device=self.accelerator.device)
+        return objective_of(task, spec.method, label_words)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size and dropout, in whatever state it was left."""
-        n_labels = len(self.task(spec).labels) if spec.method == "head" else 0
+        n_labels = self.task(spec).n_outputs if spec.method == "head" else 0
         key = (spec.method, n_labels, spec.dropout)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first

@@ -93,7 +93,7 @@ def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
     ours = spec.task in task_names()
     # hyperparameters do not depend on the task, and another's file is not at hand
     sweep = make_sweep(settings if ours else settings | {"task": EMBEDDED_TASK}, None)
-    version = get_task(spec.task).version if ours else spec.task_version
+    version = get_task(spec.task).version_for(spec.method) if ours else spec.task_version
     if version != spec.task_version:
         raise UserError(
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "

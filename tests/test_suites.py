@@ -25,6 +25,7 @@ LM_BFF = {
     "cola",
     "mrpc",
     "qqp",
+    "stsb",
     "mnli",
     "snli",
     "qnli",
@@ -61,10 +62,19 @@ def test_suites_name_tasks_that_exist_and_no_suite_is_called_like_a_task():
 
 def test_a_suite_stands_for_its_tasks_each_once():
     sweep, left_out = expand_suites(asked("sst2,superglue,glue"))
-    assert sweep.task[:6] == ("sst2", "boolq", "cb", "rte", "wic", "wsc")
-    assert set(sweep.task) == set(tasks.SUITES["glue"]) | set(tasks.SUITES["superglue"])
+    assert sweep.task[:7] == ("sst2", "boolq", "cb", "multirc", "rte", "wic", "wsc")
+    unpromptable = {"copa", "record"}
+    assert set(sweep.task) == {*tasks.SUITES["glue"], *tasks.SUITES["superglue"]} - unpromptable
     assert len(set(sweep.task)) == len(sweep.task)
-    assert left_out == []
+    assert left_out == [
+        f"superglue: {name} is left out: --method prompt does not fit {name}, which has head and causal"
+        for name in ("copa", "record")
+    ]
+
+
+def test_a_named_task_that_the_method_does_not_fit_is_an_error():
+    with pytest.raises(UserError, match="--method prompt does not fit copa, which has head and causal"):
+        expand_suites(asked("copa"))
 
 
 def test_a_suite_leaves_out_what_cannot_be_downloaded():
@@ -79,7 +89,7 @@ def test_a_suite_leaves_out_tasks_without_data_and_a_named_task_stays(toy_data: 
         write_rows(toy_data / "mnli" / f"{split}.jsonl", [row])
     sweep, left_out = expand_suites(asked("glue,wnli", toy_data))
     assert sweep.task == ("sst2", "mnli", "wnli")
-    assert len(left_out) == 6
+    assert len(left_out) == 7
     assert any("mnli_mismatched is left out" in m and "no validation_mismatched file" in m for m in left_out)
     with pytest.raises(
         UserError, match=r"no task of superglue has data\. superglue: boolq is left out: no folder"
@@ -132,13 +142,15 @@ def test_the_list_is_whole_and_tab_separated_when_piped():
     done = momentum_bench("tasks", "list")
     assert done.returncode == 0, done.stderr
     header, *lines = (line.split("\t") for line in done.stdout.splitlines())
-    assert header == ["name", "classes", "metric", "source", "suites", "title"]
+    assert header == ["name", "kind", "classes", "metric", "source", "methods", "suites", "title"]
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert list(found) == tasks.task_names()
     mrpc = tasks.get_task("mrpc")
     assert found["mrpc"] == {
         "name": "mrpc",
+        "kind": "classification",
         "classes": "2",
+        "methods": "prompt;head;causal",
         "metric": "f1;accuracy",
         "source": "nyu-mll/glue (mrpc)",
         "suites": "glue;lmbff",

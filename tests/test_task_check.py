@@ -84,7 +84,7 @@ def test_what_a_reader_should_know_is_a_warning(tickets: Path, tiny_model: Path)
         "3 training rows repeat another: train and dev may share them",
         "1 texts of training rows stand under two labels",
     ]
-    assert warnings[5] == "fewer than 2 x 12 rows of calm, urgent: train or dev is short of them"
+    assert warnings[5] == "fewer than 2 x 12 rows of calm, rows of urgent: train or dev is short of them"
     assert "1 test rows are in this split's train or dev" in warnings
     assert any(line.endswith("0 of 24 train, 0 of 4 dev, 1 of 10 test") for line in warnings)
 
