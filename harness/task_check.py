@@ -1,6 +1,6 @@
 """Whether a task can be run: its rows, its split, its prompts, and two steps of training.
 
-Each finding is one line. What makes results wrong or impossible is an error and ends the check; what
+What makes results wrong or impossible is an error and ends the check; what
 a reader of the results should know is a warning.
 """
 
@@ -47,7 +47,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Finding(NamedTuple):
-    """One line of the check: what it is about, and what was found."""
+    """What a finding is about, and what was found."""
 
     about: str
     text: str
@@ -186,21 +186,21 @@ def _rows_to_show(labels: Sequence[int] | Sequence[float]) -> list[int]:
 
 def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
     """An encoded example as text, its special tokens included; of candidates, the right one."""
-    label, place, note = encoded.labels[row], row, ""
-    if encoded.candidates is not None:
-        n = encoded.candidates[row]
-        place = sum(encoded.candidates[:row]) + int(label)
-        note = f", candidate {int(label) + 1} of {n}"
-    ids = encoded.input_ids[place]
-    name = f"{label:g}"
+    label, place, name = encoded.labels[row], row, f"{encoded.labels[row]:g}"
     if task.kind == "classification":
         name = list(task.labels.values())[int(label)]
         name += f" -> {task.label_words[int(label)]}" if encoded.read_at is not None else ""
+    if encoded.candidates is not None:
+        n = encoded.candidates[row]
+        place = sum(encoded.candidates[:row]) + int(label)
+        if task.kind == "multiple_choice":  # in training a decoder may be given the right one alone
+            name = f"candidate {int(label) + 1} of {n}" if n > 1 else "the right candidate"
+    ids = encoded.input_ids[place]
     text = tokenizer.decode(ids)
     if len(text) > LONGEST_SHOWN:
         half = LONGEST_SHOWN // 2
         text = f"{text[:half]} [... {len(text) - 2 * half} characters ...] {text[-half:]}"
-    return f"{name}{note}, {len(ids)} tokens: {text}"
+    return f"{name}, {len(ids)} tokens: {text}"
 
 
 def _of_training(spec: RunSpec, bench: Any, store: Store) -> Iterator[Finding]:

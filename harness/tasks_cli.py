@@ -101,7 +101,8 @@ def check(
         n_warnings = 0
         for finding in task_check.findings(sweep):
             n_warnings += finding.is_warning
-            print(f"{finding.about:<9}{finding.text}", flush=True)
+            text = finding.text.replace("\n", f"\n{' ' * 9}")
+            print(f"{finding.about:<9}{text}", flush=True)
         print(f"{'passed':<9}{n_warnings} warning(s)")
 
 

@@ -15,7 +15,7 @@ from harness.sweep import expand_suites, make_sweep
 from harness.task_check import SETTINGS, findings
 from harness.user_tasks import task_of
 from tasks import get_task
-from tests.conftest import write_rows
+from tests.conftest import SHARED, write_rows
 from tests.test_suites import momentum_bench
 from tests.test_user_tasks import SOURCE, ticket_rows
 
@@ -124,6 +124,39 @@ def test_long_examples_are_shown_without_their_middle(tickets: Path, tiny_model:
     monkeypatch.setattr(task_check, "LONGEST_SHOWN", 20)
     lines = found(tickets, tiny_model)
     assert all(" characters ...] " in line and line.endswith(" [SEP]") for line in lines["example"])
+
+
+@pytest.fixture
+def tinystories() -> Path:
+    """A real decoder of 656k parameters."""
+    folder = SHARED / "models" / "tinystories-656k"
+    if not folder.is_dir():
+        pytest.skip("no tinystories-656k beside the checkout")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("copa", ("the right candidate, ", "<|start_story|>", "in shock.")),
+        ("stsb", ("5, ", "<|start_story|>", "")),
+    ],
+)
+def test_other_kinds_by_a_decoder(name: str, shown: tuple[str, str, str], tmp_path: Path, tinystories: Path):
+    def row(i: int) -> dict:
+        if name == "stsb":
+            return {"sentence1": f"film {i}", "sentence2": "a movie", "label": 5.0 * (i % 2)}
+        choices = {"choice1": "She was in pain.", "choice2": "She was in shock."}
+        return choices | {"premise": f"She fell {i} times.", "question": "effect", "label": i % 2}
+
+    write_rows(tmp_path / name / "train.jsonl", [row(i) for i in range(20)])
+    write_rows(tmp_path / name / "validation.jsonl", [row(i) for i in range(20, 30)])
+    flags = {"task": name, "data_dir": tmp_path, "model": str(tinystories), "method": "causal", "k": 2}
+    lines = list(findings(make_sweep(SETTINGS | flags, None)))
+    examples = [finding.text for finding in lines if finding.about == "example"]
+    assert len(examples) == 3
+    assert any(t.startswith(shown[0]) and shown[1] in t and t.endswith(shown[2]) for t in examples)
+    assert lines[-1].about == "trained"
 
 
 def test_the_command_ends_with_what_it_found(tickets: Path, tiny_model: Path):
