@@ -62,7 +62,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path):
         env=cli_environment(PYTHONPATH=str(ROOT)),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=290,
         check=False,
     )
     assert done.returncode == 0, done.stderr
