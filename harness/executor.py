@@ -21,6 +21,7 @@ from accelerate import Accelerator
 
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
+from harness.metrics import check_available
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
@@ -48,6 +49,8 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
         bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
         bench.split(spec)
     return bench
 

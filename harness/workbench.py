@@ -111,7 +111,7 @@ class Workbench:
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit)
         if key not in self._tests:
-            questions = kinds.questions(data.task, data.test) if data.task.groups else None
+            questions = kinds.questions(data.task, data.test)
             rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
@@ -146,6 +146,11 @@ class Workbench:
             ids = label_word_ids(self.tokenizer, task)
             label_words = torch.tensor(ids, device=self.accelerator.device)
         return objective_of(task, spec.method, label_words)
+
+    def metrics(self, spec: RunSpec) -> tuple[str, ...]:
+        """Ids of all metrics that the run's predictions are scored by."""
+        task = get_task(spec.task)
+        return (task.metric, *task.further_metrics)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size and dropout, in whatever state it was left."""
