@@ -21,12 +21,12 @@ from accelerate import Accelerator
 
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
+from harness.metrics import check_available
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
-from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -50,6 +50,8 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
         bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
         bench.split(spec)
     return bench
 
@@ -167,7 +169,7 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
         except Exception as error:
             traceback.print_exc(file=sys.stderr)
             record = RunRecord(
-                spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
+                spec=spec, metric=bench.task(spec).metric, status="failed", failure=first_line(error)
             )
         job.store.write(record)
         return record

@@ -44,7 +44,6 @@ from harness.studies.arms import (
 )
 from harness.studies.outputs import COLOURS, INK, panels, setting_columns, svg_text
 from harness.workbench import Workbench
-from tasks import get_task
 
 EXPECTATION = """\
 What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per
@@ -145,7 +144,7 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
     arms = make_arms(wanted, bench, run)
     weights = svag_coefficients(spec.level)
-    metric = get_task(run.task).metric
+    metric = bench.task(run).metric
 
     def descend(arm: Arm, step: int) -> float:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
