@@ -149,7 +149,7 @@ class Workbench:
 
     def metrics(self, spec: RunSpec) -> tuple[str, ...]:
         """Ids of all metrics that the run's predictions are scored by."""
-        task = get_task(spec.task)
+        task = self.task(spec)
         return (task.metric, *task.further_metrics)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
