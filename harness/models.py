@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from harness.packing import Packing
+
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 DROPOUT_NAMES = (
@@ -47,6 +49,21 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What `harness.adapters` has added to a model.
+
+    Attributes:
+        parameters: names of its parameters.
+        virtual_tokens: positions of the model that it takes up.
+        settings: its configuration in the `peft` library, and that library's version.
+    """
+
+    parameters: tuple[str, ...]
+    virtual_tokens: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
 
@@ -56,12 +73,17 @@ class LoadedModel:
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         vocabulary_head: under `prompt` and `causal`, the module that turns hidden states into scores
             of the vocabulary, where it can be asked for some positions alone; else None.
+        adapter: what was added to it; None: nothing.
+        packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
     vocabulary_head: torch.nn.Module | None
+    adapter: Adapter | None = None
+    packing: Packing | None = None
+    why_padded: str = "not tried"
 
 
 def resolve_model(name: str) -> ModelSource:

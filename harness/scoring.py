@@ -90,7 +90,7 @@ def score(
     loss = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for rows in scoring_batches(encoded.lengths, encoded.candidates):
-            batch = encoded.batch(rows, pad_id, accelerator.device)
+            batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, objective)
             predictions[rows] = objective.predictions(scores).cpu()
