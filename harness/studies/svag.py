@@ -31,7 +31,7 @@ import torch
 from matplotlib.lines import Line2D
 
 from harness.environment import environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.records import RunSpec, Split, Stored, content_id
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
@@ -171,7 +171,10 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
                     columns[f"train_loss_{name}"] = cross_entropy(train, split.train.labels)
                     columns[f"dev_loss_{name}"] = cross_entropy(dev, split.dev.labels)
                     predictions = dev.argmax(dim=1).tolist()
-                    columns[f"dev_metric_{name}"] = METRICS[metric](split.dev.labels, predictions)
+                    right = split.dev.references
+                    columns[f"dev_metric_{name}"] = compute(
+                        metric, right.answers, predictions, right.questions
+                    )
                 points.append(
                     SvagPoint(
                         effective_step=(step + 1) // spec.level,
