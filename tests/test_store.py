@@ -88,7 +88,7 @@ def test_records_are_listed_and_leave_no_other_files(tmp_path: Path):
     for seed in (3, 1, 2):
         store.write(make_record(seed=seed))
     assert sorted(record.spec.seed for record in store.records()) == [1, 2, 3]
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER, "lock"}
 
 
 def test_another_protocol_version_is_refused(tmp_path: Path):
