@@ -18,6 +18,9 @@ State = Literal["done", "diverged", "failed", "running", "missing"]
 
 STATES: tuple[State, ...] = ("done", "diverged", "failed", "running", "missing")
 
+MOST_COLUMNS = 5
+"""Of seeds, in a terminal of 80 characters; where there are more, each line counts states instead."""
+
 
 @dataclass(frozen=True)
 class RunStatus:
@@ -74,7 +77,7 @@ def _status(store: Store, spec: RunSpec, work: float | None, record: RunRecord |
 
 
 def tables(runs: Sequence[RunStatus]) -> list[Table]:
-    """A table by effective rate and seed for each model, method and k; running ones with their percentage."""
+    """A table by effective rate and seed for each model, method and k; of running ones, the share done."""
     groups: dict[tuple[str, str, int], list[RunStatus]] = defaultdict(list)
     for run in runs:
         groups[run.spec.model, run.spec.method, run.spec.k].append(run)
@@ -84,26 +87,30 @@ def tables(runs: Sequence[RunStatus]) -> list[Table]:
 
 
 def _table(title: str, runs: Iterable[RunStatus]) -> Table:
-    lines: dict[tuple[str, str, float], dict[int, Counter[str]]] = {}
+    runs = list(runs)
+    seeds = sorted({run.spec.seed for run in runs})
+    by_seed = len(seeds) <= MOST_COLUMNS
+    columns = list(map(str, seeds)) if by_seed else list(STATES)
+    lines: dict[tuple[str, str, float], dict[str, Counter[str]]] = {}
     for run in runs:
         spec = run.spec
         cells = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         word = f"{run.fraction:.0%}" if run.state == "running" else run.state
-        cells.setdefault(spec.seed, Counter())[word] += 1
-    seeds = sorted({seed for cells in lines.values() for seed in cells})
+        place, word = (str(spec.seed), word) if by_seed else (run.state, "")
+        cells.setdefault(place, Counter())[word] += 1
     table = Table(title=title, title_justify="left", box=box.SIMPLE)
-    for header in ("task", "optimizer", "rate", *map(str, seeds)):
+    for header in ("task", "optimizer", "rate", *columns):
         table.add_column(header, no_wrap=True)
     for (task, optimizer, rate), cells in sorted(lines.items()):
-        table.add_row(task, optimizer, f"{rate:g}", *(_cell(cells.get(seed)) for seed in seeds))
+        table.add_row(task, optimizer, f"{rate:g}", *(_cell(cells.get(column)) for column in columns))
     return table
 
 
 def _cell(states: Counter[str] | None) -> str:
-    """One word; several where sweeps of other settings (another batch size, say) share the cell."""
+    """One word, or a number; several words where sweeps of other settings (batch size, say) share it."""
     if states is None:
         return ""
-    return " ".join(word if n == 1 else f"{n} {word}" for word, n in states.items())
+    return " ".join(word if word and n == 1 else f"{n} {word}".strip() for word, n in states.items())
 
 
 def time_left(runs: Sequence[RunStatus]) -> str:
