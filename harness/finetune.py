@@ -24,6 +24,7 @@ from harness.errors import first_line
 from harness.memory import BatchTooLargeError, memory_of_a_batch
 from harness.metrics import METRICS
 from harness.models import LoadedModel
+from harness.reading import layout_of
 from harness.records import (
     Costs,
     Evaluation,
@@ -127,13 +128,14 @@ def _finetune(
         torch.manual_seed(derived_seed(spec.seed, "dropout", step))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
-            part = rows[start : start + micro_size]
+            micro_rows = rows[start : start + micro_size]
             with memory_of_a_batch():
-                batch = split.train.batch(part, pad_id, accelerator.device)
+                batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
                 with accelerator.autocast():
                     scores = logits(loaded, batch, label_words)
                 # weighted by their sizes, the means of the micro-batches add up to the batch's mean
-                loss = nn.functional.cross_entropy(scores, batch.labels) / (spec.batch_size / len(part))
+                loss = nn.functional.cross_entropy(scores, batch.labels)
+                loss = loss / (spec.batch_size / len(micro_rows))
                 accelerator.backward(loss)
             step_loss += loss.detach()
         losses.append(step_loss)
@@ -289,8 +291,7 @@ def _read_back(
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
         layout={
-            "padding": "dynamic",
-            "scores": "at the mask" if loaded.mask_head else "of the whole model",
+            **layout_of(loaded),
             "gradient_accumulation_steps": -(-spec.batch_size // micro_size),
             "data_parallel_ranks": 1,
         },

@@ -58,7 +58,7 @@ def score(
     loss = torch.zeros((), dtype=torch.float64)
     with torch.inference_mode():
         for rows in scoring_batches([len(ids) for ids in encoded.input_ids]):
-            batch = encoded.batch(rows, pad_id, accelerator.device)
+            batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             predictions[rows] = scores.argmax(dim=1).cpu()
