@@ -151,10 +151,10 @@ def _runner(job: Job, bench: Workbench, workers: int, progress: bool) -> Iterato
     try:
         yield lambda specs: _run_in_pools(specs, job, pools)
     except BaseException:
-        for pool in pools:
-            pool.shutdown(wait=False, cancel_futures=True)
         for process in multiprocessing.active_children():
             process.terminate()
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
         raise
     for pool in pools:
         pool.shutdown()
