@@ -10,6 +10,10 @@ import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
 
+OTHER_WORDS = ("std::bad_alloc", "STATUS_ALLOC_FAILED")
+"""Of C++ on this machine, and of cuBLAS and cuDNN, which accelerate does not know."""
+
+
 class BatchTooLargeError(MemoryError):
     """There was no memory for a part of a batch, forward and backward; smaller parts may fit."""
 
@@ -29,4 +33,6 @@ def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that a device or this machine has no memory left."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error)
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OTHER_WORDS)

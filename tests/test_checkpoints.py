@@ -187,6 +187,7 @@ def memory_for(n: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> lis
 OUT_OF_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("std::bad_alloc"),
     MemoryError(),
     OSError(12, "Cannot allocate memory"),
 ]

@@ -57,7 +57,7 @@ class Killer:
             before = self.events()
             while self.events() == before:
                 assert process.poll() is None, f"it ended before it was killed: {self.log.read_text()}"
-                time.sleep(0.002)
+                time.sleep(0.01)
         time.sleep(self.random.uniform(0, 0.05))
 
     def kill(self, n: int) -> None:
@@ -80,7 +80,7 @@ class Killer:
 
 
 def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: int, *more: object) -> None:
-    words = small_sweep(tiny_model, toy_data, "--max-steps", 40, "--checkpoint-every", 5, *more)
+    words = small_sweep(tiny_model, toy_data, "--max-steps", 30, "--checkpoint-every", 5, *more)
     undisturbed = Killer([*words, "--output-dir", "undisturbed"], folder, folder / "undisturbed", 0)
     assert undisturbed.start().wait() == 0, undisturbed.log.read_text()
     words += ["--output-dir", "killed", "--workers", 2]
@@ -95,6 +95,7 @@ def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: in
     assert "its worker process died" in log
 
 
+@pytest.mark.timeout(900)  # a dozen processes load their libraries
 def test_five_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
     killed_and_undisturbed(tiny_model, toy_data, tmp_path, 5)
 
