@@ -198,8 +198,8 @@ def _device(model: torch.nn.Module) -> str:
 
 
 def _model_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and buffers, each once however many names it has."""
-    yield from model.named_parameters()
+    """What is trained, and buffers, each once however many names it has."""
+    yield from ((name, value) for name, value in model.named_parameters() if value.requires_grad)
     yield from model.named_buffers()
 
 

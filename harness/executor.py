@@ -27,6 +27,7 @@ from harness.records import RunRecord, RunSpec
 from harness.store import GO_ON, Store, disk_errors
 from harness.sweep import Inputs
 from harness.workbench import Workbench
+from harness.zero_shot import zero_shot
 from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -243,7 +244,9 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 file=sys.stderr,
             )
         try:
-            record = finetune(spec, bench, job.store.journal(spec, job.checkpoint_every), progress)
+            journal = job.store.journal(spec, job.checkpoint_every)
+            trains = spec.max_steps > 0
+            record = finetune(spec, bench, journal, progress) if trains else zero_shot(spec, bench, journal)
         except UserError:  # the sweep cannot go on: its inputs changed
             raise
         except Exception as error:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-
 OTHER_WORDS = ("std::bad_alloc", "STATUS_ALLOC_FAILED")
 """Of C++ on this machine, and of cuBLAS and cuDNN, which accelerate does not know."""
 

@@ -70,7 +70,7 @@ def _status(store: Store, spec: RunSpec, work: float | None, record: RunRecord |
         return RunStatus(spec, record.status, work, 1.0, seconds)
     if store.is_claimed(spec.run_id):  # a failed one too, under --retry-failed
         steps = store.steps_done(spec.run_id) or 0
-        return RunStatus(spec, "running", work, min(1.0, steps / spec.max_steps), None)
+        return RunStatus(spec, "running", work, min(1.0, steps / max(1, spec.max_steps)), None)
     if record is not None:
         return RunStatus(spec, "failed", work, 1.0, None)
     return RunStatus(spec, "missing", work, 0.0, None)

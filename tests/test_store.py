@@ -120,10 +120,10 @@ def test_the_id_follows_every_field_of_the_spec():
         "hyperparameters": {"momentum": 0.5},
     }
     ids = {spec.run_id}
-    for name, field in RunSpec.model_fields.items():
+    for name in RunSpec.model_fields:
         value = other.get(name)
         if name not in other:
-            value = getattr(spec, name) + ("x" if field.annotation is str else 1)
+            value = "x" if getattr(spec, name) is None else getattr(spec, name) + type(getattr(spec, name))(1)
         ids.add(spec.model_copy(update={name: value}).run_id)
     assert len(ids) == len(RunSpec.model_fields) + 1
 
