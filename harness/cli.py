@@ -138,6 +138,9 @@ def run(
     workers: Annotated[
         int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
+    checkpoint_every: Annotated[
+        int | None, _option("Steps after which a run is saved, to be resumed; no effect on results")
+    ] = None,
     retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
     dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
 ) -> None:
@@ -160,6 +163,8 @@ def run(
 
 def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
+    from harness.records import Plan
+    from harness.shares import longest_first, share_out, work
     from harness.sources import load_task_data
     from harness.store import Store
 
@@ -173,8 +178,11 @@ def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: 
         note(message)
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
+    of_task = {rows.task.name: rows for rows in data}
+    amounts = [work(spec, of_task[spec.task]) for spec in specs]
     if not dry_run:
         store.open()  # not before all else is known to be right: a mistake leaves nothing behind
+        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
     finished = store.finished(specs)
     note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
     for rows in data:
@@ -187,7 +195,7 @@ def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: 
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = specs[rank::ranks]
+    fresh = share_out(specs, amounts, ranks)[rank]
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
         if share and not dry_run:
@@ -201,7 +209,9 @@ def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: 
         note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
         added, planned = more, {spec.run_id for spec in specs}
         specs = plan(sweep, data, source.name, source.revision, added)
-        fresh = [spec for spec in specs if spec.run_id not in planned]
+        amounts = [work(spec, of_task[spec.task]) for spec in specs]
+        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
+        fresh = [spec for spec in longest_first(specs, amounts) if spec.run_id not in planned]
         finished = store.finished(specs)
     if dry_run:
         _show_matrix(specs, finished)
@@ -277,7 +287,7 @@ def _execute(
 ) -> None:
     from tqdm import tqdm
 
-    from harness.executor import Job, default_workers, execute, prepare
+    from harness.executor import Job, bytes_to_come, default_workers, execute, prepare
 
     bench = prepare(todo, inputs, sweep.precision)
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
@@ -290,7 +300,8 @@ def _execute(
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    job = Job(inputs, sweep.precision, store, retry_failed)
+    job = Job(inputs, sweep.precision, store, retry_failed, sweep.checkpoint_every)
+    store.check_space(bytes_to_come(todo, job, bench, workers))
     with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
         for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
             bar.update()
@@ -305,12 +316,15 @@ def _outcome(record: RunRecord) -> str:
 
 
 def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
+    from harness.store import disk_errors
     from leaderboards.build import build
     from leaderboards.display import show
     from leaderboards.outputs import write
 
-    board = build(store)
-    write(board, store.output_dir)
+    with disk_errors(store.output_dir), store.alone():
+        store.clear_finished()
+        board = build(store)
+        write(board, store.output_dir)
     show(board, Console())
     print(", ".join(str(store.output_dir / name) for name in RESULTS))
     if failed := [record for record in finished.values() if record.status == "failed"]:
@@ -344,6 +358,23 @@ def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
     for (task, optimizer, rate), cells in sorted(lines.items()):
         table.add_row(task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
     Console().print(table)
+
+
+@app.command()
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory of a sweep")],
+) -> None:
+    """Show which runs are done, running, diverged, failed or missing, and the time left."""
+    from harness.status import status_of, tables, time_left
+    from harness.store import Store
+
+    with plain_errors("nothing was changed"):
+        store = Store(directory)
+        store.check_version()
+        runs = status_of(store)
+        for table in tables(runs):
+            Console().print(table)
+        print(time_left(runs))
 
 
 @app.command()

@@ -113,9 +113,14 @@ class Evaluation(Stored):
     dev_loss: float
 
 
+def by_rank(evaluation: Evaluation) -> tuple[float, float, int]:
+    """Sorts checkpoints, the one that is chosen first: dev metric, then lower dev loss, then earlier."""
+    return -evaluation.dev_metric, evaluation.dev_loss, evaluation.step
+
+
 def is_better(a: Evaluation, b: Evaluation) -> bool:
-    """Whether checkpoint `a` is chosen over `b`: dev metric, then lower dev loss, then earlier."""
-    return (-a.dev_metric, a.dev_loss, a.step) < (-b.dev_metric, b.dev_loss, b.step)
+    """Whether checkpoint `a` is chosen over `b`."""
+    return by_rank(a) < by_rank(b)
 
 
 class Split(Stored):
@@ -217,3 +222,10 @@ class RunRecord(Stored):
     def best(self) -> Evaluation | None:
         """The evaluation of the chosen checkpoint."""
         return next((e for e in self.evaluations if e.step == self.best_step), None)
+
+
+class Plan(Stored):
+    """The runs of one sweep, and how much work each is beside the others (`shares.work`)."""
+
+    specs: tuple[RunSpec, ...]
+    work: tuple[float, ...]

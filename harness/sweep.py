@@ -45,6 +45,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "checkpoint_every": None,
 }
 
 QUICK_START: dict[str, Any] = {
@@ -120,6 +121,7 @@ class Sweep(Stored):
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    checkpoint_every: int | None = Field(ge=1)
 
     @field_validator("task")
     @classmethod

@@ -162,7 +162,13 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
     n_unfinished = 0
     for store in stores:
         found = store.records()
-        n_unfinished += len(store.run_folders()) - len(found)
+        without = set(store.run_folders()) - {record.spec.run_id for record in found}
+        n_unfinished += len(without)
+        if damaged := sorted(name for name in without if store.is_damaged(name)):
+            notes.append(
+                f"{len(damaged)} record(s) cannot be read and do not count (torn, changed, or of a newer "
+                f"version), the first that of run {damaged[0]}"
+            )
         for record in found:
             run_id = record.spec.run_id
             known = records.setdefault(run_id, record)
