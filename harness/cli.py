@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from harness import __version__, tasks_cli
 from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.ranks import launched, lonely_launch
 from harness.study_cli import app as study_app
 from harness.sweep import (
     Inputs,
@@ -163,7 +163,9 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     for rows in data:
         note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
     note(f"{source.name}: revision {source.revision}")
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, ranks, _ = launched()
+    if alone := lonely_launch():
+        note(f"note: {alone}")
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}

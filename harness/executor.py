@@ -17,10 +17,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+import torch
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
+from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
@@ -35,8 +38,16 @@ RESERVED_BYTES = 2**30
 
 
 def make_accelerator(precision: str) -> Accelerator:
-    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32."""
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
+
+    The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
+    rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+    """
+    local_rank = launched().local_rank
+    if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+        torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+    with apart():
+        return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
 
 
 def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workbench:
