@@ -15,6 +15,7 @@ from rich.table import Table
 
 from harness import __version__, tasks_cli
 from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.noise_cli import noise_floor
 from harness.ranks import launched, lonely_launch
 from harness.study_cli import app as study_app
 from harness.sweep import (
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.add_typer(tasks_cli.app, name="tasks")
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(study_app, name="study")
+app.command("noise-floor")(noise_floor)
 
 
 @app.callback()
@@ -121,6 +123,12 @@ def run(
     ] = None,
     output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
     sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
+    deterministic: Annotated[
+        bool | None, _option("Algorithms that give the same bits on a GPU, too", "--deterministic")
+    ] = None,
+    data_parallel: Annotated[
+        bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
+    ] = False,
     workers: Annotated[
         int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
@@ -135,6 +143,8 @@ def run(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
+    if data_parallel:
+        flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
         request, left_out = expand_suites(make_sweep(flags, sweep))
         for message in left_out:
@@ -169,11 +179,14 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
+    together = sweep.data_parallel_ranks is not None
+    if together and rank and not dry_run:
+        return _follow(inputs, sweep.precision)
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = specs[rank::ranks]
+    fresh = specs if together else specs[rank::ranks]
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
-        if share and not dry_run:
+        if (share or together) and not dry_run:
             _execute(sweep, share, inputs, store, retry_failed, ranks)
             finished = store.finished(specs)
         if len(finished) < len(specs) or not extensions_left:
@@ -255,6 +268,13 @@ def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> 
     return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
 
 
+def _follow(inputs: Inputs, precision: str) -> None:
+    from harness.data_parallel import follow
+    from harness.executor import prepare
+
+    follow(prepare([], inputs, precision, together=True))
+
+
 def _execute(
     sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
 ) -> None:
@@ -262,7 +282,7 @@ def _execute(
 
     from harness.executor import Job, default_workers, execute, prepare
 
-    bench = prepare(todo, inputs, sweep.precision)
+    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
+from harness.data_parallel import tell
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
 from harness.ranks import apart, launched
@@ -37,27 +38,38 @@ RESERVED_BYTES = 2**30
 """Memory of a worker beside its model's copies: interpreter, libraries, activations."""
 
 
-def make_accelerator(precision: str) -> Accelerator:
+def make_accelerator(precision: str, together: bool = False) -> Accelerator:
     """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
 
     The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
     rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+
+    Args:
+        together: the ranks share each run's batches instead, and are waited for here.
     """
+    mixed_precision = {"fp32": "no", "bf16": "bf16"}[precision]
+    if together:
+        # parameters that no loss reaches keep no gradient, as in a single process
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
     local_rank = launched().local_rank
     if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
         torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
     with apart():
-        return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+        return Accelerator(mixed_precision=mixed_precision)
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workbench:
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
     """Build every split, prompt and model of the runs, so that what cannot work fails before training.
+
+    Args:
+        together: whether the ranks of the launch share each run's batches.
 
     Raises:
         UserError: one of them cannot be built.
     """
     _quiet_libraries()
-    bench = Workbench(inputs, make_accelerator(precision))
+    bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
         bench.label_words(spec)
         bench.split(spec)
@@ -119,6 +131,7 @@ def execute(
             waiting = held_elsewhere
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+    tell(bench.accelerator, None)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
@@ -169,10 +182,13 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 file=sys.stderr,
             )
         try:
+            tell(bench.accelerator, spec)
             record = finetune(spec, bench, job.store.journal(spec), progress)
         except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone
             raise
         except Exception as error:
+            if bench.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
+                raise
             traceback.print_exc(file=sys.stderr)
             record = RunRecord(
                 spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)

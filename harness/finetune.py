@@ -18,11 +18,11 @@ from torch import nn
 from tqdm import tqdm
 
 from harness import optimizers
-from harness.environment import environment
+from harness.environment import choose_algorithms, environment
 from harness.metrics import METRICS
 from harness.models import LoadedModel
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
-from harness.sampling import batch_indices, derived_seed
+from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import logits, score
 from harness.store import Journal
@@ -42,7 +42,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     """
     # -- what is trained, on what ---------------------------------------------------------------
     torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
+    rank = accelerator.process_index  # 0, unless ranks share this run's batches
     bench.check_inputs(spec)
     task = get_task(spec.task)
     split = bench.split(spec)
@@ -82,17 +84,18 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         for group in optimizer.param_groups:
             group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
-        torch.manual_seed(derived_seed(spec.seed, "dropout", step))
+        torch.manual_seed(dropout_seed(spec.seed, step, rank))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
-            batch = split.train.batch(rows[start : start + micro_size], pad_id, accelerator.device)
+            mine = rank_share(rows[start : start + micro_size], rank, accelerator.num_processes)
+            batch = split.train.batch(mine, pad_id, accelerator.device)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
-            # micro-batches are of one size, so the mean of their means is the batch's mean
+            # micro-batches, and ranks' parts of them, are of one size: their means' mean is the batch's
             loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
             accelerator.backward(loss)
             step_loss += loss.detach()
-        losses.append(step_loss)
+        losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
             gradient_norms.append(torch.as_tensor(norm).detach())
@@ -238,10 +241,11 @@ def _read_back(
         attention=str(getattr(model.config, "_attn_implementation", "eager")),
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         layout={
             "padding": "dynamic",
             "scores": "at the mask" if loaded.mask_head else "of the whole model",
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
-            "data_parallel_ranks": 1,
+            "data_parallel_ranks": accelerator.num_processes,
         },
     )

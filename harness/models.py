@@ -56,12 +56,14 @@ class LoadedModel:
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
             where it can be asked for the mask's position alone; else None.
+        shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
     mask_head: torch.nn.Module | None
+    shared: torch.nn.Module | None = None
 
 
 def resolve_model(name: str) -> ModelSource:

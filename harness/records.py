@@ -50,6 +50,9 @@ class RunSpec(Stored):
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
+            another number of them); None: one process does the run.
+        deterministic: only algorithms that give the same bits every time; None: as torch chooses.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -77,6 +80,8 @@ class RunSpec(Stored):
     dropout: float | None
     precision: Literal["fp32", "bf16"]
     threads_per_run: int
+    data_parallel_ranks: int | None = None
+    deterministic: Literal[True] | None = None
 
     @property
     def run_id(self) -> str:
@@ -140,6 +145,7 @@ class ReadBack(Stored):
     device: str
     threads: int
     layout: dict[str, int | str]
+    deterministic: bool = False
 
 
 class FinalScore(Stored):

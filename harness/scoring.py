@@ -51,21 +51,32 @@ def score(
     pad_id: int,
     accelerator: Accelerator,
 ) -> Scores:
-    """Score every example once, without dropout; the model is left in the mode it was in."""
+    """Score every example once, without dropout; the model is left in the mode it was in.
+
+    Ranks that share a run's batches share these too: each fills in its own, and their sum is the whole.
+    """
     was_training = loaded.model.training
     loaded.model.eval()
     predictions = torch.zeros(len(encoded.labels), dtype=torch.long)
-    loss = torch.zeros((), dtype=torch.float64)
+    batches = scoring_batches([len(ids) for ids in encoded.input_ids])
+    losses = torch.zeros(len(batches), dtype=torch.float64)
     with torch.inference_mode():
-        for rows in scoring_batches([len(ids) for ids in encoded.input_ids]):
+        for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
+            rows = batches[number]
             batch = encoded.batch(rows, pad_id, accelerator.device)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             predictions[rows] = scores.argmax(dim=1).cpu()
-            loss += nn.functional.cross_entropy(scores, batch.labels, reduction="sum").cpu().double()
+            losses[number] = nn.functional.cross_entropy(scores, batch.labels, reduction="sum").cpu().double()
     loaded.model.train(was_training)
+    if accelerator.num_processes > 1:
+        predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()
+        losses = accelerator.reduce(losses.to(accelerator.device), "sum").cpu()
+    loss = 0.0
+    for part in losses.tolist():  # one by one, whoever scored it: the same bits for any number of ranks
+        loss += part
     return Scores(
         metric=METRICS[metric](encoded.labels, predictions.tolist()),
-        loss=float(loss) / len(encoded.labels),
+        loss=loss / len(encoded.labels),
         predictions=predictions.tolist(),
     )

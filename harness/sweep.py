@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
+from harness.ranks import launched
 from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
@@ -40,6 +41,8 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "data_parallel_ranks": None,
+    "deterministic": None,
 }
 
 QUICK_START: dict[str, Any] = {
@@ -62,6 +65,10 @@ def _listed(value: Any) -> Any:
 
 def _or_none(value: Any) -> Any:
     return None if value == "none" else value
+
+
+def _true_or_none(value: Any) -> Any:
+    return value or None
 
 
 def _without_repeats(values: tuple) -> tuple:
@@ -112,6 +119,8 @@ class Sweep(Stored):
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    data_parallel_ranks: int | None = Field(ge=1)
+    deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
 
     @field_validator("task")
     @classmethod
@@ -158,6 +167,13 @@ class Sweep(Stored):
             raise ValueError(
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        micro_batch = self.batch_size // self.gradient_accumulation_steps
+        if self.data_parallel_ranks and micro_batch % self.data_parallel_ranks:
+            raise ValueError(
+                f"a micro-batch of {micro_batch} (batch_size {self.batch_size} over "
+                f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
+                f"parts for {self.data_parallel_ranks} ranks"
             )
         for name in self.optimizers:
             _check_entry(self, name)
@@ -367,7 +383,18 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting from there contradicts the sweep, or would be ignored without a word.
     """
-    if sweep.extend_grid and (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+    ranks = launched().ranks
+    if sweep.data_parallel_ranks not in (None, ranks):
+        raise UserError(
+            f"the sweep's data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were "
+            f"started: torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
+        )
+    if sweep.data_parallel_ranks == 1:
+        raise UserError(
+            "--data-parallel shares each batch among the ranks of a launch, and there is one rank: start it "
+            "with torchrun --nproc_per_node N harness/run.py, or leave the flag out"
+        )
+    if sweep.extend_grid and ranks > 1:
         raise UserError(
             f"--extend-grid {sweep.extend_grid} waits for all runs of a grid, which {ranks} ranks do not: "
             f"run the grid without it first, then type the command again, with it, without a launcher"

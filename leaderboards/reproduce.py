@@ -84,6 +84,10 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         settings["momentum"] = spec.hyperparameters["momentum"]
     if spec.dropout is not None:
         settings["dropout"] = spec.dropout
+    if spec.deterministic is not None:
+        settings["deterministic"] = spec.deterministic
+    if spec.data_parallel_ranks is not None:
+        settings["data_parallel_ranks"] = spec.data_parallel_ranks
     return settings
 
 
@@ -128,6 +132,9 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
             f"by --optimizer-file, whose SHA-256 begins with {version}"
         )
         yield f"Its hyperparameters were {json.dumps(spec.hyperparameters, sort_keys=True)}"
+    if spec.data_parallel_ranks is not None:
+        n = spec.data_parallel_ranks
+        yield f"Each batch was shared by {n} ranks: start harness/run.py by torchrun --nproc_per_node {n}"
     if spec.dropout is None:
         yield "Dropout is the model's own"
     yield f"Save this as sweep.toml, then: {_command(row)}"
