@@ -129,6 +129,15 @@ def run(
     data_parallel: Annotated[
         bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
     ] = False,
+    executor: Annotated[
+        str | None, _option("local, or ray: a cluster, where Ray places the runs (default: local)")
+    ] = None,
+    ray_address: Annotated[
+        str | None, _option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, _option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
+    ] = None,
     workers: Annotated[
         int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
@@ -288,14 +297,21 @@ def _execute(
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
+    places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     note(
-        f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
+        f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
     job = Job(inputs, sweep.precision, store, retry_failed)
+    if sweep.executor == "ray":
+        from harness.ray_executor import execute_on_ray
+
+        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
+    else:
+        results = execute(todo, job, bench, workers, on_terminal)
     with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
-        for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
+        for number, record in enumerate(results, 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
 

@@ -68,7 +68,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: 
     Raises:
         UserError: one of them cannot be built.
     """
-    _quiet_libraries()
+    quiet_libraries()
     bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
         bench.label_words(spec)
@@ -202,7 +202,7 @@ def _start_worker(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _quiet_libraries()
+    quiet_libraries()
     _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 
@@ -218,7 +218,7 @@ def _run_in_worker(spec: RunSpec) -> RunRecord | None:
     return run_and_store(spec, job, bench, progress=False)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Loading bars and notes about new heads are noise here: the record says what is new."""
     import transformers
 

@@ -41,6 +41,9 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "executor": "local",
+    "ray_address": None,
+    "gpus_per_run": None,
     "data_parallel_ranks": None,
     "deterministic": None,
 }
@@ -119,6 +122,9 @@ class Sweep(Stored):
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    executor: Literal["local", "ray"]
+    ray_address: str | None = Field(min_length=1)
+    gpus_per_run: float | None = Field(gt=0)
     data_parallel_ranks: int | None = Field(ge=1)
     deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
 
@@ -175,6 +181,10 @@ class Sweep(Stored):
                 f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
                 f"parts for {self.data_parallel_ranks} ranks"
             )
+        if self.executor == "local" and (self.ray_address or self.gpus_per_run):
+            raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
+        if self.executor == "ray" and self.workers:
+            raise ValueError("workers is for one machine: on a cluster, Ray places as many runs as fit")
         for name in self.optimizers:
             _check_entry(self, name)
         return self
@@ -393,6 +403,11 @@ def check_launcher(sweep: Sweep) -> None:
         raise UserError(
             "--data-parallel shares each batch among the ranks of a launch, and there is one rank: start it "
             "with torchrun --nproc_per_node N harness/run.py, or leave the flag out"
+        )
+    if sweep.executor == "ray" and ranks > 1:
+        raise UserError(
+            f"--executor ray is started once, and Ray places the runs; here are {ranks} ranks of a launcher: "
+            f"start it by momentum-bench run"
         )
     if sweep.extend_grid and ranks > 1:
         raise UserError(
