@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.errors import UserError
+from harness.packing import Packing, packed_inputs
 from harness.sources import Example
 from tasks import Task
 from tasks.task import TemplatePiece, filled, filtered, parse_template
@@ -43,8 +44,10 @@ class Encoded:
     targets: list[list[int]] | None = None
     candidates: list[int] | None = None
 
-    def batch(self, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
-        """The examples at `rows`, padded to the longest sequence of them, on `device`."""
+    def batch(
+        self, rows: Sequence[int], pad_id: int, device: torch.device, packing: Packing | None = None
+    ) -> Batch:
+        """The examples at `rows` on `device`: packed into one row, or padded to the longest sequence."""
         counts = None if self.candidates is None else [self.candidates[row] for row in rows]
         sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
 
@@ -53,14 +56,23 @@ class Encoded:
             stacked = torch.nn.utils.rnn.pad_sequence(tensors, True, value)
             return stacked.to(device, non_blocking=True)
 
-        lengths = torch.tensor([len(self.input_ids[i]) for i in sequences])
-        inputs = {
-            "input_ids": padded(self.input_ids, pad_id),
-            "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device),
-        }
-        if self.token_type_ids is not None:
-            inputs["token_type_ids"] = padded(self.token_type_ids, 0)
-        places = self.read_at
+        types, places = self.token_type_ids, self.read_at
+        if packing is not None:
+            inputs = packed_inputs(
+                [self.input_ids[i] for i in sequences],
+                None if types is None else [types[i] for i in sequences],
+                None if places is None else [places[i] for i in sequences],
+                packing,
+                device,
+            )
+        else:
+            lengths = torch.tensor([len(self.input_ids[i]) for i in sequences])
+            inputs = {
+                "input_ids": padded(self.input_ids, pad_id),
+                "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device),
+            }
+            if types is not None:
+                inputs["token_type_ids"] = padded(types, 0)
         read_at = None
         if places is not None:
             pairs = [(at, position) for at, i in enumerate(sequences) for position in places[i]]
@@ -89,7 +101,7 @@ class Batch:
     """What a model is given for B examples of S sequences, and what is read from it, on one device.
 
     Attributes:
-        inputs: of the model, S x T, padded.
+        inputs: of the model: S x T, padded, or 1 x N with the `segments` of the row.
         read_at: the R places that are read, as their sequences (R) and the positions there (R), in
             the order of the sequences; None for a head.
         targets: the token whose score is read at each place (R); None: the label words'.
@@ -97,7 +109,7 @@ class Batch:
         labels: B.
     """
 
-    inputs: dict[str, torch.Tensor]
+    inputs: dict[str, Any]
     read_at: tuple[torch.Tensor, torch.Tensor] | None
     targets: torch.Tensor | None
     candidates: list[int] | None

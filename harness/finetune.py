@@ -21,6 +21,7 @@ from harness import optimizers
 from harness.environment import choose_algorithms, environment
 from harness.metrics import METRICS
 from harness.models import LoadedModel
+from harness.reading import layout_of
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
 from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
@@ -88,7 +89,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
             mine = rank_share(rows[start : start + micro_size], rank, accelerator.num_processes)
-            batch = split.train.batch(mine, pad_id, accelerator.device)
+            batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             # micro-batches, and ranks' parts of them, are of one size: their means' mean is the batch's
@@ -243,8 +244,7 @@ def _read_back(
         threads=torch.get_num_threads(),
         deterministic=torch.are_deterministic_algorithms_enabled(),
         layout={
-            "padding": "dynamic",
-            "scores": "at the mask" if loaded.mask_head else "of the whole model",
+            **layout_of(loaded),
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": accelerator.num_processes,
         },

@@ -63,7 +63,7 @@ def score(
     with torch.inference_mode():
         for number in range(accelerator.process_index, len(batches), accelerator.num_processes):
             rows = batches[number]
-            batch = encoded.batch(rows, pad_id, accelerator.device)
+            batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             predictions[rows] = scores.argmax(dim=1).cpu()
