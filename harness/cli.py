@@ -129,6 +129,9 @@ def run(
     data_parallel: Annotated[
         bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
     ] = False,
+    log_with: Annotated[
+        str | None, _option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
+    ] = None,
     executor: Annotated[
         str | None, _option("local, or ray: a cluster, where Ray places the runs (default: local)")
     ] = None,
@@ -303,7 +306,7 @@ def _execute(
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    job = Job(inputs, sweep.precision, store, retry_failed)
+    job = Job(inputs, sweep.precision, store, retry_failed, sweep.log_with)
     if sweep.executor == "ray":
         from harness.ray_executor import execute_on_ray
 

@@ -28,6 +28,7 @@ from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
+from harness.trackers import track
 from harness.workbench import Workbench
 from tasks import get_task
 
@@ -97,12 +98,14 @@ class Job:
 
     Attributes:
         retry_failed: runs recorded as failed are run again; all other records are final.
+        log_with: the tracker that is told of finished runs; None: none is.
     """
 
     inputs: Inputs
     precision: str
     store: Store
     retry_failed: bool
+    log_with: str | None = None
 
 
 _worker: tuple[Job, Workbench]  # of this worker process
@@ -194,6 +197,8 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
             )
         job.store.write(record)
+        if job.log_with is not None:
+            track(record, job.log_with, job.store.output_dir / "trackers")
         return record
 
 

@@ -12,7 +12,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
@@ -21,6 +29,7 @@ from harness.ranks import launched
 from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
+from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
 from tasks import SUITES, UnknownTaskError, get_task
 
@@ -41,6 +50,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "log_with": None,
     "executor": "local",
     "ray_address": None,
     "gpus_per_run": None,
@@ -122,6 +132,9 @@ class Sweep(Stored):
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    log_with: Annotated[
+        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
+    ]
     executor: Literal["local", "ray"]
     ray_address: str | None = Field(min_length=1)
     gpus_per_run: float | None = Field(gt=0)
@@ -183,6 +196,8 @@ class Sweep(Stored):
             )
         if self.executor == "local" and (self.ray_address or self.gpus_per_run):
             raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
+        if self.executor == "ray" and self.log_with:
+            raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
         if self.executor == "ray" and self.workers:
             raise ValueError("workers is for one machine: on a cluster, Ray places as many runs as fit")
         for name in self.optimizers:
