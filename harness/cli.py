@@ -25,6 +25,7 @@ from harness.sweep import (
     entry_of,
     expand_suites,
     grid,
+    longest_first,
     make_sweep,
     next_rates,
     plan,
@@ -195,7 +196,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     if together and rank and not dry_run:
         return _follow(inputs, sweep.precision)
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = specs if together else specs[rank::ranks]
+    fresh = specs if together else longest_first(specs, data)[rank::ranks]
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
         if (share or together) and not dry_run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.records import RunSpec, Stored
+from harness.store import read_record
 
 
 class Spread(Stored):
@@ -55,3 +56,23 @@ class NoiseFloor(Stored):
 def path_of(output_dir: Path, spec: RunSpec) -> Path:
     """Where the noise floor of a run lies, beside the runs."""
     return output_dir / "noise_floor" / f"{spec.run_id}.json"
+
+
+def noise_floors(output_dir: Path) -> list[NoiseFloor]:
+    """The whole ones of a results directory, by run id."""
+    paths = sorted((output_dir / "noise_floor").glob("*.json"))
+    return [found for path in paths if (found := read_record(path, NoiseFloor)) is not None]
+
+
+def noise_sentence(found: NoiseFloor) -> str:
+    """What stands beside differences between optimizers; in points, as they do."""
+    spec, spread = found.spec, found.as_asked
+    return (
+        f"{spec.task}: noise floor: {spread.n_repeats} repetitions of one run ({spec.label}) on "
+        f"{found.device} differ by {100 * spread.test_range:.2f} points of test {found.metric} ("
+        + (
+            f"with deterministic algorithms: {100 * found.deterministic.test_range:.2f})."
+            if found.deterministic.failure is None
+            else "there is no deterministic way)."
+        )
+    )

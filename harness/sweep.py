@@ -28,7 +28,7 @@ from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.ranks import launched
 from harness.records import RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
-from harness.sources import TaskData, missing_data
+from harness.sources import Example, TaskData, missing_data
 from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
 from tasks import SUITES, UnknownTaskError, get_task
@@ -400,6 +400,30 @@ def plan(
                 for rate, optimizer in sorted(cells, key=lambda cell: cell[0])
             ]
     return specs
+
+
+def longest_first(specs: Sequence[RunSpec], data: Iterable[TaskData]) -> list[RunSpec]:
+    """Runs by the text they read, most first, so that no rank begins a long one when others are done.
+
+    A training step reads its batch, and goes back through it for about as much again twice. What takes
+    equally long keeps its order.
+    """
+
+    def mean_length(examples: Sequence[Example]) -> float:
+        return sum(len(text) for example in examples for text in example.texts) / len(examples)
+
+    lengths = {
+        rows.task.name: (mean_length(rows.train), mean_length(rows.test), len(rows.test)) for rows in data
+    }
+    labels = {name: len(get_task(name).labels) for name in lengths}
+
+    def characters(spec: RunSpec) -> float:
+        of_train, of_test, n_test = lengths[spec.task]
+        n_dev = spec.k * labels[spec.task] * math.ceil(spec.max_steps / spec.eval_every)
+        n_scored = min(n_test, spec.test_limit or n_test)
+        return (3 * spec.max_steps * spec.batch_size + n_dev) * of_train + n_scored * of_test
+
+    return sorted(specs, key=characters, reverse=True)
 
 
 def check_launcher(sweep: Sweep) -> None:

@@ -115,3 +115,24 @@ def test_what_is_printed():
     assert "dev 1.00 points, test 2.50 points, parameters 0.25 (max abs), 2 different result(s) of 3" in text
     assert "1 diverged" in text
     assert "cannot run: RuntimeError: no deterministic cumsum" in text
+
+
+def test_the_leaderboard_says_the_noise_floor(tmp_path: Path):
+    from harness.store import write_record
+    from leaderboards.build import build
+
+    spread = {"n_repeats": 3, "statuses": ("done",) * 3, "n_distinct": 3}
+    found = NoiseFloor(
+        spec=make_spec(),
+        metric="accuracy",
+        device="cuda",
+        as_asked=Spread(deterministic=False, test_metrics=(0.7, 0.725, 0.71), **spread),
+        deterministic=Spread(deterministic=True, test_metrics=(0.7, 0.7, 0.7), **spread),
+        environment={},
+    )
+    write_record(path_of(tmp_path, found.spec), found)
+    (tmp_path / "noise_floor" / "torn.json").write_text('{"spec": ')
+    Store(tmp_path).open()
+    (note,) = build(Store(tmp_path)).notes
+    assert "3 repetitions of one run (sst2 sgd lr 0.1 seed 13) on cuda differ by 2.50 points of test" in note
+    assert "deterministic algorithms: 0.00" in note
