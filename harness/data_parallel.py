@@ -17,6 +17,7 @@ from harness.finetune import finetune
 from harness.records import RunSpec
 from harness.store import Journal
 from harness.workbench import Workbench
+from harness.zero_shot import zero_shot
 
 
 def tell(accelerator: Accelerator, spec: RunSpec | None) -> None:
@@ -42,4 +43,5 @@ def follow(bench: Workbench) -> None:
     """Work on the runs that rank 0 names until it names no more; write nothing."""
     while (spec := told(bench.accelerator)) is not None:
         with tempfile.TemporaryDirectory() as folder:
-            finetune(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))
+            do = finetune if spec.max_steps else zero_shot
+            do(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))
