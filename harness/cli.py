@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,8 @@ from rich.table import Table
 
 from harness import __version__, tasks_cli
 from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.noise_cli import noise_floor
+from harness.ranks import launched, lonely_launch
 from harness.study_cli import app as study_app
 from harness.sweep import (
     Inputs,
@@ -47,6 +48,7 @@ app = typer.Typer(
 app.add_typer(tasks_cli.app, name="tasks")
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(study_app, name="study")
+app.command("noise-floor")(noise_floor)
 
 
 @app.callback()
@@ -135,6 +137,24 @@ def run(
     ] = None,
     output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
     sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
+    deterministic: Annotated[
+        bool | None, _option("Algorithms that give the same bits on a GPU, too", "--deterministic")
+    ] = None,
+    data_parallel: Annotated[
+        bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
+    ] = False,
+    log_with: Annotated[
+        str | None, _option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
+    ] = None,
+    executor: Annotated[
+        str | None, _option("local, or ray: a cluster, where Ray places the runs (default: local)")
+    ] = None,
+    ray_address: Annotated[
+        str | None, _option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, _option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
+    ] = None,
     workers: Annotated[
         int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
     ] = None,
@@ -152,6 +172,8 @@ def run(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
+    if data_parallel:
+        flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
         asked = make_sweep(flags, sweep)
         request, left_out = expand_suites(asked)
@@ -190,15 +212,20 @@ def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: 
     note(f"{source.name}: revision {source.revision}")
     if sweep.peft and sweep.learning_rates is None:
         note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, ranks, _ = launched()
+    if alone := lonely_launch():
+        note(f"note: {alone}")
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
+    together = sweep.data_parallel_ranks is not None
+    if together and rank and not dry_run:
+        return _follow(inputs, sweep.precision)
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = share_out(specs, amounts, ranks)[rank]
+    fresh = longest_first(specs, amounts) if together else share_out(specs, amounts, ranks)[rank]
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
-        if share and not dry_run:
+        if (share or together) and not dry_run:
             _execute(sweep, share, inputs, store, retry_failed, ranks)
             finished = store.finished(specs)
         if len(finished) < len(specs) or not extensions_left:
@@ -282,6 +309,13 @@ def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> 
     return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
 
 
+def _follow(inputs: Inputs, precision: str) -> None:
+    from harness.data_parallel import follow
+    from harness.executor import prepare
+
+    follow(prepare([], inputs, precision, together=True))
+
+
 def _execute(
     sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
 ) -> None:
@@ -289,21 +323,28 @@ def _execute(
 
     from harness.executor import Job, bytes_to_come, default_workers, execute, prepare
 
-    bench = prepare(todo, inputs, sweep.precision)
+    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
+    places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     note(
-        f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
+        f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    job = Job(inputs, sweep.precision, store, retry_failed, sweep.checkpoint_every)
+    job = Job(inputs, sweep.precision, store, retry_failed, sweep.checkpoint_every, sweep.log_with)
     store.check_space(bytes_to_come(todo, job, bench, workers))
+    if sweep.executor == "ray":
+        from harness.ray_executor import execute_on_ray
+
+        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
+    else:
+        results = execute(todo, job, bench, workers, on_terminal)
     with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
-        for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
+        for number, record in enumerate(results, 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
 

@@ -19,14 +19,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
+from harness.data_parallel import tell
 from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
 from harness.metrics import check_available
+from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
 from harness.store import GO_ON, Store, disk_errors
 from harness.sweep import Inputs
+from harness.trackers import track
 from harness.user_tasks import find_task
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
@@ -44,19 +49,38 @@ MOST_DEATHS = 3
 """A run under which so many worker processes have died is recorded as failed."""
 
 
-def make_accelerator(precision: str) -> Accelerator:
-    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32."""
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+def make_accelerator(precision: str, together: bool = False) -> Accelerator:
+    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
+
+    The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
+    rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+
+    Args:
+        together: the ranks share each run's batches instead, and are waited for here.
+    """
+    mixed_precision = {"fp32": "no", "bf16": "bf16"}[precision]
+    if together:
+        # parameters that no loss reaches keep no gradient, as in a single process
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+    local_rank = launched().local_rank
+    if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+        torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+    with apart():
+        return Accelerator(mixed_precision=mixed_precision)
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workbench:
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
     """Build every split, prompt and model of the runs, so that what cannot work fails before training.
+
+    Args:
+        together: whether the ranks of the launch share each run's batches.
 
     Raises:
         UserError: one of them cannot be built.
     """
-    _quiet_libraries()
-    bench = Workbench(inputs, make_accelerator(precision))
+    quiet_libraries()
+    bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
         bench.objective(spec)
         for metric in bench.metrics(spec):
@@ -103,6 +127,7 @@ class Job:
     Attributes:
         retry_failed: runs recorded as failed are run again; all other records are final.
         checkpoint_every: steps between checkpoints of a run, which is then resumed; None: none.
+        log_with: the tracker that is told of finished runs; None: none is.
     """
 
     inputs: Inputs
@@ -110,6 +135,7 @@ class Job:
     store: Store
     retry_failed: bool
     checkpoint_every: int | None = None
+    log_with: str | None = None
 
 
 _worker: tuple[Job, Workbench]  # of this worker process
@@ -138,6 +164,7 @@ def execute(
             waiting = held_elsewhere
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+    tell(bench.accelerator, None)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
@@ -247,17 +274,22 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 file=sys.stderr,
             )
         try:
+            tell(bench.accelerator, spec)
             journal = job.store.journal(spec, job.checkpoint_every)
             trains = spec.max_steps > 0
             record = finetune(spec, bench, journal, progress) if trains else zero_shot(spec, bench, journal)
         except UserError:  # the sweep cannot go on: its inputs changed
             raise
         except Exception as error:
+            if bench.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
+                raise
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise  # the disk is gone
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
             record = _failed(spec, first_line(error), job)
         job.store.write(record)
+        if job.log_with is not None:
+            track(record, job.log_with, job.store.output_dir / "trackers")
         return record
 
 
@@ -271,7 +303,7 @@ def _start_worker(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _quiet_libraries()
+    quiet_libraries()
     _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 
@@ -287,7 +319,7 @@ def _run_in_worker(spec: RunSpec) -> RunRecord | None:
     return run_and_store(spec, job, bench, progress=False)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Loading bars and notes about new heads are noise here: the record says what is new."""
     import transformers
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from harness import checkpoints, optimizers
 from harness.checkpoints import Progress, hash_of
-from harness.environment import environment
+from harness.environment import choose_algorithms, environment
 from harness.errors import first_line
 from harness.memory import BatchTooLargeError, memory_of_a_batch
 from harness.metrics import compute
@@ -37,7 +37,7 @@ from harness.records import (
     by_rank,
     is_better,
 )
-from harness.sampling import batch_indices, derived_seed
+from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import Scores, logits, score
 from harness.store import Journal
@@ -65,7 +65,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         try:
             return _finetune(spec, bench, journal, progress, size)
         except BatchTooLargeError as error:
-            if size == 1:
+            if size == 1 or bench.accelerator.num_processes > 1:  # other ranks wait in a collective
                 raise
             reason = first_line(error)
         size = -(-size // 2)
@@ -78,7 +78,9 @@ def _finetune(
 ) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
     torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
+    rank = accelerator.process_index  # 0, unless ranks share this run's batches
     bench.check_inputs(spec)
     task = bench.task(spec)
     split = bench.split(spec)
@@ -128,19 +130,21 @@ def _finetune(
         for group in optimizer.param_groups:
             group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
-        torch.manual_seed(derived_seed(spec.seed, "dropout", step))
+        torch.manual_seed(dropout_seed(spec.seed, step, rank))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
             micro_rows = rows[start : start + micro_size]
+            mine = rank_share(micro_rows, rank, accelerator.num_processes)
             with memory_of_a_batch():
-                batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
+                batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
                 with accelerator.autocast():
                     scores = logits(loaded, batch, objective)
-                # weighted by their sizes, the means of the micro-batches add up to the batch's mean
+                # weighted by their sizes, the means of the micro-batches add up to the batch's mean;
+                # ranks hold parts of one size, of which they take the mean
                 loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
                 accelerator.backward(loss)
             step_loss += loss.detach()
-        losses.append(step_loss)
+        losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
             gradient_norms.append(torch.as_tensor(norm).detach())
@@ -303,12 +307,13 @@ def read_live(
         attention=str(getattr(model.config, "_attn_implementation", "eager")),
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         layout={
             **layout_of(loaded),
             "gradient_accumulation_steps": -(-spec.batch_size // micro_size)
             if micro_size
             else spec.gradient_accumulation_steps,
-            "data_parallel_ranks": 1,
+            "data_parallel_ranks": accelerator.num_processes,
         },
         trained=trained_parameters(model) if optimizer else (),
         adapter=loaded.adapter.settings if loaded.adapter else None,

@@ -75,6 +75,7 @@ class LoadedModel:
             of the vocabulary, where it can be asked for some positions alone; else None.
         adapter: what was added to it; None: nothing.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
+        shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
     """
 
     model: PreTrainedModel
@@ -84,6 +85,7 @@ class LoadedModel:
     adapter: Adapter | None = None
     packing: Packing | None = None
     why_padded: str = "not tried"
+    shared: torch.nn.Module | None = None
 
 
 def resolve_model(name: str) -> ModelSource:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from harness.encoding import Batch, Encoded
 from harness.errors import first_line
@@ -23,6 +24,24 @@ TRIAL_TEXTS = (
 )
 
 
+class Reader(torch.nn.Module):
+    """`read` as a module, for DDP sums the gradients of what is called through its wrapper alone."""
+
+    def __init__(self, loaded: LoadedModel):
+        super().__init__()
+        self.model = loaded.model
+        self._loaded = loaded
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return read(self._loaded, batch)
+
+
+def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
+    """The same model, whose gradients are averaged over the ranks; all ranks call this together."""
+    accelerator.free_memory()  # of the model before this one, which accelerate would keep
+    return dataclasses.replace(loaded, shared=accelerator.prepare_model(Reader(loaded)))
+
+
 def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """The scores that are read of a batch, in the order of its sequences and their places.
 
@@ -31,6 +50,8 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     Returns:
         R x V scores of the vocabulary at the R places of `read_at`; S x L outputs of a head.
     """
+    if loaded.shared is not None and torch.is_grad_enabled():
+        return loaded.shared(batch)
     if "segments" in batch.inputs:
         return packed_scores(loaded.model, batch.inputs, is_head=batch.read_at is None)
     if batch.read_at is None:

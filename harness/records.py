@@ -54,6 +54,9 @@ class RunSpec(Stored):
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
+            another number of them); None: one process does the run.
+        deterministic: only algorithms that give the same bits every time; None: as torch chooses.
         peft: the adapter that is trained in place of the model, with the constants of
             `harness.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
@@ -84,6 +87,8 @@ class RunSpec(Stored):
     dropout: float | None
     precision: Literal["fp32", "bf16"]
     threads_per_run: int
+    data_parallel_ranks: int | None = None
+    deterministic: Literal[True] | None = None
     peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
     freeze: Literal["embeddings", "encoder"] | None = None
 
@@ -159,6 +164,7 @@ class ReadBack(Stored):
     device: str
     threads: int
     layout: dict[str, int | str]
+    deterministic: bool = False
     trained: tuple[str, ...] | None = Field(
         default=None, description="parameters, numbers of layers as `*`; None: all"
     )

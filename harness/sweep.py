@@ -13,15 +13,25 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
+from harness.ranks import launched
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
+from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
 from harness.user_tasks import find_task, task_of
 from tasks import SUITES, UnknownTaskError
@@ -46,6 +56,12 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "output_dir": "results",
     "workers": None,
     "checkpoint_every": None,
+    "log_with": None,
+    "executor": "local",
+    "ray_address": None,
+    "gpus_per_run": None,
+    "data_parallel_ranks": None,
+    "deterministic": None,
 }
 
 QUICK_START: dict[str, Any] = {
@@ -68,6 +84,10 @@ def _listed(value: Any) -> Any:
 
 def _or_none(value: Any) -> Any:
     return None if value == "none" else value
+
+
+def _true_or_none(value: Any) -> Any:
+    return value or None
 
 
 def _without_repeats(values: tuple) -> tuple:
@@ -122,6 +142,14 @@ class Sweep(Stored):
     output_dir: Path
     workers: int | None = Field(ge=1)
     checkpoint_every: int | None = Field(ge=1)
+    log_with: Annotated[
+        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
+    ]
+    executor: Literal["local", "ray"]
+    ray_address: str | None = Field(min_length=1)
+    gpus_per_run: float | None = Field(gt=0)
+    data_parallel_ranks: int | None = Field(ge=1)
+    deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
 
     @field_validator("task")
     @classmethod
@@ -186,6 +214,23 @@ class Sweep(Stored):
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
             )
+        micro_batch = self.batch_size // self.gradient_accumulation_steps
+        if self.data_parallel_ranks and micro_batch % self.data_parallel_ranks:
+            raise ValueError(
+                f"a micro-batch of {micro_batch} (batch_size {self.batch_size} over "
+                f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
+                f"parts for {self.data_parallel_ranks} ranks"
+            )
+        if self.data_parallel_ranks and self.checkpoint_every:
+            raise ValueError("checkpoint_every is for runs of one process: it does not go with --data-parallel")
+        if self.executor == "ray" and self.checkpoint_every:
+            raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
+        if self.executor == "local" and (self.ray_address or self.gpus_per_run):
+            raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
+        if self.executor == "ray" and self.log_with:
+            raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
+        if self.executor == "ray" and self.workers:
+            raise ValueError("workers is for one machine: on a cluster, Ray places as many runs as fit")
         if self.peft and self.freeze:
             raise ValueError(
                 f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
@@ -458,7 +503,23 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting from there contradicts the sweep, or would be ignored without a word.
     """
-    if sweep.extend_grid and (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+    ranks = launched().ranks
+    if sweep.data_parallel_ranks not in (None, ranks):
+        raise UserError(
+            f"the sweep's data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were "
+            f"started: torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
+        )
+    if sweep.data_parallel_ranks == 1:
+        raise UserError(
+            "--data-parallel shares each batch among the ranks of a launch, and there is one rank: start it "
+            "with torchrun --nproc_per_node N harness/run.py, or leave the flag out"
+        )
+    if sweep.executor == "ray" and ranks > 1:
+        raise UserError(
+            f"--executor ray is started once, and Ray places the runs; here are {ranks} ranks of a launcher: "
+            f"start it by momentum-bench run"
+        )
+    if sweep.extend_grid and ranks > 1:
         raise UserError(
             f"--extend-grid {sweep.extend_grid} waits for all runs of a grid, which {ranks} ranks do not: "
             f"run the grid without it first, then type the command again, with it, without a launcher"

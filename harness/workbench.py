@@ -26,7 +26,7 @@ from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
 from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
-from harness.reading import with_packing
+from harness.reading import share_batches, with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
@@ -175,6 +175,11 @@ class Workbench:
     def fresh_model(self, spec: RunSpec) -> LoadedModel:
         """The model with its pre-trained weights, and the head and adapter that belong to the run's seed."""
         loaded = self.loaded(spec)
+        if self.accelerator.num_processes > 1 and loaded.shared is None:
+            # only here, where all ranks come at the same time: wrapping waits for all of them
+            assert self._model is not None
+            loaded = share_batches(loaded, self.accelerator)
+            self._model = self._model[0], loaded
         with torch.no_grad():
             for name, value in loaded.model.state_dict().items():
                 value.copy_(loaded.pristine[name])

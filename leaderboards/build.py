@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from harness.noise_floor import noise_floors, noise_sentence
 from harness.protocols import settings_name
 from harness.records import RunRecord, RunSpec, canonical_json
 from harness.store import Store
@@ -124,6 +125,7 @@ def build(*stores: Store, margin: float = MARGIN) -> Leaderboard:
         margin: half width of the band of equivalence, a fraction (0.01 is one point).
     """
     records, notes = _collect(stores)
+    notes = [*notes, *(noise_sentence(each) for store in stores for each in noise_floors(store.output_dir))]
     return board_of(records, notes, margin)
 
 

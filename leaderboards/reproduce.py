@@ -86,7 +86,7 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         }
     if "momentum" in spec.hyperparameters:
         settings["momentum"] = spec.hyperparameters["momentum"]
-    for name in ("dropout", "peft", "freeze"):
+    for name in ("dropout", "peft", "freeze", "deterministic", "data_parallel_ranks"):
         if getattr(spec, name) is not None:
             settings[name] = getattr(spec, name)
     return settings
@@ -141,6 +141,9 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
             f"by --optimizer-file, whose SHA-256 begins with {version}"
         )
         yield f"Its hyperparameters were {json.dumps(spec.hyperparameters, sort_keys=True)}"
+    if spec.data_parallel_ranks is not None:
+        n = spec.data_parallel_ranks
+        yield f"Each batch was shared by {n} ranks: start harness/run.py by torchrun --nproc_per_node {n}"
     if spec.dropout is None:
         yield "Dropout is the model's own"
     yield f"Save this as sweep.toml, then: {_command(row)}"

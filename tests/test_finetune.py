@@ -139,6 +139,11 @@ def test_a_run_is_the_same_alone_and_after_others(run, tiny_model: Path, toy_dat
     assert again.parameters_hash == alone.parameters_hash
 
 
+def test_deterministic_algorithms_are_for_the_runs_that_ask_for_them(run):
+    assert run(deterministic=True).read_back.deterministic
+    assert not run().read_back.deterministic
+
+
 def test_other_seeds_and_rates_are_other_runs(run):
     hashes = {run(seed=s, learning_rate=r).parameters_hash for s in (13, 21) for r in (0.1, 0.2)}
     assert len(hashes) == 4
