@@ -222,7 +222,7 @@ class Sweep(Stored):
                 f"parts for {self.data_parallel_ranks} ranks"
             )
         if self.data_parallel_ranks and self.checkpoint_every:
-            raise ValueError("checkpoint_every is for runs of one process: it does not go with --data-parallel")
+            raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
         if self.executor == "ray" and self.checkpoint_every:
             raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
         if self.executor == "local" and (self.ray_address or self.gpus_per_run):
