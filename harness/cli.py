@@ -123,7 +123,8 @@ def run(
         float | None, _option("Probability in the whole model (default: the model's own)")
     ] = None,
     precision: Annotated[
-        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
+        str | None,
+        _option("fp32, bf16 (autocast), medium (CPU), tf32 (GPU); weights stay fp32 (default: fp32)"),
     ] = None,
     threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
     peft: Annotated[

@@ -277,7 +277,8 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
     def ids_of(rows: Sequence[Mapping[str, str]], **options: Any) -> Any:
         return tokenizer(*([filled(pieces, row) for row in rows] for pieces in inputs), **plain, **options)
 
-    lengths = iter(map(len, ids_of(list(chain(*rows)))["input_ids"]))
+    encoded = ids_of(list(chain(*rows)))
+    lengths = iter(map(len, encoded["input_ids"]))
     longest = [max(islice(lengths, len(of_example))) for of_example in rows]
     too_long = [i for i, length in enumerate(longest) if length > max_length]
     if task.cuttable != task.fields:  # else the tokenizer cuts
@@ -291,7 +292,8 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
                 max_length,
                 lambda rows: max(map(len, ids_of(rows)["input_ids"])),
             )
-    encoded = ids_of(list(chain(*rows)), truncation="longest_first", max_length=max_length)
+    if too_long:
+        encoded = ids_of(list(chain(*rows)), truncation="longest_first", max_length=max_length)
     return Encoded(
         input_ids=encoded["input_ids"],
         token_type_ids=encoded.get("token_type_ids"),

@@ -37,7 +37,6 @@ def environment() -> dict[str, str]:
     facts |= {name: metadata.version(name) for name in PACKAGES}
     facts |= {"python": platform.python_version(), "system": platform.system()}
     facts |= {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-    facts |= {"matmul_precision": torch.get_float32_matmul_precision()}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or ""}
     return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}

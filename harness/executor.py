@@ -23,10 +23,12 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
+from harness.allocator import keep_freed_memory
 from harness.data_parallel import tell
 from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
 from harness.metrics import check_available
+from harness.precision import PRECISIONS, use
 from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
 from harness.store import GO_ON, Store, disk_errors
@@ -57,17 +59,23 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
 
     Args:
         together: the ranks share each run's batches instead, and are waited for here.
+
+    Raises:
+        UserError: the device does not have that precision.
     """
-    mixed_precision = {"fp32": "no", "bf16": "bf16"}[precision]
+    mixed_precision = PRECISIONS[precision].autocast
     if together:
         # parameters that no loss reaches keep no gradient, as in a single process
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        return Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
-    local_rank = launched().local_rank
-    if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
-        torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
-    with apart():
-        return Accelerator(mixed_precision=mixed_precision)
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+    else:
+        local_rank = launched().local_rank
+        if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+            torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+        with apart():
+            accelerator = Accelerator(mixed_precision=mixed_precision)
+    use(precision, accelerator.device.type)
+    return accelerator
 
 
 def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
@@ -80,6 +88,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: 
         UserError: one of them cannot be built.
     """
     quiet_libraries()
+    keep_freed_memory()
     bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
         bench.objective(spec)
@@ -304,6 +313,7 @@ def _start_worker(job: Job) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     quiet_libraries()
+    keep_freed_memory()
     _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 

@@ -18,7 +18,7 @@ from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from tqdm import tqdm
 
-from harness import checkpoints, optimizers
+from harness import checkpoints, optimizers, precision
 from harness.checkpoints import Progress, hash_of
 from harness.environment import choose_algorithms, environment
 from harness.errors import first_line
@@ -81,6 +81,7 @@ def _finetune(
     choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
     rank = accelerator.process_index  # 0, unless ranks share this run's batches
+    precision.use(spec.precision, accelerator.device.type)
     bench.check_inputs(spec)
     task = bench.task(spec)
     split = bench.split(spec)
@@ -301,6 +302,7 @@ def read_live(
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
+        matmul_precision=torch.get_float32_matmul_precision(),
         autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
         dropout_probabilities=tuple(sorted(dropouts)),
         model_class=type(model).__name__,

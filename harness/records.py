@@ -85,7 +85,7 @@ class RunSpec(Stored):
     eval_every: int
     test_limit: int | None
     dropout: float | None
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "medium", "tf32"]
     threads_per_run: int
     data_parallel_ranks: int | None = None
     deterministic: Literal[True] | None = None
@@ -158,6 +158,7 @@ class ReadBack(Stored):
     new_parameters: tuple[str, ...] = Field(description="drawn from the seed, not pre-trained")
     parameter_dtype: str
     autocast_dtype: str | None
+    matmul_precision: str | None = Field(None, description="torch's float32_matmul_precision")
     dropout_probabilities: tuple[float, ...]
     model_class: str
     attention: str

@@ -26,6 +26,7 @@ from pydantic import (
 from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
+from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.ranks import launched
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
@@ -133,7 +134,7 @@ class Sweep(Stored):
     max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
     test_limit: Annotated[int | None, BeforeValidator(_or_none)] = Field(ge=1)
     dropout: float | None = Field(ge=0, lt=1)
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "medium", "tf32"]
     threads_per_run: int = Field(ge=1)
     peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
     freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
@@ -525,7 +526,7 @@ def check_launcher(sweep: Sweep) -> None:
             f"run the grid without it first, then type the command again, with it, without a launcher"
         )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    asked = {"fp32": "no", "bf16": "bf16"}[sweep.precision]
+    asked = PRECISIONS[sweep.precision].autocast
     if precision not in ("no", asked):
         raise UserError(
             f"accelerate's configuration says mixed_precision={precision}, but this sweep's "

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from harness.errors import UserError, first_line
 from harness.metrics import CORRELATIONS, EVALUATE, METRICS, OF_QUESTIONS, compute
 from harness.optimizers import OPTIMIZERS
+from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS
 from harness.records import (
     NO_OPTIMIZER,
@@ -398,7 +399,13 @@ def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
             )
     if spec.max_steps and all(g.get("weight_decay") != spec.weight_decay for g in live.param_groups):
         wrong.append(f"read_back.param_groups: none has the spec's weight_decay {spec.weight_decay:g}")
-    autocast = {"fp32": None, "bf16": "bfloat16"}[spec.precision]
+    wanted = PRECISIONS[spec.precision]
+    if live.matmul_precision not in (None, wanted.matmul):
+        wrong.append(
+            f"read_back.matmul_precision {show(live.matmul_precision)}, {spec.precision} means "
+            f"{wanted.matmul}"
+        )
+    autocast = {"no": None, "bf16": "bfloat16"}[wanted.autocast]
     if live.autocast_dtype != autocast:
         wrong.append(
             f"read_back.autocast_dtype {show(live.autocast_dtype)}, {spec.precision} means {autocast}"

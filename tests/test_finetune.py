@@ -133,10 +133,12 @@ def test_a_run_is_the_same_alone_and_after_others(run, tiny_model: Path, toy_dat
     alone = run(Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32")), seed=21)
     run(optimizer="sgdm", seed=13, learning_rate=1.0)
     torch.manual_seed(99)
+    torch.set_float32_matmul_precision("medium")
     again = run(seed=21)
     assert again.evaluations == alone.evaluations
     assert again.test == alone.test
     assert again.parameters_hash == alone.parameters_hash
+    assert again.read_back.matmul_precision == alone.read_back.matmul_precision == "highest"
 
 
 def test_deterministic_algorithms_are_for_the_runs_that_ask_for_them(run):
