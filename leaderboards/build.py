@@ -13,6 +13,7 @@ from typing import Any
 
 from harness.protocols import settings_name
 from harness.records import RunRecord, RunSpec, canonical_json
+from harness.reporting import cell, joined
 from harness.store import Store
 from leaderboards.paired import MARGIN, PairedDifference, holm, paired_difference, sentence, summary
 from leaderboards.selection import DevResult, Selection, select, select_shared
@@ -448,15 +449,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={part}" for name, part in sorted(value.items()))
     return "none" if value is None else str(value)
-
-
-def cell(value: Any) -> str:
-    """A value as text: floats with 10 digits, and nothing where there is no number."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def joined(values: Iterable[Any]) -> str:
-    """Several values as one cell."""
-    return ";".join(map(cell, values))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
+from harness.reporting import csv_text
 from harness.store import write_atomically
-from leaderboards.build import Leaderboard, Row, cell
+from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
 from leaderboards.plots import board_plots
 
@@ -59,24 +59,6 @@ def file_stem(name: str) -> str:
     """A file name for a name out of a record, which may hold anything: no folders, no hidden files."""
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:80]
     return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
-
-
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Comma-separated text with a header; nothing at all where there are no rows.
-
-    A text cell that a spreadsheet would read as a formula gets an apostrophe in front.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for number, row in enumerate(rows):
-        if number == 0:
-            writer.writerow(row)
-        writer.writerow(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values())
-    return text.getvalue()
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def _parquet(rows: Iterable[Row]) -> bytes:

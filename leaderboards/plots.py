@@ -5,40 +5,23 @@ Colours are a closed list, so that a page can put its own light and dark ones in
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.records import RunRecord
+from harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style, svg_text
 from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-PAPER, INK, FAINT, BAND = "#ffffff", "#222222", "#8a8a8a", "#d7e8d4"
-ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")
-"""After Okabe and Ito's palette, which colour-blind readers can tell apart."""
+BAND = "#d7e8d4"
 
 VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
 
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "momentum-bench",
-    "svg.fonttype": "none",  # text stays text: small files, and a page's own font
-    "text.parse_math": False,  # names out of records are no formulas
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-}
+STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
 def board_plots(board: Leaderboard) -> dict[str, str]:
@@ -61,10 +44,9 @@ def curves(rows: Sequence[Row]) -> str:
     Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
     the rate that dev chose for a seed; a cross at the bottom is a rate that diverged, with the count.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
+    with plot_style(STYLE):
         figure = Figure(figsize=(5, 3.1))
         axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
         rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
@@ -84,11 +66,11 @@ def curves(rows: Sequence[Row]) -> str:
         axes.legend(
             loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
         )
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _arm(axes: Axes, row: Row, place: int) -> None:
-    colour = ARM_COLOURS[place % len(ARM_COLOURS)]
+    colour = COLOURS[place % len(COLOURS)]
     by_rate: dict[float, list[float]] = {}
     seeds = {run.spec.seed for run in row.runs}
     thin: list[tuple[float, float]] = []
@@ -131,12 +113,11 @@ def forest(board: Leaderboard) -> str:
     Squares: equivalent; triangles point to the better arm; open circles: inconclusive; crosses: no
     verdict. Diamonds are means over tasks, with an interval over tasks.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     entries = _entries(board)
     limit = 105 * max(_reach(board), 2 * board.margin)
-    with rc_context(STYLE):
+    with plot_style(STYLE):
         names = forest_labels(board)
         width, height = 4.8, 0.75 + 0.27 * len(entries)
         figure = Figure(figsize=(width, height))
@@ -151,7 +132,7 @@ def forest(board: Leaderboard) -> str:
         axes.set_yticks(range(len(entries)), names)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("difference in points (second minus first)")
-        return _svg(figure)
+        return svg_text(figure)
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
@@ -172,7 +153,7 @@ def _interval(axes: Axes, entry: Comparison | Pooled, place: int, limit: float) 
     mean, low, high = (100 * c[name] for name in ("mean_difference", "ci_low", "ci_high"))
     pooled = isinstance(entry, Pooled)
     verdict = "" if pooled else c["verdict"]
-    colours = {"equivalent": ARM_COLOURS[2], "a better": ARM_COLOURS[0], "b better": ARM_COLOURS[1]}
+    colours = {"equivalent": COLOURS[2], "a better": COLOURS[0], "b better": COLOURS[1]}
     colour = INK if pooled else colours.get(verdict, FAINT)
     if not math.isnan(low):
         axes.plot([max(low, -limit), min(high, limit)], [place, place], color=colour, linewidth=1.6)
@@ -207,13 +188,3 @@ def plain(text: str) -> str:
     """Printable text of at most 30 characters for a plot."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= 30 else text[:29] + "…"
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with warnings.catch_warnings():
-        # letters that matplotlib's own font lacks: the file holds them as text, the reader's font draws them
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata=nothing)
-    return text.getvalue()

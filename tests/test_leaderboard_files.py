@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from harness.records import RunSpec
+from harness.reporting import csv_text
 from leaderboards.build import build
-from leaderboards.outputs import csv_text, file_stem, write
+from leaderboards.outputs import file_stem, write
 from leaderboards.paper import latex, markdown
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
