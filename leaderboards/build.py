@@ -65,6 +65,11 @@ class Row:
         return str(self.columns["optimizer"]), str(self.columns["hyperparameters"])
 
     @property
+    def chosen_ids(self) -> list[str]:
+        """Ids of the chosen runs, in the order of their seeds."""
+        return [run.spec.run_id for run in self.chosen.values()]
+
+    @property
     def row_id(self) -> str:
         return str(self.columns["row_id"])
 

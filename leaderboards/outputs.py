@@ -63,29 +63,30 @@ def file_stem(name: str) -> str:
 
 def _parquet(rows: Iterable[Row]) -> bytes:
     """Every run of the leaderboard, one line each, sorted by row and then seed and learning rate."""
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    lines = [
-        _trial(run, row.row_id, run.spec.run_id in {best.spec.run_id for best in row.chosen.values()})
-        for row in rows
-        for run in row.runs
-    ]
+    lines = []
+    for row in rows:
+        chosen = set(row.chosen_ids)
+        lines += [_trial(run, row.row_id, chosen) for run in row.runs]
     content = io.BytesIO()
-    pd.DataFrame(lines).to_parquet(content, index=False)
+    pq.write_table(pa.Table.from_pylist(lines), content)
     return content.getvalue()
 
 
-def _trial(run: RunRecord, row_id: str, chosen: bool) -> dict[str, Any]:
+def _trial(run: RunRecord, row_id: str, chosen: set[str]) -> dict[str, Any]:
+    run_id = run.spec.run_id
     spec = run.spec.model_dump(mode="json")
     spec["hyperparameters"] = canonical_json(spec["hyperparameters"])
     best, test, costs, split, live = run.best, run.test, run.costs, run.split, run.read_back
     return {
-        "run_id": run.spec.run_id,
+        "run_id": run_id,
         "row_id": row_id,
         **spec,
         "status": run.status,
         "failure": run.failure,
-        "chosen": chosen,
+        "chosen": run_id in chosen,
         "metric": run.metric,
         "best_step": run.best_step,
         "dev_metric": best.dev_metric if best else None,

@@ -275,14 +275,15 @@ def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], 
 
 
 def _provenance(row: Row, varying: Sequence[str]) -> dict[str, Any]:
-    chosen = {run.spec.run_id for run in row.chosen.values()}
+    chosen = set(row.chosen_ids)
     lines = ["  run id            seed   rate      status    dev %   test %"]
     for run in row.runs:
         dev = percent(run.best.dev_metric) if run.best else "-"
         test = percent(run.test.metric) if run.test else "-"
-        star = "*" if run.spec.run_id in chosen else " "
+        run_id = run.spec.run_id
+        star = "*" if run_id in chosen else " "
         lines.append(
-            f"{star} {run.spec.run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
+            f"{star} {run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
             f"  {dev:>5}   {test:>6}"
         )
     facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
