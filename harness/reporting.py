@@ -31,6 +31,8 @@ STYLE: Mapping[str, Any] = {
     "ytick.color": INK,
 }
 PNG_DOTS_PER_INCH = 200
+MOST_PNG_DOTS = 2**15
+"""Along the longer side; a taller figure gets fewer dots an inch."""
 
 
 def cell(value: Any) -> str:
@@ -78,18 +80,21 @@ def plot_style(further: Mapping[str, Any]) -> Iterator[None]:
 
 def svg_text(figure: Figure) -> str:
     """The figure as SVG, without date or version."""
-    return _saved(figure, "svg", dict.fromkeys(("Date", "Creator", "Format", "Type"))).decode()
+    return _saved(
+        figure, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    ).decode()
 
 
 def png_bytes(figure: Figure) -> bytes:
     """The figure as PNG at 200 dots an inch, without date or version."""
-    return _saved(figure, "png", {"Software": None})
+    dots = min(PNG_DOTS_PER_INCH, MOST_PNG_DOTS / max(figure.get_size_inches()))
+    return _saved(figure, format="png", metadata={"Software": None}, dpi=dots)
 
 
-def _saved(figure: Figure, kind: str, metadata: dict[str, None]) -> bytes:
+def _saved(figure: Figure, **how: Any) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
         # letters that matplotlib's own font lacks: an SVG holds them as text, the reader's font draws them
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(content, format=kind, metadata=metadata, dpi=PNG_DOTS_PER_INCH)
+        figure.savefig(content, **how)
     return content.getvalue()

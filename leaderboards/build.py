@@ -175,7 +175,7 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
             if known is record:
                 continue
             # the specs are equal: a store gives out no record whose spec has another id than its folder
-            if _result(known) != _result(record):
+            if result_of(known) != result_of(record):
                 notes.append(
                     f"run {run_id} ({record.spec.label}) is there more than once, with different "
                     f"results; the first that did not fail counts"
@@ -187,7 +187,8 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
     return [records[run_id] for run_id in sorted(records)], notes
 
 
-def _result(run: RunRecord) -> tuple:
+def result_of(run: RunRecord) -> tuple:
+    """What two executions of one specification may differ in, if they differ in more than cost."""
     return run.status, run.evaluations, run.best_step, run.test
 
 

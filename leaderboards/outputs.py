@@ -11,28 +11,20 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
-from harness.reporting import csv_text
+from harness.reporting import csv_text, png_bytes, svg_text
 from harness.store import write_atomically
 from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
 from leaderboards.plots import board_plots
 
 
-def write(board: Leaderboard, output_dir: Path) -> None:
-    """Write all files of a leaderboard; equal records give equal CSVs, plots and page.
-
-    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
-    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`. All is made before anything is
-    written, and each file is replaced whole.
+def write(board: Leaderboard, output_dir: Path, png: bool = False) -> None:
+    """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
         UserError: the directory cannot be written.
     """
-    plots = board_plots(board)
-    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
-    stems = {name: file_stem(name) for name in plots}
-    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
-    files["index.html"] = page(board, plots, stems)
+    files = contents(board, png)
     try:
         for name, content in files.items():
             path = output_dir / name
@@ -40,6 +32,24 @@ def write(board: Leaderboard, output_dir: Path) -> None:
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def contents(board: Leaderboard, png: bool = False) -> dict[str, str | bytes]:
+    """All files of a leaderboard by their place; equal records give equal CSVs, plots and page.
+
+    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
+    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`.
+
+    Args:
+        png: each plot also as `plots/*.png`.
+    """
+    plots = board_plots(board, svg_text)
+    stems = {name: file_stem(name) for name in plots}
+    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
+    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
+    if png:
+        files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
+    return files | {"index.html": page(board, plots, stems)}
 
 
 def tables(board: Leaderboard) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The leaderboard's plots, as SVG text: the same records give the same bytes.
+"""The leaderboard's plots, as SVG text or PNG: the same records give the same bytes.
 
 Colours are a closed list, so that a page can put its own light and dark ones in their place.
 """
@@ -6,16 +6,19 @@ Colours are a closed list, so that a page can put its own light and dark ones in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.records import RunRecord
-from harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style, svg_text
+from harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Rendered = TypeVar("Rendered")
 
 BAND = "#d7e8d4"
 
@@ -24,12 +27,19 @@ VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclus
 STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
-def board_plots(board: Leaderboard) -> dict[str, str]:
-    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting."""
-    plots = {"forest": forest(board)} if board.comparisons else {}
-    for rows in by_setting(board.rows):
-        if any(row.chosen for row in rows):
-            plots[curves_name(rows[0])] = curves(rows)
+def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dict[str, Rendered]:
+    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting.
+
+    Args:
+        render: what becomes of a figure: `svg_text` or `png_bytes` of `harness.reporting`.
+    """
+    plots = {}
+    with plot_style(STYLE):
+        if board.comparisons:
+            plots["forest"] = render(forest(board))
+        for rows in by_setting(board.rows):
+            if any(row.chosen for row in rows):
+                plots[curves_name(rows[0])] = render(curves(rows))
     return plots
 
 
@@ -38,7 +48,7 @@ def curves_name(row: Row) -> str:
     return f"curves-{row.columns['task']}-{row.setting_id}"
 
 
-def curves(rows: Sequence[Row]) -> str:
+def curves(rows: Sequence[Row]) -> Figure:
     """Test score against effective learning rate, all arms of one setting on one axis.
 
     Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
@@ -46,27 +56,26 @@ def curves(rows: Sequence[Row]) -> str:
     """
     from matplotlib.figure import Figure
 
-    with plot_style(STYLE):
-        figure = Figure(figsize=(5, 3.1))
-        axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
-        rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
-        for place, row in enumerate(rows):
-            _arm(axes, row, place)
-        axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
-        if len(rates) > 8:
-            axes.tick_params(axis="x", labelrotation=45, labelsize=8)
-        axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
-        axes.margins(y=0.12)
-        axes.locator_params(axis="y", nbins=5)
-        if any(run.status == "diverged" for row in rows for run in row.runs):
-            low, high = axes.get_ylim()  # room below the curves for the counts
-            axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
-        axes.set_xlabel("effective learning rate")
-        axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
-        )
-        return svg_text(figure)
+    figure = Figure(figsize=(5, 3.1))
+    axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
+    rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
+    for place, row in enumerate(rows):
+        _arm(axes, row, place)
+    axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
+    if len(rates) > 8:
+        axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+    axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
+    axes.margins(y=0.12)
+    axes.locator_params(axis="y", nbins=5)
+    if any(run.status == "diverged" for row in rows for run in row.runs):
+        low, high = axes.get_ylim()  # room below the curves for the counts
+        axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
+    axes.set_xlabel("effective learning rate")
+    axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
+    )
+    return figure
 
 
 def _arm(axes: Axes, row: Row, place: int) -> None:
@@ -107,7 +116,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def forest(board: Leaderboard) -> str:
+def forest(board: Leaderboard) -> Figure:
     """All paired differences with their 95 % t intervals over the band of equivalence, in points.
 
     Squares: equivalent; triangles point to the better arm; open circles: inconclusive; crosses: no
@@ -117,22 +126,21 @@ def forest(board: Leaderboard) -> str:
 
     entries = _entries(board)
     limit = 105 * max(_reach(board), 2 * board.margin)
-    with plot_style(STYLE):
-        names = forest_labels(board)
-        width, height = 4.8, 0.75 + 0.27 * len(entries)
-        figure = Figure(figsize=(width, height))
-        left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
-        axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
-        axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
-        axes.axvline(0, color=FAINT, linewidth=0.8)
-        for place, entry in enumerate(entries):
-            _interval(axes, entry, place, limit)
-        axes.set_xlim(-limit, limit)
-        axes.set_ylim(len(entries) - 0.5, -0.5)
-        axes.set_yticks(range(len(entries)), names)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("difference in points (second minus first)")
-        return svg_text(figure)
+    names = forest_labels(board)
+    width, height = 4.8, 0.75 + 0.27 * len(entries)
+    figure = Figure(figsize=(width, height))
+    left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
+    axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
+    axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    for place, entry in enumerate(entries):
+        _interval(axes, entry, place, limit)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(len(entries) - 0.5, -0.5)
+    axes.set_yticks(range(len(entries)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("difference in points (second minus first)")
+    return figure
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:

@@ -76,11 +76,16 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_command_builds_everything_without_torch(runs: Path, built: Path, tmp_path: Path):
-    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out")
+    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out", "--png")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "False"
     assert "SGDM scores higher" in done.stdout
     assert "equivalent within 1 point" in done.stdout
+    pictures = sorted((tmp_path / "out" / "plots").glob("*.png"))
+    assert [p.stem for p in pictures] == [p.stem for p in sorted((built / "plots").glob("*.svg"))]
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        path.unlink()
     files = {path.relative_to(built) for path in built.rglob("*") if path.is_file()}
     assert files == {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()}
     for name in files:  # two processes write the same bytes
