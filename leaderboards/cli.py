@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,14 +27,20 @@ def build(
     ] = None,
     margin: Annotated[float, typer.Option(help="Equivalence margin, a fraction: 0.01 is a point")] = 0.01,
     table: Annotated[
-        Literal["latex", "markdown"] | None,
-        typer.Option("--format", help="Print the rows as a table for a paper", show_default=False),
+        Literal["latex", "markdown", "model-index"] | None,
+        typer.Option("--format", help="Print the rows for a paper or a model card", show_default=False),
     ] = None,
     png: Annotated[bool, typer.Option("--png", help="Plots as PNG files too, beside SVG")] = False,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="All records beside the tables, in one small file")
+    ] = False,
 ) -> None:
     """Build the leaderboard of finished runs, and show it."""
-    with plain_errors("no file was written half"):
-        _build(runs, out, margin, table, png)
+    from leaderboards.archive import unpacked
+
+    with plain_errors("no file was written half"), ExitStack() as stack:
+        folders = [stack.enter_context(unpacked(folder)) for folder in runs]
+        _build(folders, out, margin, table, png, archive)
 
 
 @app.command()
@@ -109,11 +116,13 @@ def _check_margin(margin: float) -> None:
         raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
 
 
-def _build(runs: list[Path], out: Path | None, margin: float, table: str | None, png: bool) -> None:
+def _build(
+    runs: list[Path], out: Path | None, margin: float, table: str | None, png: bool, archive: bool
+) -> None:
     import gc
 
     from harness.store import Store
-    from leaderboards import display, paper
+    from leaderboards import display, model_card, paper
     from leaderboards.build import build as build_board
     from leaderboards.outputs import write
 
@@ -126,9 +135,10 @@ def _build(runs: list[Path], out: Path | None, margin: float, table: str | None,
     if not board.rows:
         raise UserError(f"no finished run in {', '.join(map(str, runs))}: let a sweep end first")
     if out is not None:
-        write(board, out, png)
+        write(board, out, png, archive)
         note("wrote " + ", ".join(str(out / name) for name in RESULTS))
     if table:
-        print({"latex": paper.latex, "markdown": paper.markdown}[table](board), end="")
+        formats = {"latex": paper.latex, "markdown": paper.markdown, "model-index": model_card.model_index}
+        print(formats[table](board), end="")
     else:
         display.show(board, Console())

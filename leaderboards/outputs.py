@@ -13,18 +13,19 @@ from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
 from harness.reporting import csv_text, png_bytes, svg_text
 from harness.store import write_atomically
+from leaderboards.archive import ARCHIVE, pack
 from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
 from leaderboards.plots import board_plots
 
 
-def write(board: Leaderboard, output_dir: Path, png: bool = False) -> None:
+def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool = False) -> None:
     """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
         UserError: the directory cannot be written.
     """
-    files = contents(board, png)
+    files = contents(board, png, archive)
     try:
         for name, content in files.items():
             path = output_dir / name
@@ -34,7 +35,7 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False) -> None:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
 
 
-def contents(board: Leaderboard, png: bool = False) -> dict[str, str | bytes]:
+def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
     """All files of a leaderboard by their place; equal records give equal CSVs, plots and page.
 
     `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
@@ -42,6 +43,7 @@ def contents(board: Leaderboard, png: bool = False) -> dict[str, str | bytes]:
 
     Args:
         png: each plot also as `plots/*.png`.
+        archive: all records in one file beside the tables.
     """
     plots = board_plots(board, svg_text)
     stems = {name: file_stem(name) for name in plots}
@@ -49,6 +51,8 @@ def contents(board: Leaderboard, png: bool = False) -> dict[str, str | bytes]:
     files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
     if png:
         files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
+    if archive:
+        files[ARCHIVE] = pack(run for row in board.rows for run in row.runs)
     return files | {"index.html": page(board, plots, stems)}
 
 
