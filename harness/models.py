@@ -49,6 +49,21 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What `harness.adapters` has added to a model.
+
+    Attributes:
+        parameters: names of its parameters.
+        virtual_tokens: positions of the model that it takes up.
+        settings: its configuration in the `peft` library, and that library's version.
+    """
+
+    parameters: tuple[str, ...]
+    virtual_tokens: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
 
@@ -58,6 +73,7 @@ class LoadedModel:
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
             where it can be asked for the mask's position alone; else None.
+        adapter: what was added to it; None: nothing.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
     """
 
@@ -65,6 +81,7 @@ class LoadedModel:
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
     mask_head: torch.nn.Module | None
+    adapter: Adapter | None = None
     packing: Packing | None = None
     why_padded: str = "not tried"
 

@@ -47,6 +47,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     That is tried on three pairs of sentences, as the model's tokenizer joins them, in fp32 and without
     dropout. A model that fails is left as it was, with the reason in `why_padded`.
     """
+    if loaded.adapter and loaded.adapter.virtual_tokens:
+        return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")
     model, before = loaded.model, loaded.model.config._attn_implementation
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     first, second = zip(*TRIAL_TEXTS, strict=True)

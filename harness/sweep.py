@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, fi
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
-from harness.records import RunSpec, Stored
+from harness.records import NO_OPTIMIZER, RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
 from harness.user_optimizers import find_optimizer
@@ -98,7 +98,7 @@ class Sweep(Stored):
     protocol: Literal["mezo", "lm-bff"]
     batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
-    max_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=0)
     eval_every: int = Field(ge=1)
     lr_schedule: Literal["linear", "constant", "cosine"]
     warmup_steps: int = Field(ge=0)
@@ -108,6 +108,8 @@ class Sweep(Stored):
     dropout: float | None = Field(ge=0, lt=1)
     precision: Literal["fp32", "bf16"]
     threads_per_run: int = Field(ge=1)
+    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
+    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
     learning_rate_axis: Literal["effective", "torch"]
     data_dir: Path | None
     output_dir: Path
@@ -152,12 +154,27 @@ class Sweep(Stored):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
-        if self.warmup_steps >= self.max_steps:
+        if self.max_steps == 0 and self.method == "head":
+            raise ValueError(
+                "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
+                "classifier on it, whose score says nothing: use --method prompt"
+            )
+        if self.max_steps == 0 and (self.peft or self.freeze):
+            raise ValueError(
+                f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
+                f"{self.peft or self.freeze} says nothing: leave it out"
+            )
+        if self.warmup_steps >= max(self.max_steps, 1):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        if self.peft and self.freeze:
+            raise ValueError(
+                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
+                f"pre-trained model as it is: leave out one of them"
             )
         for name in self.optimizers:
             _check_entry(self, name)
@@ -328,6 +345,8 @@ def plan(
 ) -> list[RunSpec]:
     """All runs of a sweep: by task, seed and rate, the optimizers side by side.
 
+    Without steps neither optimizers nor rates matter, so there is one run a task and seed.
+
     Args:
         data: of each of the sweep's tasks, in their order.
         model, model_revision: as records call them.
@@ -343,6 +362,8 @@ def plan(
         for seed in sweep.seeds:
             draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
+            if not sweep.max_steps:
+                cells = [(0.0, NO_OPTIMIZER)]
             specs += [
                 RunSpec(
                     **common
@@ -352,7 +373,7 @@ def plan(
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": optimizer,
-                        "hyperparameters": hyperparameters(sweep, optimizer),
+                        "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
                         "learning_rate": rate,
                     }
                 )

@@ -25,6 +25,7 @@ from harness.metrics import METRICS
 from harness.optimizers import OPTIMIZERS
 from harness.protocols import PROTOCOLS
 from harness.records import (
+    NO_OPTIMIZER,
     PROTOCOL_VERSION,
     Evaluation,
     FinalScore,
@@ -47,6 +48,17 @@ MOST_STEPS = 1_000_000
 """A schedule is followed step by step, so a record of more steps is refused."""
 
 MOST_CLASSES = 2**31
+
+NOTHING_TRAINED: dict[str, Any] = {
+    "optimizer_class": NO_OPTIMIZER,
+    "torch_learning_rate": 0.0,
+    "param_groups": (),
+    "state_tensors": (),
+    "optimizer_state_bytes": 0,
+    "n_trainable_parameters": 0,
+    "trained": (),
+}
+"""What is read back of a run of 0 steps."""
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; others are compared where they are."""
@@ -241,19 +253,24 @@ def _contradictions(run: RunRecord) -> list[str]:
     """What keeps a record out of any leaderboard: settings out of range, a status without its parts."""
     s = run.spec
     ranges = {
-        f"max_steps {s.max_steps}, expected 1 to {MOST_STEPS}": 1 <= s.max_steps <= MOST_STEPS,
+        f"max_steps {s.max_steps}, expected 0 to {MOST_STEPS}": 0 <= s.max_steps <= MOST_STEPS,
+        f"optimizer {show(s.optimizer)}, max_steps {s.max_steps}: {NO_OPTIMIZER} goes with 0 and 0 with it": (
+            (s.optimizer == NO_OPTIMIZER) == (s.max_steps == 0)
+        ),
         f"eval_every {s.eval_every}, expected 1 or more": s.eval_every >= 1,
         f"warmup_steps {s.warmup_steps}, expected 0 or more, below max_steps": (
             0 <= s.warmup_steps < max(s.max_steps, 1)
         ),
-        f"learning_rate {s.learning_rate:g}, expected above 0": s.learning_rate > 0,
+        f"learning_rate {s.learning_rate:g}, expected above 0, or 0 without training": (
+            s.learning_rate > 0 if s.max_steps else s.learning_rate == 0
+        ),
         f"protocol {show(s.protocol)!r}, expected one of {', '.join(PROTOCOLS)}": s.protocol in PROTOCOLS,
         f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)}": run.metric in METRICS,
     }
     wrong = [text for text, holds in ranges.items() if not holds]
     if wrong:
         return wrong
-    last = run.evaluations[-1].step if run.evaluations else 0
+    last = run.evaluations[-1].step if run.evaluations else -1
     done = run.status == "done"
     parts = ("best_step", "parameters_hash", "test") + (("split", "read_back", "costs") if done else ())
     for name in parts:
@@ -264,7 +281,8 @@ def _contradictions(run: RunRecord) -> list[str]:
     if run.status == "failed" and run.evaluations:
         wrong.append("status failed with evaluations")
     if done != (last == s.max_steps):
-        wrong.append(f"status {run.status} with a last evaluation at step {last} of {s.max_steps}")
+        where = f"a last evaluation at step {last}" if run.evaluations else "no evaluation"
+        wrong.append(f"status {run.status} with {where} of {s.max_steps} steps")
     if done and run.best is None:
         wrong.append(f"best_step {run.best_step} is no step that was evaluated")
     return wrong
@@ -290,7 +308,8 @@ def _evaluation_departures(run: RunRecord) -> Iterator[str]:
     s = run.spec
     steps = [e.step for e in run.evaluations]
     last = steps[-1] if steps else 0
-    expected = [step for step in range(1, min(last, s.max_steps) + 1) if is_evaluation_step(s, step)]
+    first = min(1, s.max_steps)
+    expected = [step for step in range(first, min(last, s.max_steps) + 1) if is_evaluation_step(s, step)]
     if steps != expected:
         yield f"evaluations at steps {show(steps)}, expected {show(expected)}"
     best: Evaluation | None = None
@@ -348,18 +367,27 @@ def _n_classes(run: RunRecord) -> int:
 def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
     """What ran against what was asked for; an optimizer that is not built in keeps its own secrets."""
     wrong = []
+    if not spec.max_steps and live.model_copy(update=NOTHING_TRAINED) != live:
+        wrong.append("read_back: something is trained in a run of 0 steps")
     for place, group in enumerate(live.param_groups):
         if group.get("weight_decay") not in (spec.weight_decay, 0):
             wrong.append(
                 f"read_back.param_groups.{place}.weight_decay {show(group.get('weight_decay'))}, "
                 f"the spec says {spec.weight_decay:g}"
             )
-    if all(group.get("weight_decay") != spec.weight_decay for group in live.param_groups):
+    if spec.max_steps and all(g.get("weight_decay") != spec.weight_decay for g in live.param_groups):
         wrong.append(f"read_back.param_groups: none has the spec's weight_decay {spec.weight_decay:g}")
     autocast = {"fp32": None, "bf16": "bfloat16"}[spec.precision]
     if live.autocast_dtype != autocast:
         wrong.append(
             f"read_back.autocast_dtype {show(live.autocast_dtype)}, {spec.precision} means {autocast}"
+        )
+    if (live.adapter is None) != (spec.peft is None):
+        wrong.append(f"read_back.adapter {show(live.adapter)}, the spec says peft {spec.peft}")
+    whole = spec.max_steps > 0 and spec.peft is None and spec.freeze is None
+    if (live.trained is None) != whole:
+        wrong.append(
+            f"read_back.trained {show(live.trained)}, the spec says peft {spec.peft}, freeze {spec.freeze}"
         )
     return wrong + (_optimizer_departures(spec, live) if spec.optimizer in OPTIMIZERS else [])
 

@@ -28,7 +28,7 @@ STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
 def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dict[str, Rendered]:
-    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting.
+    """The plots by name: `forest`, if anything is compared, and `curves-...` of each setting that trains.
 
     Args:
         render: what becomes of a figure: `svg_text` or `png_bytes` of `harness.reporting`.
@@ -38,7 +38,7 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
         if board.comparisons:
             plots["forest"] = render(forest(board))
         for rows in by_setting(board.rows):
-            if any(row.chosen for row in rows):
+            if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
                 plots[curves_name(rows[0])] = render(curves(rows))
     return plots
 

