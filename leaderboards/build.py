@@ -58,7 +58,7 @@ class Row:
     @property
     def setting_id(self) -> str:
         """A short name of the setting."""
-        return hashlib.sha256(self.setting_key.encode()).hexdigest()[:8]
+        return _id(_stated(self.setting))[:8]
 
     @property
     def arm(self) -> tuple[str, str]:
@@ -252,9 +252,6 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     spec = runs[0].spec
     setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
     hyperparameters = ";".join(_hyperparameters(spec))
-    # as in a run's id, what is None is no part of it
-    stated = {name: value for name, value in setting.items() if value is not None}
-    identity = canonical_json([stated, spec.optimizer, spec.hyperparameters])
     costs = [run.costs for run in runs if run.costs]
     test = summary([_test_metric(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])
@@ -301,10 +298,19 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "task_version": spec.task_version,
         "data_fingerprint": spec.data_fingerprint,
         "model_revision": spec.model_revision,
-        "row_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
     return Row(setting, label, chosen, runs, columns)
+
+
+def _stated(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting without what is None: as in run ids, a field that comes later leaves earlier ids alone."""
+    return {name: value for name, value in setting.items() if value is not None}
+
+
+def _id(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def dev_result(run: RunRecord) -> DevResult:
