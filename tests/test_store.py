@@ -123,7 +123,8 @@ def test_the_id_follows_every_field_of_the_spec():
     for name, field in RunSpec.model_fields.items():
         value = other.get(name)
         if name not in other:
-            value = getattr(spec, name) + ("x" if field.annotation is str else 1)
+            found = getattr(spec, name)
+            value = "x" if found is None else found + ("x" if field.annotation is str else 1)
         ids.add(spec.model_copy(update={name: value}).run_id)
     assert len(ids) == len(RunSpec.model_fields) + 1
 
