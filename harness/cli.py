@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -14,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, tasks_cli
-from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.errors import UserError
+from harness.exits import EXIT_DEPARTURES, EXIT_SOME_FAILED, note, plain_errors
 from harness.noise_cli import noise_floor
 from harness.ranks import launched, lonely_launch
 from harness.study_cli import app as study_app
@@ -38,6 +41,7 @@ from leaderboards.cli import app as leaderboard_app
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
     from harness.store import Store
+    from leaderboards.build import Row
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -423,16 +427,75 @@ def status(
 def reproduce(
     row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
+    run_into: Annotated[
+        Path | None, _option("Run the sweep into this new directory, and compare", "--run")
+    ] = None,
+    model: Annotated[Path | None, _option("With --run: the row's model folder")] = None,
+    data_dir: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    task_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    optimizer_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    workers: Annotated[int | None, _option("With --run: as for `run`")] = None,
 ) -> None:
-    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it."""
+    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it.
+
+    With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
+    """
     from harness.store import Store
+    from leaderboards.archive import unpacked
     from leaderboards.build import rows_of
     from leaderboards.reproduce import row_of, sweep_text
 
-    with plain_errors("nothing was changed"):
-        store = Store(directory)
-        store.check_version()
-        print(sweep_text(row_of(rows_of(store.records()), row_id)), end="")
+    with plain_errors("nothing was changed, but for runs in the directory of --run"):
+        with unpacked(directory) as folder:
+            store = Store(folder)
+            store.check_version()
+            row = row_of(rows_of(store.records()), row_id)
+        if run_into is None:
+            print(sweep_text(row), end="")
+            return
+        inputs = {"model": model, "data_dir": data_dir, "workers": workers}
+        inputs |= {"task_file": task_file, "optimizer_file": optimizer_file}
+        given = {name: str(value) for name, value in inputs.items() if value is not None}
+        same = _run_again(row, given | {"output_dir": str(run_into)})
+    if not same:
+        raise typer.Exit(EXIT_DEPARTURES)
+
+
+def _run_again(row: Row, given: Mapping[str, str]) -> bool:
+    """Run a row's sweep into a new directory; whether all came out the same, said line by line."""
+    from harness.models import resolve_model
+    from harness.sources import load_task_data
+    from harness.store import Store, write_atomically
+    from leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
+
+    store, text = Store(Path(given["output_dir"])), sweep_text(row)
+    kept = store.output_dir / "sweep.toml"
+    begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # and interrupted: it goes on
+    if not begun and store.output_dir.exists() and any(store.output_dir.iterdir()):
+        raise UserError(f"--run {store.output_dir} is there and not empty: name a new directory")
+    name = row.runs[0].spec.model
+    if name.startswith("local:") and "model" not in given:
+        raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "sweep.toml")
+        file.write_text(text, encoding="utf-8")
+        sweep = make_sweep(given, file)
+    check_launcher(sweep)
+    source = resolve_model(sweep.model)
+    data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
+    check_planned(row, plan(sweep, data, source.name, source.revision))
+    store.open()
+    write_atomically(kept, text)
+    with suppress(typer.Exit):  # a run that failed is a difference, named below
+        _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
+    again = store.records()
+    found = differences(row, again)
+    for line in found:
+        print(line)
+    for line in circumstances(row, again):
+        note(line)
+    note(f"row {row.row_id}, {len(row.runs)} runs: {len(found) or 'no'} difference(s)")
+    return not found
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -95,10 +95,15 @@ def _umask() -> int:
 
 def write_record(path: Path, record: Stored) -> None:
     """Write a record with its checksum, atomically; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, record_text(record))
+
+
+def record_text(record: Stored) -> str:
+    """What a record's file holds: one line of JSON, with its checksum."""
     content = record.model_dump(mode="json")
     content["checksum"] = checksum(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def read_record(path: Path, kind: type[Record]) -> Record | None:

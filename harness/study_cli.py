@@ -143,9 +143,9 @@ def closeness(
 def _run_closeness(
     sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
 ) -> None:
+    from harness.reporting import csv_text
     from harness.store import Store, write_atomically
     from harness.studies import closeness as study
-    from harness.studies.outputs import csv_text
 
     cells = study.closeness_cells(specs, betas, n_times, n_dev)
     Store(sweep.output_dir).open()
@@ -213,9 +213,9 @@ def svag(
 
 
 def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
+    from harness.reporting import csv_text
     from harness.store import Store, write_atomically
     from harness.studies import svag as study
-    from harness.studies.outputs import csv_text
 
     cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
     Store(sweep.output_dir).open()

@@ -42,6 +42,7 @@ from scipy.stats import linregress, t
 from harness.environment import environment
 from harness.errors import UserError
 from harness.records import RunSpec, Split, Stored, content_id
+from harness.reporting import COLOURS, FAINT, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
@@ -54,7 +55,7 @@ from harness.studies.arms import (
     separation_of,
     side_by_side,
 )
-from harness.studies.outputs import COLOURS, DASHES, FAINT, INK, log_scale, panels, setting_columns, svg_text
+from harness.studies.outputs import DASHES, log_scale, panels, setting_columns
 from harness.workbench import Workbench
 
 STEPS_PER_MEMORY = 10

@@ -33,6 +33,7 @@ from matplotlib.lines import Line2D
 from harness.environment import environment
 from harness.metrics import compute
 from harness.records import RunSpec, Split, Stored, content_id
+from harness.reporting import COLOURS, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
@@ -42,7 +43,7 @@ from harness.studies.arms import (
     separation_of,
     side_by_side,
 )
-from harness.studies.outputs import COLOURS, INK, panels, setting_columns, svg_text
+from harness.studies.outputs import panels, setting_columns
 from harness.workbench import Workbench
 
 EXPECTATION = """\
