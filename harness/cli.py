@@ -71,7 +71,7 @@ def run(
         str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
     method: Annotated[
-        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+        str | None, _option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
     ] = None,
     k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
     seeds: Annotated[
@@ -84,7 +84,8 @@ def run(
         Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
+        str | None,
+        _option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
     ] = None,
     extend_grid: Annotated[
         int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")

@@ -57,7 +57,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
     _quiet_libraries()
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
-        bench.label_words(spec)
+        bench.objective(spec)
         bench.split(spec)
     return bench
 

@@ -23,7 +23,7 @@ from harness.checkpoints import Progress, hash_of
 from harness.environment import environment
 from harness.errors import first_line
 from harness.memory import BatchTooLargeError, memory_of_a_batch
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.reading import layout_of
 from harness.records import (
@@ -84,7 +84,7 @@ def _finetune(
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
@@ -135,10 +135,9 @@ def _finetune(
             with memory_of_a_batch():
                 batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
                 with accelerator.autocast():
-                    scores = logits(loaded, batch, label_words)
+                    scores = logits(loaded, batch, objective)
                 # weighted by their sizes, the means of the micro-batches add up to the batch's mean
-                loss = nn.functional.cross_entropy(scores, batch.labels)
-                loss = loss / (spec.batch_size / len(micro_rows))
+                loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
                 accelerator.backward(loss)
             step_loss += loss.detach()
         losses.append(step_loss)
@@ -159,7 +158,7 @@ def _finetune(
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -207,7 +206,7 @@ def _finetune(
             for name, value in best_parameters.items():
                 model.get_parameter(name).copy_(value)
         before = time.perf_counter()
-        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
         test = final_score(result, split, task)
@@ -237,13 +236,18 @@ def _finetune(
 
 def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
     """What a record says of the scores of test."""
+    references = split.test.references
     return FinalScore(
         metric=result.metric,
-        further={name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics},
+        further={
+            name: compute(name, references.answers, result.predictions, references.questions)
+            for name in task.further_metrics
+        },
         loss=result.loss if math.isfinite(result.loss) else None,
         rows=tuple(split.test_rows),
-        labels=tuple(split.test.labels),
+        labels=tuple(references.answers),
         predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
     )
 
 

@@ -14,14 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
-from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
+from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
 from harness.user_optimizers import find_optimizer
 from tasks import SUITES, UnknownTaskError, get_task
+from tasks.task import Method
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -88,7 +90,7 @@ class Sweep(Stored):
 
     task: Words
     model: str = Field(min_length=1)
-    method: Literal["prompt", "head"]
+    method: Method
     k: int = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     optimizer_file: Path | None
@@ -222,16 +224,21 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     """The sweep with its suites replaced by their tasks, and a message for each that is left out.
 
-    A suite leaves out tasks without data; a task that is named by itself never is.
+    A suite leaves out tasks without data, and those that the method does not fit; a task that is
+    named by itself never is.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or a task that is named does not fit the method.
     """
     tasks: dict[str, None] = {}
     left_out: dict[str, str] = {}
     for word in sweep.task:
         for name in SUITES.get(word, (word,)):
-            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            missing = _misfit(sweep, name)
+            if missing and name in sweep.task:
+                raise UserError(missing)
+            if name not in sweep.task:
+                missing = missing or missing_data(get_task(name), sweep.data_dir)
             if missing:
                 left_out[name] = f"{word}: {name} is left out: {missing}"
             else:
@@ -239,6 +246,14 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     if not tasks:
         raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
     return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _misfit(sweep: Sweep, name: str) -> str | None:
+    """Why the sweep's method cannot learn a task; None: it can."""
+    methods = get_task(name).methods
+    if sweep.method in methods:
+        return None
+    return f"--method {sweep.method} does not fit {name}, which has {' and '.join(methods)}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -288,7 +303,8 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
     entry = entry_of(sweep, optimizer)
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
     hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
-    return tuple(sorted(hint or entry.default_rates[sweep.method]))
+    method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    return tuple(sorted(hint or entry.default_rates[method]))
 
 
 def rates(
@@ -330,12 +346,16 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
     """The few-shot split of a task's training rows, as the protocol shuffles them.
 
+    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+
     Raises:
-        UserError: too few rows of a class.
+        UserError: too few rows of a class, or too few passages.
     """
-    labels = [example.label for example in data.train]
+    if data.task.groups:
+        return few_shot_passages(kinds.passages(data.task, data.train), k, seed)
     accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
-    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+    order = shuffled_rows(len(data.train), seed, accumulate)
+    return few_shot_split(kinds.strata(data.task, data.train), len(data.task.labels), k, order)
 
 
 def plan(
@@ -371,7 +391,7 @@ def plan(
                     **common
                     | {
                         "task": rows.task.name,
-                        "task_version": rows.task.version,
+                        "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": optimizer,

@@ -13,10 +13,18 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from harness import models
-from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
+from harness import kinds, models
+from harness.encoding import (
+    CAUSAL_LENGTH,
+    Encoded,
+    encode_candidates,
+    encode_plain,
+    encode_prompts,
+    label_word_ids,
+)
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
+from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
 from harness.reading import with_packing
 from harness.records import RunSpec, Split
@@ -99,11 +107,12 @@ class Workbench:
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit, spec.peft)
         if key not in self._tests:
-            rows = select_test_rows(len(data.test), spec.test_limit)
+            questions = kinds.questions(data.task, data.test) if data.task.groups else None
+            rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
-        encoded = [self._encode(spec, train), self._encode(spec, dev), test]
-        names = list(data.task.labels.values())
+        encoded = [self._encode(spec, train, to_train=True), self._encode(spec, dev), test]
+        names = ["passages"] if data.task.groups else list(data.task.labels.values())
         facts = Split(
             content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
             n_train=len(train),
@@ -117,24 +126,28 @@ class Workbench:
         )
         return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
 
-    def _encode(self, spec: RunSpec, examples: list[Example]) -> Encoded:
-        encode = encode_prompts if spec.method == "prompt" else encode_plain
+    def _encode(self, spec: RunSpec, examples: list[Example], to_train: bool = False) -> Encoded:
         task, tokenizer = get_task(spec.task), self.tokenizer
         loaded = self.loaded(spec)
         readable = models.max_input_length(loaded.model.config, tokenizer)
-        limit = min(task.max_length, readable - (loaded.adapter.virtual_tokens if loaded.adapter else 0))
-        return encode(tokenizer, task, examples, limit)
+        readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
+        if spec.method == "causal":
+            right_only = to_train and self.objective(spec).generative
+            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        encode = encode_prompts if spec.method == "prompt" else encode_plain
+        return encode(tokenizer, task, examples, min(task.max_length, readable))
 
-    def label_words(self, spec: RunSpec) -> torch.Tensor | None:
-        """Token ids of the label words in logit order, on the device; None under `head`."""
-        if spec.method != "prompt":
-            return None
-        ids = label_word_ids(self.tokenizer, get_task(spec.task))
-        return torch.tensor(ids, device=self.accelerator.device)
+    def objective(self, spec: RunSpec) -> Objective:
+        """What the run's scores stand for; the label words' token ids are on the device."""
+        task, label_words = get_task(spec.task), None
+        if spec.method == "prompt":
+            ids = label_word_ids(self.tokenizer, task)
+            label_words = torch.tensor(ids, device=self.accelerator.device)
+        return objective_of(task, spec.method, label_words)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size, dropout, adapter and frozen part, as it was left."""
-        n_labels = len(get_task(spec.task).labels) if spec.method == "head" else 0
+        n_labels = get_task(spec.task).n_outputs if spec.method == "head" else 0
         key = (spec.method, n_labels, spec.dropout, spec.peft, spec.freeze)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first

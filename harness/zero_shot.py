@@ -32,12 +32,12 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     task = get_task(spec.task)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+    dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
     dev_done = time.perf_counter()
     read_back = read_live(spec, bench, loaded, optimizer=None)
     if not math.isfinite(dev.loss):
@@ -55,7 +55,7 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     )
     journal.append(evaluation)
     before_test = time.perf_counter()
-    test = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+    test = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
     test_done = time.perf_counter()
     parameters = {name: p.detach().cpu() for name, p in loaded.model.named_parameters()}
     return RunRecord(

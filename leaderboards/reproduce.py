@@ -94,7 +94,7 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
     """Raises: UserError, where a name of the spec stands for something else in this version."""
     sweep = make_sweep(settings, None)
-    version = get_task(spec.task).version
+    version = get_task(spec.task).version_for(spec.method)
     if version != spec.task_version:
         raise UserError(
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
