@@ -28,7 +28,9 @@ from harness.sweep import (
     next_rates,
     plan,
     rates,
+    without_short_tasks,
 )
+from harness.user_tasks import find_task
 from leaderboards.cli import RESULTS
 from leaderboards.cli import app as leaderboard_app
 
@@ -66,6 +68,9 @@ def _option(help_text: str, *names: str) -> Any:
 def run(
     task: Annotated[
         str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
+    ] = None,
+    task_file: Annotated[
+        Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
     ] = None,
     model: Annotated[
         str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
@@ -148,26 +153,29 @@ def run(
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
     with plain_errors("finished runs are kept, type the same command to go on"):
-        request, left_out = expand_suites(make_sweep(flags, sweep))
+        asked = make_sweep(flags, sweep)
+        request, left_out = expand_suites(asked)
         for message in left_out:
             note(message)
         check_launcher(request)
-        _run_sweep(request, dry_run, retry_failed)
+        _run_sweep(request, asked.task, dry_run, retry_failed)
 
 
-def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
+def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
     from harness.records import Plan
     from harness.shares import longest_first, share_out, work
     from harness.sources import load_task_data
     from harness.store import Store
-    from tasks import get_task
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
     if store.exists:
         store.check_version()
-    data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    sweep, data, left_out = without_short_tasks(sweep, data, named)
+    for message in left_out:
+        note(message)
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
     of_task = {rows.task.name: rows for rows in data}
@@ -184,7 +192,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
         note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
-    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
+    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
     fresh = share_out(specs, amounts, ranks)[rank]

@@ -23,12 +23,13 @@ from accelerate import Accelerator
 
 from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
+from harness.metrics import check_available
 from harness.records import RunRecord, RunSpec
 from harness.store import GO_ON, Store, disk_errors
 from harness.sweep import Inputs
+from harness.user_tasks import find_task
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
-from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -58,6 +59,8 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
         bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
         bench.split(spec)
     return bench
 
@@ -221,7 +224,7 @@ def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
         if not claimed:
             return None
         reason = f"{MOST_DEATHS} worker processes died under it: killed, by the system where memory ran out"
-        record = _failed(spec, reason)
+        record = _failed(spec, reason, job)
         job.store.write(record)
         return record
 
@@ -253,13 +256,14 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise  # the disk is gone
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-            record = _failed(spec, first_line(error))
+            record = _failed(spec, first_line(error), job)
         job.store.write(record)
         return record
 
 
-def _failed(spec: RunSpec, reason: str) -> RunRecord:
-    return RunRecord(spec=spec, metric=get_task(spec.task).metric, status="failed", failure=reason)
+def _failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:
+    metric = find_task(spec.task, job.inputs.task_file).metric
+    return RunRecord(spec=spec, metric=metric, status="failed", failure=reason)
 
 
 def _start_worker(job: Job) -> None:

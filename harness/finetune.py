@@ -43,7 +43,7 @@ from harness.scoring import Scores, logits, score
 from harness.store import Journal
 from harness.trainable import trained_parameters
 from harness.workbench import EncodedSplit, Workbench
-from tasks import Task, get_task
+from tasks import Task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -80,7 +80,7 @@ def _finetune(
     torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model

@@ -59,7 +59,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     middle_and_last = [[len(of) // 2, len(of) - 1][-1 - i :] for i, of in enumerate(ids)]
     read_at = None if is_head else middle_and_last
     labels = [0] * len(ids)
-    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, References([*labels], None, None), 0)
+    references = References(list(labels), None, None)
+    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, references, n_truncated=0)
     pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
     try:
         model.eval()

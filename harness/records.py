@@ -101,7 +101,7 @@ class RunSpec(Stored):
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means (of a regression's head squared), `step` from 1.
+    """One scoring of the dev split; losses are means, in nats or squared, and `step` counts from 1.
 
     Without training there is one of step 0, and no loss of training.
     """

@@ -37,8 +37,10 @@ def run(bench: Workbench, tmp_path: Path):
 
 
 def spec_for(bench: Workbench, **changes) -> RunSpec:
+    task = get_task(changes.get("task", "sst2"))
     facts = {
-        "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
+        "task_version": task.version_for(changes.get("method", "head")),
+        "data_fingerprint": bench.data(task).fingerprint,
         "model_revision": bench.model_source.revision,
         "dropout": 0.1,
     }
