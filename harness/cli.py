@@ -30,7 +30,9 @@ from harness.sweep import (
     next_rates,
     plan,
     rates,
+    without_short_tasks,
 )
+from harness.user_tasks import find_task
 from leaderboards.cli import RESULTS
 from leaderboards.cli import app as leaderboard_app
 
@@ -70,11 +72,14 @@ def run(
     task: Annotated[
         str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
     ] = None,
+    task_file: Annotated[
+        Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
+    ] = None,
     model: Annotated[
         str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
     method: Annotated[
-        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+        str | None, _option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
     ] = None,
     k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
     seeds: Annotated[
@@ -87,7 +92,8 @@ def run(
         Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
+        str | None,
+        _option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
     ] = None,
     extend_grid: Annotated[
         int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
@@ -167,24 +173,27 @@ def run(
     if data_parallel:
         flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
-        request, left_out = expand_suites(make_sweep(flags, sweep))
+        asked = make_sweep(flags, sweep)
+        request, left_out = expand_suites(asked)
         for message in left_out:
             note(message)
         check_launcher(request)
-        _run_sweep(request, dry_run, retry_failed)
+        _run_sweep(request, asked.task, dry_run, retry_failed)
 
 
-def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
+def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
     from harness.sources import load_task_data
     from harness.store import Store
-    from tasks import get_task
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
     if store.exists:
         store.check_version()
-    data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    sweep, data, left_out = without_short_tasks(sweep, data, named)
+    for message in left_out:
+        note(message)
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
     if not dry_run:
@@ -200,7 +209,7 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     if alone := lonely_launch():
         note(f"note: {alone}")
     redo = {"failed"} if retry_failed else set()
-    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
+    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
     together = sweep.data_parallel_ranks is not None
     if together and rank and not dry_run:

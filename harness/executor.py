@@ -24,6 +24,7 @@ from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 from harness.data_parallel import tell
 from harness.errors import UserError, first_line
 from harness.finetune import finetune
+from harness.metrics import check_available
 from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
@@ -31,7 +32,6 @@ from harness.sweep import Inputs
 from harness.trackers import track
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
-from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -73,7 +73,9 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: 
     quiet_libraries()
     bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
-        bench.label_words(spec)
+        bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
         bench.split(spec)
     return bench
 
@@ -197,7 +199,7 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 raise
             traceback.print_exc(file=sys.stderr)
             record = RunRecord(
-                spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
+                spec=spec, metric=bench.task(spec).metric, status="failed", failure=first_line(error)
             )
         job.store.write(record)
         if job.log_with is not None:

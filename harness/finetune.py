@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from harness import optimizers
 from harness.environment import choose_algorithms, environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.reading import layout_of
 from harness.records import (
@@ -39,7 +39,7 @@ from harness.scoring import Scores, logits, score
 from harness.store import Journal
 from harness.trainable import trained_parameters
 from harness.workbench import EncodedSplit, Workbench
-from tasks import Task, get_task
+from tasks import Task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -58,11 +58,11 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     accelerator = bench.accelerator
     rank = accelerator.process_index  # 0, unless ranks share this run's batches
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
@@ -102,9 +102,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             mine = rank_share(rows[start : start + micro_size], rank, accelerator.num_processes)
             batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
-                scores = logits(loaded, batch, label_words)
+                scores = logits(loaded, batch, objective)
             # micro-batches, and ranks' parts of them, are of one size: their means' mean is the batch's
-            loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
+            loss = objective.loss(scores, batch.labels) / spec.gradient_accumulation_steps
             accelerator.backward(loss)
             step_loss += loss.detach()
         losses.append(accelerator.reduce(step_loss, "mean"))
@@ -125,7 +125,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -158,7 +158,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             for name, value in best_parameters.items():
                 model.get_parameter(name).copy_(value)
         before = time.perf_counter()
-        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
         test = final_score(result, split, task)
@@ -188,13 +188,18 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
 def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
     """What a record says of the scores of test."""
+    references = split.test.references
     return FinalScore(
         metric=result.metric,
-        further={name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics},
+        further={
+            name: compute(name, references.answers, result.predictions, references.questions)
+            for name in task.further_metrics
+        },
         loss=result.loss if math.isfinite(result.loss) else None,
         rows=tuple(split.test_rows),
-        labels=tuple(split.test.labels),
+        labels=tuple(references.answers),
         predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
     )
 
 

@@ -69,7 +69,7 @@ class RunSpec(Stored):
     data_fingerprint: str
     model: str
     model_revision: str
-    method: Literal["prompt", "head"]
+    method: Literal["prompt", "head", "causal"]
     k: int
     seed: int
     optimizer: str
@@ -106,7 +106,7 @@ class RunSpec(Stored):
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means in nats, `step` counts from 1.
+    """One scoring of the dev split; losses are means, in nats or squared, and `step` counts from 1.
 
     Without training there is one of step 0, and no loss of training.
     """
@@ -172,15 +172,17 @@ class FinalScore(Stored):
     """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
 
     `further` holds the scores by the task's other metrics, by their ids; they choose nothing. `loss` is
-    None where it overflowed; test never ends a run.
+    None where it overflowed; test never ends a run. Labels and predictions are classes, numbers, or
+    (all right) texts; `questions` numbers the question that each row answers, where several do.
     """
 
     metric: float
     further: dict[str, float] = {}
     loss: float | None
     rows: tuple[int, ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
+    labels: tuple[int | float | tuple[str, ...], ...]
+    predictions: tuple[int | float | str, ...]
+    questions: tuple[int, ...] | None = None
 
 
 class Costs(Stored):

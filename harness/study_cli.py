@@ -14,6 +14,7 @@ from rich.markup import escape
 from harness.errors import UserError
 from harness.exits import note, plain_errors
 from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan
+from harness.user_tasks import find_task
 
 if TYPE_CHECKING:
     from harness.records import RunSpec
@@ -291,10 +292,9 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
 def _runs(sweep: Sweep) -> list[RunSpec]:
     from harness.models import resolve_model
     from harness.sources import load_task_data
-    from tasks import get_task
 
     source = resolve_model(sweep.model)
-    data = load_task_data(get_task(sweep.task[0]), sweep.data_dir)
+    data = load_task_data(find_task(sweep.task[0]), sweep.data_dir)
     note(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
     note(f"{source.name}: revision {source.revision}")
     return plan(sweep, [data], source.name, source.revision)

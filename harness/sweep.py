@@ -6,6 +6,7 @@ import difflib
 import math
 import os
 import tomllib
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,19 @@ from pydantic import (
     model_validator,
 )
 
+from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.ranks import launched
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
-from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
+from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
 from harness.sources import Example, TaskData, missing_data
 from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
-from tasks import SUITES, UnknownTaskError, get_task
+from harness.user_tasks import find_task, task_of
+from tasks import SUITES, UnknownTaskError
+from tasks.task import Method
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -42,6 +46,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "seeds": (13, 21, 42, 87, 100),
     "optimizers": ("sgd", "sgdm"),
     "optimizer_file": None,
+    "task_file": None,
     "learning_rates": None,
     "extend_grid": 0,
     "momentum": 0.9,
@@ -105,9 +110,10 @@ class Sweep(Stored):
     The fields are the command line's flags and the keys of a sweep file.
     """
 
+    task_file: Path | None
     task: Words
     model: str = Field(min_length=1)
-    method: Literal["prompt", "head"]
+    method: Method
     k: int = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     optimizer_file: Path | None
@@ -145,12 +151,19 @@ class Sweep(Stored):
 
     @field_validator("task")
     @classmethod
-    def _known_tasks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_tasks(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        file = info.data.get("task_file")
+        own = task_of(file).name if file else None
         for name in names:
             try:
-                _ = name in SUITES or get_task(name)
+                _ = (name in SUITES and name != own) or find_task(name, file)
             except UnknownTaskError as error:
                 raise ValueError(str(error)) from None
+        if own and own not in names:
+            raise ValueError(
+                f"{','.join(names)} leaves out {own}, the task of --task-file {file}: "
+                f"add it, or leave out --task"
+            )
         return _without_repeats(names)
 
     @field_validator("optimizers")
@@ -230,11 +243,13 @@ class Inputs:
         model: as typed by the user.
         data_dir: None: each task's own source.
         optimizer_file: the user's own optimizer, if there is one.
+        task_file: the user's own task, if there is one.
     """
 
     model: str
     data_dir: Path | None
     optimizer_file: Path | None = None
+    task_file: Path | None = None
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
@@ -250,6 +265,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
+        asked["task"] = (task_of(Path(file)).name,)
     embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     try:
@@ -261,16 +278,21 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     """The sweep with its suites replaced by their tasks, and a message for each that is left out.
 
-    A suite leaves out tasks without data; a task that is named by itself never is.
+    A suite leaves out tasks without data, and those that the method does not fit; a task that is
+    named by itself never is.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or a task that is named does not fit the method.
     """
     tasks: dict[str, None] = {}
     left_out: dict[str, str] = {}
     for word in sweep.task:
         for name in SUITES.get(word, (word,)):
-            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            missing = _misfit(sweep, name)
+            if missing and name in sweep.task:
+                raise UserError(missing)
+            if name not in sweep.task:
+                missing = missing or missing_data(find_task(name, sweep.task_file), sweep.data_dir)
             if missing:
                 left_out[name] = f"{word}: {name} is left out: {missing}"
             else:
@@ -278,6 +300,14 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     if not tasks:
         raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
     return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _misfit(sweep: Sweep, name: str) -> str | None:
+    """Why the sweep's method cannot learn a task; None: it can."""
+    methods = find_task(name, sweep.task_file).methods
+    if sweep.method in methods:
+        return None
+    return f"--method {sweep.method} does not fit {name}, which has {' and '.join(methods)}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -326,8 +356,9 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
         return tuple(sorted(sweep.learning_rates))
     entry = entry_of(sweep, optimizer)
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
-    hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
-    return tuple(sorted(hint or entry.default_rates[sweep.method]))
+    hint = None if entry.own_rate else find_task(task, sweep.task_file).learning_rates.get(sweep.method)
+    method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    return tuple(sorted(hint or entry.default_rates[method]))
 
 
 def rates(
@@ -369,12 +400,52 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
     """The few-shot split of a task's training rows, as the protocol shuffles them.
 
+    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+
     Raises:
-        UserError: too few rows of a class.
+        UserError: too few rows of a class, or too few passages.
     """
-    labels = [example.label for example in data.train]
+    if data.task.groups:
+        return few_shot_passages(kinds.passages(data.task, data.train), k, seed)
+    order = _drawing_order(data, seed, protocol)
+    return few_shot_split(kinds.strata(data.task, data.train), len(data.task.labels), k, order)
+
+
+def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which they are drawn from."""
     accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
-    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+    stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
+    if not data.left_out:
+        return stored
+    left_out = set(data.left_out)
+    return [row - bisect(data.left_out, row) for row in stored if row not in left_out]
+
+
+def without_short_tasks(
+    sweep: Sweep, data: Sequence[TaskData], named: Sequence[str]
+) -> tuple[Sweep, list[TaskData], list[str]]:
+    """The sweep and its data without the tasks of suites that have too few rows, and why each is left out.
+
+    Args:
+        named: what the user asked for; a task that is named by itself is never left out.
+
+    Raises:
+        UserError: a task that is named has too few rows, or nothing is left.
+    """
+    kept: list[TaskData] = []
+    left_out: list[str] = []
+    for rows in data:
+        try:
+            for seed in sweep.seeds:
+                draw_split(rows, sweep.k, seed, sweep.protocol)
+            kept.append(rows)
+        except UserError as error:
+            if rows.task.name in named:
+                raise
+            left_out.append(f"{rows.task.name} is left out: {error}")
+    if not kept:
+        raise UserError(f"no task of {', '.join(named)} has enough rows. {left_out[0]}")
+    return sweep.model_copy(update={"task": tuple(r.task.name for r in kept)}), kept, left_out
 
 
 def plan(
@@ -393,15 +464,12 @@ def plan(
         model, model_revision: as records call them.
         added: more rates of a (task, optimizer) than its grid has, as in `rates`.
 
-    Raises:
-        UserError: a few-shot split cannot be drawn.
     """
     common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
     common |= {"model": model, "model_revision": model_revision}
     specs = []
     for rows in data:
         for seed in sweep.seeds:
-            draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
             if not sweep.max_steps:
                 cells = [(0.0, NO_OPTIMIZER)]
@@ -410,7 +478,7 @@ def plan(
                     **common
                     | {
                         "task": rows.task.name,
-                        "task_version": rows.task.version,
+                        "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": optimizer,
@@ -433,15 +501,13 @@ def longest_first(specs: Sequence[RunSpec], data: Iterable[TaskData]) -> list[Ru
     def mean_length(examples: Sequence[Example]) -> float:
         return sum(len(text) for example in examples for text in example.texts) / len(examples)
 
-    lengths = {
-        rows.task.name: (mean_length(rows.train), mean_length(rows.test), len(rows.test)) for rows in data
-    }
-    labels = {name: len(get_task(name).labels) for name in lengths}
+    by_data = {rows.fingerprint: rows for rows in data}
+    lengths = {key: (mean_length(rows.train), mean_length(rows.test)) for key, rows in by_data.items()}
 
     def characters(spec: RunSpec) -> float:
-        of_train, of_test, n_test = lengths[spec.task]
-        n_dev = spec.k * labels[spec.task] * math.ceil(spec.max_steps / spec.eval_every)
-        n_scored = min(n_test, spec.test_limit or n_test)
+        rows, (of_train, of_test) = by_data[spec.data_fingerprint], lengths[spec.data_fingerprint]
+        n_dev = spec.k * max(1, len(rows.task.labels)) * math.ceil(spec.max_steps / spec.eval_every)
+        n_scored = min(len(rows.test), spec.test_limit or len(rows.test))
         return (3 * spec.max_steps * spec.batch_size + n_dev) * of_train + n_scored * of_test
 
     return sorted(specs, key=characters, reverse=True)

@@ -13,7 +13,6 @@ from harness.records import Costs, Evaluation, RunRecord, RunSpec
 from harness.scoring import score
 from harness.store import Journal
 from harness.workbench import Workbench
-from tasks import get_task
 
 
 def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
@@ -29,15 +28,15 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+    dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
     dev_done = time.perf_counter()
     read_back = read_live(spec, bench, loaded, optimizer=None)
     if not math.isfinite(dev.loss):
@@ -55,7 +54,7 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     )
     journal.append(evaluation)
     before_test = time.perf_counter()
-    test = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+    test = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
     test_done = time.perf_counter()
     parameters = {name: p.detach().cpu() for name, p in loaded.model.named_parameters()}
     return RunRecord(

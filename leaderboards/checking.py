@@ -21,7 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError, first_line
-from harness.metrics import METRICS
+from harness.metrics import CORRELATIONS, EVALUATE, METRICS, OF_QUESTIONS, compute
 from harness.optimizers import OPTIMIZERS
 from harness.protocols import PROTOCOLS
 from harness.records import (
@@ -252,7 +252,9 @@ def _contradictions(run: RunRecord) -> list[str]:
             s.learning_rate > 0 if s.max_steps else s.learning_rate == 0
         ),
         f"protocol {show(s.protocol)!r}, expected one of {', '.join(PROTOCOLS)}": s.protocol in PROTOCOLS,
-        f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)}": run.metric in METRICS,
+        f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)} or {EVALUATE}NAME": (
+            run.metric in METRICS or run.metric.startswith(EVALUATE)
+        ),
     }
     wrong = [text for text, holds in ranges.items() if not holds]
     if wrong:
@@ -318,17 +320,25 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
         wrong.append(f"split.n_test {n} is above test_limit {run.spec.test_limit}")
     if len(set(test.rows)) < len(test.rows):
         wrong.append("test.rows: a row is there more than once")
-    classes = _n_classes(run)
-    for name in lengths:
-        values = getattr(test, name)
-        limit = math.inf if name == "rows" else classes
-        if not all(0 <= value < limit for value in values):
-            wrong.append(f"test.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
-    if not wrong:
-        redone = METRICS[run.metric](test.labels, test.predictions)
+    if any(row < 0 for row in test.rows):
+        wrong.append(f"test.rows: {_range(test.rows)}, expected 0 or more")
+    wrong += _value_departures(run, test)
+    scores = {f"test.further.{name}": (name, score) for name, score in test.further.items()}
+    for place, (metric, score) in ({"test.metric": (run.metric, test.metric)} | scores).items():
+        # what evaluate alone computes it has from the network, in code of its own
+        if wrong or metric.startswith(EVALUATE):
+            continue
+        if metric not in METRICS:
+            wrong.append(f"{place}: no metric of that name")
+            continue
+        try:
+            redone = compute(metric, test.labels, test.predictions, test.questions)
+        except (ArithmeticError, ValueError) as error:  # numbers too large to compare
+            wrong.append(f"{place}: labels and predictions give none: {show(first_line(error))}")
+            continue
         # not exactly: another release of the metric's library may add in another order
-        if not math.isclose(redone, test.metric, rel_tol=0, abs_tol=1e-12):
-            wrong.append(f"test.metric {test.metric!r}, labels and predictions give {redone!r}")
+        if not math.isclose(redone, score, rel_tol=0, abs_tol=1e-12):
+            wrong.append(f"{place} {score!r}, labels and predictions give {redone!r}")
     try:
         task = get_task(run.spec.task)
     except UnknownTaskError:
@@ -338,7 +348,31 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
     return wrong
 
 
-def _range(values: Sequence[int]) -> str:
+def _value_departures(run: RunRecord, test: FinalScore) -> list[str]:
+    """Labels and predictions of other types than the metric is of, or out of range."""
+    metrics = (run.metric, *test.further)
+    wrong = []
+    if any(metric in OF_QUESTIONS for metric in metrics) and test.questions is None:
+        wrong.append("test.questions: missing, and a metric is of questions")
+    if test.questions is not None and len(test.questions) != len(test.rows):
+        wrong.append(f"test.questions: {len(test.questions)} of them for {len(test.rows)} rows")
+    if any(metric.startswith("answer_") for metric in metrics):
+        right = all(isinstance(answers, tuple) and answers for answers in test.labels)
+        if not right or not all(isinstance(text, str) for text in test.predictions):
+            wrong.append("test.labels, test.predictions: expected lists of right texts, and texts")
+        return wrong
+    limit = _n_classes(run)
+    for name in ("labels", "predictions"):
+        values = getattr(test, name)
+        classes = not (run.metric in CORRELATIONS or run.metric.startswith(EVALUATE))
+        if not all(isinstance(value, int if classes else int | float) for value in values):
+            wrong.append(f"test.{name}: expected {'classes' if classes else 'numbers'}")
+        elif classes and not all(0 <= value < limit for value in values):
+            wrong.append(f"test.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
+    return wrong
+
+
+def _range(values: Sequence[float]) -> str:
     return f"values from {min(values)} to {max(values)}"
 
 
@@ -348,7 +382,7 @@ def _n_classes(run: RunRecord) -> int:
         task = get_task(run.spec.task)
     except UnknownTaskError:
         return MOST_CLASSES
-    return len(task.labels) if task.version == run.spec.task_version else MOST_CLASSES
+    return len(task.labels) if task.version_for(run.spec.method) == run.spec.task_version else MOST_CLASSES
 
 
 def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:

@@ -9,10 +9,10 @@ from typing import Any
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS
 from harness.records import NO_OPTIMIZER, RunSpec
-from harness.sweep import hyperparameters, make_sweep
+from harness.sweep import EMBEDDED_TASK, hyperparameters, make_sweep
 from leaderboards.build import Row
 from leaderboards.checking import show
-from tasks import get_task
+from tasks import get_task, task_names
 
 
 def row_of(rows: Sequence[Row], row_id: str) -> Row:
@@ -50,7 +50,8 @@ def _command(row: Row) -> str:
     spec = row.runs[0].spec
     words = ["momentum-bench run --sweep sweep.toml --output-dir reproduced"]
     words += ["--model PATH"] if spec.model.startswith("local:") else []
-    words += ["--data-dir DIR"] if "folder" in _origins(row) else []
+    words += ["--data-dir DIR"] if _from_folder(row) else []
+    words += ["--task-file FILE"] if spec.task not in task_names() else []
     words += [] if _is_ours(spec.optimizer) else ["--optimizer-file FILE"]
     return " ".join(words)
 
@@ -93,8 +94,10 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
 
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
     """Raises: UserError, where a name of the spec stands for something else in this version."""
-    sweep = make_sweep(settings, None)
-    version = get_task(spec.task).version
+    ours = spec.task in task_names()
+    # hyperparameters do not depend on the task, and another's file is not at hand
+    sweep = make_sweep(settings if ours else settings | {"task": EMBEDDED_TASK}, None)
+    version = get_task(spec.task).version_for(spec.method) if ours else spec.task_version
     if version != spec.task_version:
         raise UserError(
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
@@ -119,8 +122,10 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     if missing:
         yield f"The row lacks {missing} cells of this grid; they will be run too"
     yield f"Task {spec.task} in version {spec.task_version}"
+    if spec.task not in task_names():
+        yield "The task comes with an installed package, or is described by a file given by --task-file FILE"
     origins = _origins(row)
-    given = ", given by --data-dir DIR" if "folder" in origins else ""
+    given = ", given by --data-dir DIR" if _from_folder(row) else ""
     yield f"Data with fingerprint {spec.data_fingerprint}{given}; source: {', '.join(origins) or 'unknown'}"
     if spec.model.startswith("local:"):
         name = spec.model.removeprefix("local:")
@@ -147,6 +152,10 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
 
 def _origins(row: Row) -> Sequence[str]:
     return sorted({run.split.origin for run in row.runs if run.split})
+
+
+def _from_folder(row: Row) -> bool:
+    return any(origin.startswith("folder") for origin in _origins(row))
 
 
 def _toml(value: Any) -> str:

@@ -115,13 +115,13 @@ def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(work
         }
     plain = workbench.fresh_model(spec_for(workbench, method="prompt"))
     batch = workbench.split(spec_for(workbench, method="prompt")).dev.batch(range(4), 0, torch.device("cpu"))
-    words = workbench.label_words(spec_for(workbench, method="prompt"))
+    objective = workbench.objective(spec_for(workbench, method="prompt"))
     plain.model.eval()
-    expected = logits(plain, batch, words)
+    expected = logits(plain, batch, objective)
     for adapter in ("lora", "ia3"):
         adapted = workbench.fresh_model(spec_for(workbench, method="prompt", peft=adapter))
         adapted.model.eval()
-        torch.testing.assert_close(logits(adapted, batch, words), expected)
+        torch.testing.assert_close(logits(adapted, batch, objective), expected)
 
 
 def tiny_bert_lm() -> torch.nn.Module:

@@ -54,7 +54,7 @@ def test_flags_override_the_file_and_the_file_the_protocol(tmp_path: Path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"task": "sts2"}, r"--task: unknown task 'sts2'. Did you mean sst2"),
+        ({"task": "sst3"}, r"--task: unknown task 'sst3'. Did you mean sst"),
         ({"optimizers": "sgdmm"}, r"--optimizers: unknown optimizer 'sgdmm'. Did you mean sgdm"),
         ({"optimizers": "sgd,sgd"}, r"--optimizers: sgd is given more than once"),
         ({"learning_rates": "1e-3,-1"}, "--learning-rates: a learning rate is a finite number above 0"),
@@ -77,7 +77,7 @@ def test_flags_override_the_file_and_the_file_the_protocol(tmp_path: Path):
         ({"max_grad_norm": "0"}, "--max-grad-norm"),
         ({"max_grad_norm": "off"}, "--max-grad-norm"),
         ({"dropout": 1.0}, "--dropout"),
-        ({"method": "probe"}, "--method: .*'prompt' or 'head'"),
+        ({"method": "probe"}, "--method: .*'prompt', 'head' or 'causal'"),
         ({"protocol": "mine"}, "--protocol mine: expected mezo or lm-bff"),
         ({"warmup_steps": 1000}, "warmup_steps 1000 leaves no step"),
         ({"gradient_accumulation_steps": 3}, "does not divide"),

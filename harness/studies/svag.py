@@ -31,7 +31,7 @@ import torch
 from matplotlib.lines import Line2D
 
 from harness.environment import environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.records import RunSpec, Split, Stored, content_id
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
@@ -44,7 +44,6 @@ from harness.studies.arms import (
 )
 from harness.studies.outputs import COLOURS, INK, panels, setting_columns, svg_text
 from harness.workbench import Workbench
-from tasks import get_task
 
 EXPECTATION = """\
 What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per
@@ -145,7 +144,7 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
     arms = make_arms(wanted, bench, run)
     weights = svag_coefficients(spec.level)
-    metric = get_task(run.task).metric
+    metric = bench.task(run).metric
 
     def descend(arm: Arm, step: int) -> float:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
@@ -172,7 +171,10 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
                     columns[f"train_loss_{name}"] = cross_entropy(train, split.train.labels)
                     columns[f"dev_loss_{name}"] = cross_entropy(dev, split.dev.labels)
                     predictions = dev.argmax(dim=1).tolist()
-                    columns[f"dev_metric_{name}"] = METRICS[metric](split.dev.labels, predictions)
+                    right = split.dev.references
+                    columns[f"dev_metric_{name}"] = compute(
+                        metric, right.answers, predictions, right.questions
+                    )
                 points.append(
                     SvagPoint(
                         effective_step=(step + 1) // spec.level,
