@@ -31,6 +31,9 @@ def noise_floor(
     optimizer_file: Annotated[
         Path | None, typer.Option(help="The run's optimizer, where it came from a file", show_default=False)
     ] = None,
+    task_file: Annotated[
+        Path | None, typer.Option(help="The run's task, where it came from a file", show_default=False)
+    ] = None,
 ) -> None:
     """Repeat one run, as it was asked for and with deterministic algorithms, and print what differs.
 
@@ -49,7 +52,8 @@ def noise_floor(
         from harness.repeating import noise_floor
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
-        found = noise_floor(spec, Inputs(model or spec.model, data_dir, optimizer_file), repeats, workers)
+        inputs = Inputs(model or spec.model, data_dir, optimizer_file, task_file)
+        found = noise_floor(spec, inputs, repeats, workers)
         write_record(path_of(directory, spec), found)
     for line in lines(found):
         print(line)

@@ -24,8 +24,8 @@ from harness.executor import SECONDS_BETWEEN_LOOKS, Job, make_accelerator, quiet
 from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
+from harness.user_tasks import find_task
 from harness.workbench import Workbench
-from tasks import get_task
 
 MAX_RETRIES = 3
 """How often a group of runs whose node or process died is started again, elsewhere if need be."""
@@ -185,7 +185,7 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
             ready, _ = ray.wait(list(under_way), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
             for group in ready:
                 mine, claims = under_way[group]
-                for record in _next(ray, group, mine):
+                for record in _next(ray, group, mine, job):
                     if mine.pop(record.spec.run_id, None) is not None:
                         job.store.set_aside_damaged(record.spec.run_id)
                         job.store.write(record)
@@ -198,7 +198,7 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
             claims.close()
 
 
-def _next(ray: Any, group: Any, mine: dict[str, RunSpec]) -> list[RunRecord]:
+def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunRecord]:
     """The next record of a group; where its runs cannot be had from the cluster, they have failed."""
     try:
         return [RunRecord.model_validate_json(ray.get(next(group)))]
@@ -209,31 +209,36 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec]) -> list[RunRecord]:
     except (StopIteration, ray.exceptions.RayError) as error:  # its nodes or processes died too often
         reason = f"lost {MAX_RETRIES + 1} times by the cluster: {first_line(error)}"
         return [
-            RunRecord(spec=spec, metric=get_task(spec.task).metric, status="failed", failure=reason)
+            RunRecord(
+                spec=spec,
+                metric=find_task(spec.task, job.inputs.task_file).metric,
+                status="failed",
+                failure=reason,
+            )
             for spec in mine.values()
         ]
 
 
-def _as_text(inputs: Inputs) -> tuple[str, str | None, str | None]:
+def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
     """Where the inputs lie, the same path on every node; a node's processes start in another folder."""
     folder = Path(inputs.model).expanduser()
     model = str(folder.resolve()) if folder.is_dir() else inputs.model
-    data_dir, file = (
-        None if p is None else str(p.resolve()) for p in (inputs.data_dir, inputs.optimizer_file)
-    )
-    return model, data_dir, file
+    others = (inputs.data_dir, inputs.optimizer_file, inputs.task_file)
+    return model, *(None if path is None else str(path.resolve()) for path in others)
 
 
 _bench: tuple[tuple, Workbench] | None = None  # of this worker process, which Ray keeps between groups
 
 
-def _run_group(inputs: tuple[str, str | None, str | None], precision: str, texts: list[str]) -> Iterator[str]:
+def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
     """On a node: runs, one after the other, each record sent as soon as it is there."""
     global _bench
     if _bench is None or _bench[0] != (inputs, precision):
         quiet_libraries()
-        paths = (None if text is None else Path(text) for text in inputs[1:])
-        _bench = (inputs, precision), Workbench(Inputs(inputs[0], *paths), make_accelerator(precision))
+        model, *others = inputs
+        assert model is not None
+        paths = (None if text is None else Path(text) for text in others)
+        _bench = (inputs, precision), Workbench(Inputs(model, *paths), make_accelerator(precision))
     bench = _bench[1]
     for text in texts:
         spec = RunSpec.model_validate_json(text)
