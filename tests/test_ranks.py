@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.ranks import apart, launched, lonely_launch
-from harness.sources import Example, TaskData
-from harness.sweep import longest_first
-from tasks import get_task
 from tests.conftest import ROOT, cli_environment
-from tests.specs import make_spec
 from tests.test_cli import launch, records, small_sweep
 
 
@@ -26,22 +22,6 @@ def test_a_rank_on_the_second_machine(monkeypatch: pytest.MonkeyPatch):
         assert launched() == (0, 1, 0)
         assert "GROUP_RANK" not in os.environ
     assert launched() == (11, 16, 3)
-
-
-def test_longer_runs_come_first_and_equals_keep_their_order():
-    def task_data(name: str, words: int) -> TaskData:
-        rows = [Example(("word " * words,), 0)] * 4
-        return TaskData(get_task(name), rows, rows, "folder", f"of {name}", 0, 0)
-
-    specs = [
-        make_spec(task=task, data_fingerprint=f"of {task}", seed=seed)
-        for task in ("sst2", "trec", "cr")
-        for seed in (13, 21)
-    ]
-    ordered = longest_first(specs, [task_data("sst2", 5), task_data("trec", 90), task_data("cr", 20)])
-    assert [(spec.task, spec.seed) for spec in ordered] == [
-        (task, seed) for task in ("trec", "cr", "sst2") for seed in (13, 21)
-    ]
 
 
 RANK = """
