@@ -141,7 +141,7 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
     run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
     change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
-    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    split = bench.split(run)
     wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
     arms = make_arms(wanted, bench, run)
     weights = svag_coefficients(spec.level)
@@ -151,10 +151,10 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
         n = len(split.train.labels)
         rows = [batch_indices(seed, step, n, run.batch_size) for seed in seeds]
-        return arm.descend([split.train.batch(of, pad_id, device) for of in rows], weights)
+        return arm.descend([arm.batch(split.train, of) for of in rows], weights)
 
     def scores(arm: Arm) -> tuple[torch.Tensor, torch.Tensor]:
-        return arm.scores(split.train, pad_id, device), arm.scores(split.dev, pad_id, device)
+        return arm.scores(split.train), arm.scores(split.dev)
 
     points: list[SvagPoint] = []
     failure: str | None = None
