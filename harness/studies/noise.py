@@ -264,14 +264,12 @@ def degree_table(records: Sequence[NoiseRecord]) -> list[str]:
             f"seed {spec.sgd.seed}, eta {spec.sgd.learning_rate:g}, batch {spec.sgd.batch_size}, "
             f"beta {spec.momentum:g}{'' if record.failure is None else ': ' + record.failure}"
         )
-        lines.append(
-            "  formula       torch rate     C^2       K     bound  measured  largest  bound / largest"
-        )
+        lines.append("  formula       torch rate     C^2       K     bound       rms  largest  bound / rms")
         for d in degrees(record):
             factor = f"{d.bound / d.level_rms:.2f}" if d.level_rms else ""
             lines.append(
                 f"  {d.formula:<12}{d.torch_learning_rate:>12.4g}{d.variance:>8.3g}{d.gradient_norm:>8.3g}"
-                f"{d.bound:>10.4f}{d.level_rms:>12.4f}{d.level_largest:>9.4f}{factor:>13}"
+                f"{d.bound:>10.4f}{d.level_rms:>10.4f}{d.level_largest:>9.4f}{factor:>13}"
             )
     return lines
 
@@ -282,12 +280,12 @@ def conclusion(records: Sequence[NoiseRecord]) -> str:
     for record in records:
         found = {degree.formula: degree for degree in degrees(record)}
         sgd = found.pop("sgd", None)
-        if sgd is None or record.status == "diverged":
+        if record.status == "diverged" or sgd is None or not sgd.level_rms * sgd.bound:
             continue
         for formula, d in found.items():
             ratios.setdefault(formula, []).append((d.level_rms / sgd.level_rms, d.bound / sgd.bound))
     if not ratios:
-        return "No cell has a whole path of both SGD and SGDM: nothing can be compared."
+        return "No cell has whole paths of SGD and SGDM and noise in SGD: nothing can be compared."
     n = len(ratios["shb"])
     means = {f: [sum(column) / n for column in zip(*pairs, strict=True)] for f, pairs in ratios.items()}
     bounds = ", ".join(f"{mean[1]:.2f} ({formula})" for formula, mean in means.items())

@@ -37,6 +37,7 @@ from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
     ArmFacts,
+    check_horizon,
     cross_entropy,
     make_arms,
     separation_of,
@@ -120,7 +121,12 @@ class SvagRecord(Stored):
 def svag_cells(
     specs: Sequence[RunSpec], momentum: float, levels: Sequence[int], n_times: int
 ) -> list[SvagSpec]:
-    """The cells of nominal SGD runs: every level for every seed."""
+    """The cells of nominal SGD runs: every level for every seed.
+
+    Raises:
+        UserError: too few steps for the momentum at l = 1, where the most are needed.
+    """
+    check_horizon(specs[0].max_steps, momentum)
     return [
         SvagSpec(sgd=spec, momentum=momentum, level=level, n_times=min(n_times, spec.max_steps))
         for spec in specs
