@@ -21,6 +21,7 @@ from harness import optimizers
 from harness.environment import environment
 from harness.metrics import METRICS
 from harness.models import LoadedModel
+from harness.reading import layout_of
 from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
 from harness.sampling import batch_indices, derived_seed
 from harness.schedules import is_evaluation_step, learning_rate
@@ -85,7 +86,8 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         torch.manual_seed(derived_seed(spec.seed, "dropout", step))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
-            batch = split.train.batch(rows[start : start + micro_size], pad_id, accelerator.device)
+            micro_rows = rows[start : start + micro_size]
+            batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, label_words)
             # micro-batches are of one size, so the mean of their means is the batch's mean
@@ -239,8 +241,7 @@ def _read_back(
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
         layout={
-            "padding": "dynamic",
-            "scores": "at the mask" if loaded.mask_head else "of the whole model",
+            **layout_of(loaded),
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": 1,
         },

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from harness.packing import Packing
+
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 DROPOUT_NAMES = (
@@ -56,12 +58,15 @@ class LoadedModel:
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
             where it can be asked for the mask's position alone; else None.
+        packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
     mask_head: torch.nn.Module | None
+    packing: Packing | None = None
+    why_padded: str = "not tried"
 
 
 def resolve_model(name: str) -> ModelSource:

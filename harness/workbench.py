@@ -18,6 +18,7 @@ from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_i
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
 from harness.optimizers import OptimizerEntry
+from harness.reading import with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
@@ -137,7 +138,7 @@ class Workbench:
             self._model = None  # free the old one first
             loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
             loaded.model.to(self.accelerator.device)
-            self._model = key, loaded
+            self._model = key, with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
         return self._model[1]
 
     def fresh_model(self, spec: RunSpec) -> LoadedModel:
