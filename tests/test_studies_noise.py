@@ -134,7 +134,7 @@ def closed_form(weight: np.ndarray, x: np.ndarray, labels: list[int]) -> np.ndar
 def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(bench: Workbench, n_examples: int):
     arm = make_arms([("sgd", plain_run(bench), 13)], bench, plain_run(bench))[0]
     model = LinearClassifier()
-    arm = dataclasses.replace(arm, loaded=dataclasses.replace(arm.loaded, model=model))
+    arm = dataclasses.replace(arm, loaded=dataclasses.replace(arm.loaded, model=model, packing=None))
     x, labels = np.array([[1, 2], [3, 1], [2, 2], [0, 1], [4, 3]]), [0, 1, 1, 0, 1]
     train = Encoded([row.tolist() for row in x], None, None, labels, 0)
     gradients = closed_form(model.weight.detach().double().numpy(), x.astype(float), labels)

@@ -17,6 +17,7 @@ from harness.encoding import Batch, Encoded
 from harness.errors import UserError
 from harness.finetune import hash_of
 from harness.models import LoadedModel
+from harness.reading import layout_of
 from harness.records import RunSpec, Stored
 from harness.scoring import logits, scoring_batches
 from harness.workbench import Workbench
@@ -41,6 +42,7 @@ class ArmFacts(Stored):
     Attributes:
         order_seed: of the order of its batches.
         parameters_hash: xxh3-128 of its last parameters, by name, as in the record of a run.
+        layout: of its batches, as in the record of a run.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ArmFacts(Stored):
     state_tensors: tuple[str, ...]
     order_seed: int
     parameters_hash: str
+    layout: dict[str, int | str] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,7 @@ class Arm:
 
     def batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
         """The examples at `rows`, as this arm's model takes them."""
-        return encoded.batch(rows, self.pad_id, self.device)
+        return encoded.batch(rows, self.pad_id, self.device, self.loaded.packing)
 
     def scores(self, encoded: Encoded) -> torch.Tensor:
         """n x L logits in float64 on the CPU, in the order of the examples."""
@@ -149,6 +152,7 @@ class Arm:
             state_tensors=optimizers.state_tensors(self.optimizer)[0],
             order_seed=self.order_seed,
             parameters_hash=hash_of(named),
+            layout=layout_of(self.loaded),
         )
 
 
