@@ -71,7 +71,7 @@ def run(
         str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
     method: Annotated[
-        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+        str | None, _option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
     ] = None,
     k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
     seeds: Annotated[
@@ -84,7 +84,8 @@ def run(
         Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
+        str | None,
+        _option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
     ] = None,
     extend_grid: Annotated[
         int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
@@ -98,7 +99,9 @@ def run(
     gradient_accumulation_steps: Annotated[
         int | None, _option("Micro-batches of a batch (default: 1)")
     ] = None,
-    max_steps: Annotated[int | None, _option("Optimizer steps of a run (default: 1000)")] = None,
+    max_steps: Annotated[
+        int | None, _option("Optimizer steps of a run; 0: zero-shot (default: 1000)")
+    ] = None,
     eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
     lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
@@ -116,6 +119,12 @@ def run(
         str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
     ] = None,
     threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
+    peft: Annotated[
+        str | None, _option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
+    ] = None,
+    freeze: Annotated[
+        str | None, _option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
+    ] = None,
     data_dir: Annotated[
         Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
@@ -163,6 +172,8 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
     for rows in data:
         note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
     note(f"{source.name}: revision {source.revision}")
+    if sweep.peft and sweep.learning_rates is None:
+        note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
     rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     redo = {"failed"} if retry_failed else set()
     inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
@@ -301,6 +312,8 @@ def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
 
 def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
     """The size of the grid, as a product where the arms share one grid."""
+    if not sweep.max_steps:
+        return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {len(specs)} runs without training"
     sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
     rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
     return (

@@ -25,6 +25,7 @@ from harness.records import RunRecord, RunSpec
 from harness.store import Store
 from harness.sweep import Inputs
 from harness.workbench import Workbench
+from harness.zero_shot import zero_shot
 from tasks import get_task
 
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -48,7 +49,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workben
     _quiet_libraries()
     bench = Workbench(inputs, make_accelerator(precision))
     for spec in specs:
-        bench.label_words(spec)
+        bench.objective(spec)
         bench.split(spec)
     return bench
 
@@ -158,7 +159,9 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 file=sys.stderr,
             )
         try:
-            record = finetune(spec, bench, job.store.journal(spec), progress)
+            journal = job.store.journal(spec)
+            trains = spec.max_steps > 0
+            record = finetune(spec, bench, journal, progress) if trains else zero_shot(spec, bench, journal)
         except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone
             raise
         except Exception as error:

@@ -11,6 +11,7 @@ import math
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
 import xxhash
@@ -19,16 +20,26 @@ from tqdm import tqdm
 
 from harness import optimizers
 from harness.environment import environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.reading import layout_of
-from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
+from harness.records import (
+    NO_OPTIMIZER,
+    Costs,
+    Evaluation,
+    FinalScore,
+    ReadBack,
+    RunRecord,
+    RunSpec,
+    is_better,
+)
 from harness.sampling import batch_indices, derived_seed
 from harness.schedules import is_evaluation_step, learning_rate
-from harness.scoring import logits, score
+from harness.scoring import Scores, logits, score
 from harness.store import Journal
-from harness.workbench import Workbench
-from tasks import get_task
+from harness.trainable import trained_parameters
+from harness.workbench import EncodedSplit, Workbench
+from tasks import Task, get_task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -49,7 +60,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
@@ -89,9 +100,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             micro_rows = rows[start : start + micro_size]
             batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
-                scores = logits(loaded, batch, label_words)
+                scores = logits(loaded, batch, objective)
             # micro-batches are of one size, so the mean of their means is the batch's mean
-            loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
+            loss = objective.loss(scores, batch.labels) / spec.gradient_accumulation_steps
             accelerator.backward(loss)
             step_loss += loss.detach()
         losses.append(step_loss)
@@ -103,7 +114,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
         if step == 0:
             optimizers.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
-            read_back = _read_back(spec, bench, loaded, optimizer)
+            read_back = read_live(spec, bench, loaded, optimizer)
         evaluate_now = is_evaluation_step(spec, step + 1)
         if check_every_step or evaluate_now:
             failure = _first_non_finite(losses, since=n_checked)
@@ -112,7 +123,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -131,7 +142,9 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
                 best = evaluation
                 # a true copy: `.cpu()` alone would alias the live weights on a CPU
                 best_parameters = {
-                    name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()
+                    name: value.detach().to("cpu", copy=True)
+                    for name, value in model.named_parameters()
+                    if value.requires_grad
                 }
     train_seconds = time.perf_counter() - started - dev_seconds
 
@@ -140,22 +153,13 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     if failure is None:
         assert best is not None  # the last step is always evaluated
         with torch.no_grad():
-            for name, value in model.named_parameters():
-                value.copy_(best_parameters[name])
+            for name, value in best_parameters.items():
+                model.get_parameter(name).copy_(value)
         before = time.perf_counter()
-        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
-        test = FinalScore(
-            metric=result.metric,
-            further={
-                name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics
-            },
-            loss=result.loss if math.isfinite(result.loss) else None,
-            rows=tuple(split.test_rows),
-            labels=tuple(split.test.labels),
-            predictions=tuple(result.predictions),
-        )
+        test = final_score(result, split, task)
     del optimizer, groups, parameters, best_parameters
     gc.collect()
     return RunRecord(
@@ -174,9 +178,26 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             train_seconds=train_seconds,
             dev_seconds=dev_seconds,
             test_seconds=test_seconds,
-            peak_memory_bytes=_peak_memory(accelerator.device),
+            peak_memory_bytes=peak_memory(accelerator.device),
         ),
         environment=environment(),
+    )
+
+
+def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
+    """What a record says of the scores of test."""
+    references = split.test.references
+    return FinalScore(
+        metric=result.metric,
+        further={
+            name: compute(name, references.answers, result.predictions, references.questions)
+            for name in task.further_metrics
+        },
+        loss=result.loss if math.isfinite(result.loss) else None,
+        rows=tuple(split.test_rows),
+        labels=tuple(references.answers),
+        predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
     )
 
 
@@ -202,35 +223,31 @@ def _clipped_fraction(norms: list[torch.Tensor], limit: float | None) -> float:
     return int((torch.stack(norms) > limit).sum()) / len(norms)
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: of the device's memory on a GPU since it was last reset, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _read_back(
-    spec: RunSpec, bench: Workbench, loaded: LoadedModel, optimizer: torch.optim.Optimizer
+def read_live(
+    spec: RunSpec, bench: Workbench, loaded: LoadedModel, optimizer: torch.optim.Optimizer | None
 ) -> ReadBack:
-    """What really runs, from the live objects, after the first step."""
+    """What really runs, from the live objects, after the first step.
+
+    Args:
+        optimizer: None: nothing is trained.
+    """
     model, accelerator = loaded.model, bench.accelerator
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    names, state_bytes = optimizers.state_tensors(optimizer)
-    plain = (int, float, bool, str, tuple, type(None))
+    trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable})
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
     with accelerator.autocast():
         kind = accelerator.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return ReadBack(
-        optimizer_class=f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-        torch_learning_rate=optimizer.defaults["lr"],
-        param_groups=tuple(
-            {key: value for key, value in group.items() if isinstance(value, plain)}
-            for group in optimizer.param_groups
-        ),
-        state_tensors=names,
-        optimizer_state_bytes=state_bytes,
+        **_optimizer_facts(optimizer),
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
@@ -245,4 +262,24 @@ def _read_back(
             "gradient_accumulation_steps": spec.gradient_accumulation_steps,
             "data_parallel_ranks": 1,
         },
+        trained=trained_parameters(model) if optimizer else (),
+        adapter=loaded.adapter.settings if loaded.adapter else None,
     )
+
+
+def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    if optimizer is None:
+        facts: dict[str, Any] = {"optimizer_class": NO_OPTIMIZER, "torch_learning_rate": 0.0}
+        return facts | {"param_groups": (), "state_tensors": (), "optimizer_state_bytes": 0}
+    names, state_bytes = optimizers.state_tensors(optimizer)
+    plain = (int, float, bool, str, tuple, type(None))
+    return {
+        "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        "torch_learning_rate": optimizer.defaults["lr"],
+        "param_groups": tuple(
+            {key: value for key, value in group.items() if isinstance(value, plain)}
+            for group in optimizer.param_groups
+        ),
+        "state_tensors": names,
+        "optimizer_state_bytes": state_bytes,
+    }

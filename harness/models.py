@@ -49,6 +49,21 @@ class ModelSource:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """What `harness.adapters` has added to a model.
+
+    Attributes:
+        parameters: names of its parameters.
+        virtual_tokens: positions of the model that it takes up.
+        settings: its configuration in the `peft` library, and that library's version.
+    """
+
+    parameters: tuple[str, ...]
+    virtual_tokens: int
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """A model in memory.
 
@@ -56,15 +71,17 @@ class LoadedModel:
         model: live, on the run's device.
         pristine: its state as loaded, on the CPU, which every run starts from.
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
-        mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
-            where it can be asked for the mask's position alone; else None.
+        vocabulary_head: under `prompt` and `causal`, the module that turns hidden states into scores
+            of the vocabulary, where it can be asked for some positions alone; else None.
+        adapter: what was added to it; None: nothing.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
-    mask_head: torch.nn.Module | None
+    vocabulary_head: torch.nn.Module | None
+    adapter: Adapter | None = None
     packing: Packing | None = None
     why_padded: str = "not tried"
 
@@ -152,26 +169,34 @@ def load_tokenizer(source: ModelSource) -> Any:
 
 
 def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:
-    """Load a model in fp32 for a method: the masked-LM head for `prompt`, a new classifier for `head`.
+    """Load a model in fp32 for a method, with its own head, or under `head` with a new classifier.
 
     Under `prompt` the output embedding is untied from the input embedding, as in the reference code
-    of LM-BFF and MeZO: each has its own gradient.
+    of LM-BFF and MeZO: each has its own gradient. Under `causal` it stays as the model has it.
 
     Raises:
-        UserError: the checkpoint lacks the masked-LM head, or the model cannot be loaded.
+        UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
     """
     import torch
     from transformers import (
         AutoConfig,
+        AutoModelForCausalLM,
         AutoModelForMaskedLM,
         AutoModelForSequenceClassification,
     )
 
-    auto = {"prompt": AutoModelForMaskedLM, "head": AutoModelForSequenceClassification}[method]
+    auto = {
+        "prompt": AutoModelForMaskedLM,
+        "head": AutoModelForSequenceClassification,
+        "causal": AutoModelForCausalLM,
+    }[method]
     try:
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
         if method == "head":
             config.num_labels = n_labels
+        if method == "causal":
+            _check_decoder(source, config)
+            config.use_cache = False  # nothing is generated
         if dropout is not None:
             _set_dropout(config, dropout)
         model, info = auto.from_pretrained(
@@ -185,23 +210,34 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
     missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    if method != "head" and missing:
+        wanted = {"prompt": "masked", "causal": "causal"}[method]
+        raise UserError(
+            f"--model {source.name} has no pre-trained {wanted}-LM head ({sorted(missing)[0]} is "
+            f"missing): use --method head, or a {wanted} language model"
+        )
     if method == "prompt":
-        if missing:
-            raise UserError(
-                f"--model {source.name} has no pre-trained masked-LM head ({sorted(missing)[0]} is "
-                f"missing): use --method head, or a masked language model"
-            )
         output = model.get_output_embeddings()
         output.weight = torch.nn.Parameter(output.weight.detach().clone())
     return LoadedModel(
         model=model,
         pristine={name: value.clone() for name, value in model.state_dict().items()},
         new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
-        mask_head=_mask_head(model) if method == "prompt" else None,
+        vocabulary_head=_vocabulary_head(model) if method != "head" else None,
     )
 
 
-def _mask_head(model: Any) -> torch.nn.Module | None:
+def _check_decoder(source: ModelSource, config: Any) -> None:
+    """Raises: UserError, for an encoder, which transformers would load as a decoder without a word."""
+    named = config.architectures or ()
+    if named and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+        raise UserError(
+            f"--method causal needs a decoder-only language model, and --model {source.name} is a "
+            f"{' and '.join(named)}: use --method prompt or head, or another model"
+        )
+
+
+def _vocabulary_head(model: Any) -> torch.nn.Module | None:
     """The module beside the encoder, if there is one only and it proves to be the whole head."""
     import torch
 

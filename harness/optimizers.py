@@ -32,7 +32,9 @@ FROM_THE_SWEEP = ("momentum",)
 DEFAULT_RATES = {
     "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "head": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
+    "causal": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
 }
+"""A decoder starts, as a prompted model does, from a head that is trained: its grid is the prompt's."""
 
 # A step of the sign of the gradient, which AdamW's first steps are too, moves every element by the
 # rate. These are centred on the rates that AdamW fine-tunes such models with (LM-BFF: 1e-5 to 5e-5),
@@ -40,6 +42,7 @@ DEFAULT_RATES = {
 SIGN_RATES = {
     "prompt": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
     "head": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
+    "causal": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
 }
 
 
@@ -71,7 +74,8 @@ class OptimizerEntry:
         settings: what every parameter group must hold, from the hyperparameters.
         state_tensors: names of the tensors that its state must hold after a step, and no others.
         state_bytes_per_parameter: bytes of those for one 32-bit parameter, step counters aside.
-        default_rates: six rates for each method, where a task has no hint of its own.
+        default_rates: six rates for each method, where a task has no hint of its own; those of
+            `prompt` stand in for `causal`'s where they are not given.
 
     Raises:
         ValueError: names or rates that cannot be meant.
@@ -97,7 +101,7 @@ class OptimizerEntry:
             )
         if both := sorted(set(self.hyperparameters) & set(self.constants)):
             raise ValueError(f"{both} are both hyperparameters of the sweep and constants")
-        for method in ("prompt", "head"):
+        for method in ("prompt", "head", *(["causal"] if "causal" in self.default_rates else [])):
             rates = self.default_rates.get(method, ())
             if len(set(rates)) != 6 or min(rates) <= 0:
                 raise ValueError(f"default_rates[{method!r}] must be six rates above 0, found {rates}")

@@ -9,6 +9,7 @@ import torch
 
 from harness.encoding import Batch, Encoded
 from harness.errors import first_line
+from harness.kinds import References
 from harness.models import LoadedModel, max_input_length
 from harness.packing import NotPackableError, packed_scores, prepare, restore
 
@@ -34,11 +35,11 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
         return packed_scores(loaded.model, batch.inputs, is_head=batch.read_at is None)
     if batch.read_at is None:
         return loaded.model(**batch.inputs).logits
-    if loaded.mask_head is None:
+    if loaded.vocabulary_head is None:
         return loaded.model(**batch.inputs).logits[batch.read_at]
     hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
     # the vocabulary's scores at these places alone: at every position they can cost more than the encoder
-    return loaded.mask_head(hidden[batch.read_at])
+    return loaded.vocabulary_head(hidden[batch.read_at])
 
 
 def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedModel:
@@ -47,6 +48,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     That is tried on three pairs of sentences, as the model's tokenizer joins them, in fp32 and without
     dropout. A model that fails is left as it was, with the reason in `why_padded`.
     """
+    if loaded.adapter and loaded.adapter.virtual_tokens:
+        return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")
     model, before = loaded.model, loaded.model.config._attn_implementation
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     first, second = zip(*TRIAL_TEXTS, strict=True)
@@ -55,7 +58,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     ids = tokens["input_ids"]
     middle_and_last = [[len(of) // 2, len(of) - 1][-1 - i :] for i, of in enumerate(ids)]
     read_at = None if is_head else middle_and_last
-    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels=[0] * len(ids), n_truncated=0)
+    labels = [0] * len(ids)
+    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, References([*labels], None, None), 0)
     pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
     try:
         model.eval()
@@ -87,5 +91,5 @@ def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
     if loaded.packing is not None:
         equal = f"as padded within {TOLERANCE:g} of the largest score"
         return {"padding": "none", "packed_scores": equal, "last_layer": loaded.packing.last_layer}
-    scores = "at the mask" if loaded.mask_head else "of the whole model"
+    scores = "at the places read" if loaded.vocabulary_head else "of the whole model"
     return {"padding": "dynamic", "why_padded": loaded.why_padded, "scores": scores}

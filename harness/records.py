@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NO_OPTIMIZER = "none"
+"""The optimizer of runs that train nothing, which have 0 steps."""
+
 PROTOCOL_VERSION = 1
 """Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
 
@@ -46,10 +49,14 @@ class RunSpec(Stored):
             has no effective rate, its own.
         optimizer: its name; what is not built in carries its version, `NAME@VERSION`.
         hyperparameters: of the optimizer, those that it uses and no others, constants included.
+        max_steps: optimizer steps; 0 is zero-shot: the model is scored as it was pre-trained.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        peft: the adapter that is trained in place of the model, with the constants of
+            `harness.adapters`; None: no adapter.
+        freeze: the part of the model that is not trained; None: no part.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -59,7 +66,7 @@ class RunSpec(Stored):
     data_fingerprint: str
     model: str
     model_revision: str
-    method: Literal["prompt", "head"]
+    method: Literal["prompt", "head", "causal"]
     k: int
     seed: int
     optimizer: str
@@ -77,6 +84,8 @@ class RunSpec(Stored):
     dropout: float | None
     precision: Literal["fp32", "bf16"]
     threads_per_run: int
+    peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
+    freeze: Literal["embeddings", "encoder"] | None = None
 
     @property
     def run_id(self) -> str:
@@ -86,15 +95,20 @@ class RunSpec(Stored):
     @property
     def label(self) -> str:
         """The run in a few words, for progress lines and messages."""
+        if not self.max_steps:
+            return f"{self.task} zero-shot seed {self.seed}"
         return f"{self.task} {self.optimizer} lr {self.learning_rate:g} seed {self.seed}"
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means in nats, `step` counts from 1."""
+    """One scoring of the dev split; losses are means (of a regression's head squared), `step` from 1.
+
+    Without training there is one of step 0, and no loss of training.
+    """
 
     step: int
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     dev_metric: float
     dev_loss: float
 
@@ -140,21 +154,29 @@ class ReadBack(Stored):
     device: str
     threads: int
     layout: dict[str, int | str]
+    trained: tuple[str, ...] | None = Field(
+        default=None, description="parameters, numbers of layers as `*`; None: all"
+    )
+    adapter: dict[str, float | str | tuple[str, ...]] | None = Field(
+        default=None, description="of the `peft` library, as it was configured"
+    )
 
 
 class FinalScore(Stored):
     """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
 
     `further` holds the scores by the task's other metrics, by their ids; they choose nothing. `loss` is
-    None where it overflowed; test never ends a run.
+    None where it overflowed; test never ends a run. Labels and predictions are classes, numbers, or
+    (all right) texts; `questions` numbers the question that each row answers, where several do.
     """
 
     metric: float
     further: dict[str, float] = {}
     loss: float | None
     rows: tuple[int, ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
+    labels: tuple[int | float | tuple[str, ...], ...]
+    predictions: tuple[int | float | str, ...]
+    questions: tuple[int, ...] | None = None
 
 
 class Costs(Stored):
@@ -172,7 +194,7 @@ class RunRecord(Stored):
     Attributes:
         metric: id of the `evaluate` metric that dev and test scores equal.
         best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
-        parameters_hash: xxh3-128 of the chosen parameters, by name.
+        parameters_hash: xxh3-128 of the chosen parameters, by name; of those that were trained.
         clipped_fraction: share of steps whose gradient norm was above `max_grad_norm`.
         failure: for `diverged` and `failed`, why.
     """

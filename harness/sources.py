@@ -6,10 +6,12 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +19,28 @@ from typing import Any, NamedTuple
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
 from tasks import HubSource, LocalOnly, Task, TextFolders
+from tasks.task import PLACEHOLDER
 
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
-UNLABELLED = -1
+HIDDEN = ("-1", "-1.0")
+"""How a label that is not published is written."""
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 class Example(NamedTuple):
-    """One row: its texts in the order of `Task.fields`, and its label as a position in logit order."""
+    """One row: its texts in the order of `Task.fields`, and what is right.
+
+    Attributes:
+        label: the class as a position in logit order; the number itself of a regression; the
+            position of the (first) right one of the candidates.
+        candidates: the texts to choose from, under multiple choice.
+        answers: the texts that are right, where the candidates come from a list.
+    """
 
     texts: tuple[str, ...]
-    label: int
+    label: int | float
+    candidates: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,8 @@ def content_hash(parts: Iterable[list[Example]]) -> str:
     for part in parts:
         digest.update(f"{len(part)} examples\n".encode())
         for example in part:
-            digest.update(canonical_json(example).encode())
+            # what a row has none of is left out, so that the hashes of plain rows stay as they were
+            digest.update(canonical_json(example if example.candidates else example[:2]).encode())
     return digest.hexdigest()[:16]
 
 
@@ -101,46 +115,100 @@ def _examples(
     task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
 ) -> tuple[list[Example], int]:
     columns = [*task.columns[:-1], label_column]
+    read_label = partial(_number, task) if task.kind == "regression" else _class_reader(task)
+    examples, dropped, number = [], 0, 0
+    for number, row in enumerate(rows, 1):
+        place = f"{task.name}, {split}, row {number}"
+        if missing := [column for column in columns if column not in row]:
+            raise UserError(f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}")
+        label = row[label_column]
+        if str(label) in HIDDEN and task.unlabelled == "drop":
+            dropped += 1
+            continue
+        texts = _texts(task, row, place)
+        if len(task.choices) == 1:
+            examples.append(_choice_from_list(texts, row[task.choices[0]], label, place))
+        else:
+            candidates = tuple(row[column] for column in task.choices)
+            if not all(isinstance(text, str) for text in candidates):
+                raise UserError(f"{place}: {list(task.choices)} must be text, found {candidates}")
+            examples.append(Example(texts, read_label(label, place), candidates))
+    if not examples:
+        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
+    return examples, dropped
+
+
+def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
+    """The row's texts in the order of `Task.fields`."""
+    texts = tuple(row[column] for column in task.text)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{place}: {list(task.text)} must be text, found {[type(text).__name__ for text in texts]}"
+        )
+    for column, words in task.wordings.items():
+        if row[column] not in words:
+            raise UserError(f"{place}: {column} is {row[column]!r}, expected one of {list(words)}")
+    texts = tuple(
+        task.wordings[column][text] if column in task.wordings else text
+        for column, text in zip(task.text, texts, strict=True)
+    )
+    if task.cloze and PLACEHOLDER not in row[task.cloze]:
+        raise UserError(f"{place}: {task.cloze} holds no {PLACEHOLDER}: {row[task.cloze]!r}")
+    if not task.marks:
+        return texts
+    try:
+        spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
+    except (TypeError, ValueError):
+        found = [row[position] for _, position in task.marks]
+        raise UserError(f"{place}: the positions of the spans must be whole numbers, found {found}") from None
+    return (*texts, marked(texts[0], spans))
+
+
+def _class_reader(task: Task) -> Callable[[Any, str], int]:
+    """From a stored label to its position in logit order."""
     # the names of the labels stand for their numbers: copies differ in how they count
     positions: dict[int | str, int] = {name: position for position, name in enumerate(task.labels.values())}
     positions |= {str(value): position for position, value in enumerate(task.labels)}
     positions |= {value: position for position, value in enumerate(task.labels)}
-    examples, dropped, number = [], 0, 0
-    for number, row in enumerate(rows, 1):
-        if missing := [column for column in columns if column not in row]:
-            raise UserError(
-                f"{task.name}, {split}, row {number}: no column {missing[0]!r}; found "
-                f"{sorted(row)}, expected {columns}"
-            )
-        texts = tuple(row[column] for column in task.text)
-        if not all(isinstance(text, str) for text in texts):
-            raise UserError(
-                f"{task.name}, {split}, row {number}: {list(task.text)} must be text, found "
-                f"{[type(text).__name__ for text in texts]}"
-            )
-        if task.marks:
-            try:
-                spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
-            except (TypeError, ValueError):
-                found = [row[position] for _, position in task.marks]
-                raise UserError(
-                    f"{task.name}, {split}, row {number}: the positions of the spans must be whole "
-                    f"numbers, found {found}"
-                ) from None
-            texts = (*texts, marked(texts[0], spans))
-        label = row[label_column]
-        if str(label) == str(UNLABELLED) and task.unlabelled == "drop":
-            dropped += 1
-        elif isinstance(label, int | str) and label in positions:
-            examples.append(Example(texts, positions[label]))
-        else:
-            hidden = " (-1 stands for a hidden label)" if str(label) == str(UNLABELLED) else ""
-            raise UserError(
-                f"{task.name}, {split}, row {number}: label {label!r}{hidden} is none of {list(task.labels)}"
-            )
-    if not examples:
-        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
-    return examples, dropped
+
+    def position_of(label: Any, place: str) -> int:
+        if isinstance(label, int | str) and label in positions:
+            return positions[label]
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is none of {list(task.labels)}")
+
+    return position_of
+
+
+def _number(task: Task, label: Any, place: str) -> float:
+    """The number that a regression predicts, between the ends of the task's scale."""
+    low, high = task.ends
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is no number from {low:g} to {high:g}")
+    return number
+
+
+def _choice_from_list(texts: tuple[str, ...], choices: Any, answers: Any, place: str) -> Example:
+    """A row whose candidates are a list, and whose label lists the right ones among them."""
+    try:
+        if isinstance(choices, str) or isinstance(answers, str):
+            raise TypeError
+        candidates, right = tuple(dict.fromkeys(choices)), tuple(dict.fromkeys(answers))
+    except TypeError:
+        raise UserError(
+            f"{place}: candidates and answers must be lists of texts, found {choices!r} and {answers!r}"
+        ) from None
+    first = next((i for i, candidate in enumerate(candidates) if candidate in right), None)
+    if first is None or not all(isinstance(text, str) and text.strip() for text in candidates + right):
+        raise UserError(f"{place}: none of the answers {list(right)} is among the candidates {candidates}")
+    return Example(texts, first, candidates, right)
+
+
+def _hidden(label: Any) -> str:
+    return " (-1 stands for a hidden label)" if str(label) in HIDDEN else ""
 
 
 def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:

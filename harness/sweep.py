@@ -14,14 +14,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.protocols import PROTOCOLS, UNLESS_STATED
-from harness.records import RunSpec, Stored
-from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
+from harness.records import NO_OPTIMIZER, RunSpec, Stored
+from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
 from harness.user_optimizers import find_optimizer
 from tasks import SUITES, UnknownTaskError, get_task
+from tasks.task import Method
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -87,7 +89,7 @@ class Sweep(Stored):
 
     task: Words
     model: str = Field(min_length=1)
-    method: Literal["prompt", "head"]
+    method: Method
     k: int = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     optimizer_file: Path | None
@@ -98,7 +100,7 @@ class Sweep(Stored):
     protocol: Literal["mezo", "lm-bff"]
     batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
-    max_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=0)
     eval_every: int = Field(ge=1)
     lr_schedule: Literal["linear", "constant", "cosine"]
     warmup_steps: int = Field(ge=0)
@@ -108,6 +110,8 @@ class Sweep(Stored):
     dropout: float | None = Field(ge=0, lt=1)
     precision: Literal["fp32", "bf16"]
     threads_per_run: int = Field(ge=1)
+    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
+    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
     learning_rate_axis: Literal["effective", "torch"]
     data_dir: Path | None
     output_dir: Path
@@ -152,12 +156,27 @@ class Sweep(Stored):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
-        if self.warmup_steps >= self.max_steps:
+        if self.max_steps == 0 and self.method == "head":
+            raise ValueError(
+                "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
+                "classifier on it, whose score says nothing: use --method prompt"
+            )
+        if self.max_steps == 0 and (self.peft or self.freeze):
+            raise ValueError(
+                f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
+                f"{self.peft or self.freeze} says nothing: leave it out"
+            )
+        if self.warmup_steps >= max(self.max_steps, 1):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        if self.peft and self.freeze:
+            raise ValueError(
+                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
+                f"pre-trained model as it is: leave out one of them"
             )
         for name in self.optimizers:
             _check_entry(self, name)
@@ -203,16 +222,21 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     """The sweep with its suites replaced by their tasks, and a message for each that is left out.
 
-    A suite leaves out tasks without data; a task that is named by itself never is.
+    A suite leaves out tasks without data, and those that the method does not fit; a task that is
+    named by itself never is.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or a task that is named does not fit the method.
     """
     tasks: dict[str, None] = {}
     left_out: dict[str, str] = {}
     for word in sweep.task:
         for name in SUITES.get(word, (word,)):
-            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            missing = _misfit(sweep, name)
+            if missing and name in sweep.task:
+                raise UserError(missing)
+            if name not in sweep.task:
+                missing = missing or missing_data(get_task(name), sweep.data_dir)
             if missing:
                 left_out[name] = f"{word}: {name} is left out: {missing}"
             else:
@@ -220,6 +244,14 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     if not tasks:
         raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
     return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _misfit(sweep: Sweep, name: str) -> str | None:
+    """Why the sweep's method cannot learn a task; None: it can."""
+    methods = get_task(name).methods
+    if sweep.method in methods:
+        return None
+    return f"--method {sweep.method} does not fit {name}, which has {' and '.join(methods)}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -269,7 +301,8 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
     entry = entry_of(sweep, optimizer)
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
     hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
-    return tuple(sorted(hint or entry.default_rates[sweep.method]))
+    method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    return tuple(sorted(hint or entry.default_rates[method]))
 
 
 def rates(
@@ -311,12 +344,16 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
     """The few-shot split of a task's training rows, as the protocol shuffles them.
 
+    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+
     Raises:
-        UserError: too few rows of a class.
+        UserError: too few rows of a class, or too few passages.
     """
-    labels = [example.label for example in data.train]
+    if data.task.groups:
+        return few_shot_passages(kinds.passages(data.task, data.train), k, seed)
     accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
-    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+    order = shuffled_rows(len(data.train), seed, accumulate)
+    return few_shot_split(kinds.strata(data.task, data.train), len(data.task.labels), k, order)
 
 
 def plan(
@@ -327,6 +364,8 @@ def plan(
     added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES,
 ) -> list[RunSpec]:
     """All runs of a sweep: by task, seed and rate, the optimizers side by side.
+
+    Without steps neither optimizers nor rates matter, so there is one run a task and seed.
 
     Args:
         data: of each of the sweep's tasks, in their order.
@@ -343,16 +382,18 @@ def plan(
         for seed in sweep.seeds:
             draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
+            if not sweep.max_steps:
+                cells = [(0.0, NO_OPTIMIZER)]
             specs += [
                 RunSpec(
                     **common
                     | {
                         "task": rows.task.name,
-                        "task_version": rows.task.version,
+                        "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": optimizer,
-                        "hyperparameters": hyperparameters(sweep, optimizer),
+                        "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
                         "learning_rate": rate,
                     }
                 )

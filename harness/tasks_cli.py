@@ -13,9 +13,10 @@ from rich.table import Table
 
 from harness.errors import UserError
 from harness.exits import plain_errors
+from harness.kinds import candidate_texts
 from harness.sources import load_task_data
 from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, get_task, suites_of, task_names
-from tasks.task import filled, parse_template
+from tasks.task import CANDIDATE, filled, parse_template
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 
@@ -68,7 +69,9 @@ def _source(task: Task) -> str:
 
 
 def _facts(task: Task) -> dict[str, str]:
-    words = zip(task.labels.items(), task.label_words, strict=True)
+    classes = [f"{value} {label}" for value, label in task.labels.items()]
+    if task.label_words:
+        classes = [f"{each} -> {word}" for each, word in zip(classes, task.label_words, strict=True)]
     facts = {
         "name": task.name,
         "title": task.title,
@@ -80,8 +83,12 @@ def _facts(task: Task) -> dict[str, str]:
         "roles": f"train and dev are cut from {task.train}, test is {task.test}",
         "columns": ", ".join(task.columns),
         "rows labelled -1": "dropped" if task.unlabelled == "drop" else "an error",
-        "classes": ", ".join(f"{value} {label} -> {word}" for (value, label), word in words),
+        "kind": task.kind.replace("_", " "),
+        "classes": ", ".join(classes),
+        "candidates": ", ".join(task.choices),
+        "methods": ", ".join(task.methods),
         "prompt": task.template,
+        "causal prompt": task.causal or "",
         "head input": " | ".join(task.head_inputs),
         "tokens at most": str(task.max_length),
         "of first text": str(task.first_limit or ""),
@@ -100,10 +107,21 @@ def _facts(task: Task) -> dict[str, str]:
 def _first_row(task: Task, data_dir: Path) -> dict[str, str]:
     data = load_task_data(task, data_dir)
     example = data.train[0]
+    right = int(example.label) if task.kind != "regression" else None
+    words = candidate_texts(task, example)
     texts = dict(zip(task.fields, example.texts, strict=True))
+    if words:
+        texts[CANDIDATE] = words[right] if right is not None else f"[{' or '.join(words)}]"
+    prompt = {
+        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
+        "its label word": words[right]
+        if right is not None
+        else f"{words[0]} .. {words[-1]}: {example.label:g}",
+    }
+    causal = {"first causal": filled(parse_template(task.causal), texts)} if task.causal else {}
     return {
         "rows": f"{len(data.train)} train, {len(data.test)} test",
-        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
-        "its label word": task.label_words[example.label],
+        **(prompt if task.template else {}),
+        **causal,
         "first input": " | ".join(filled(parse_template(text), texts) for text in task.head_inputs),
     }

@@ -199,7 +199,8 @@ def rows_of(records: Iterable[RunRecord]) -> list[Row]:
     rows = []
     for key, runs in arms.items():
         spec = runs[0].spec
-        words = [spec.optimizer, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
+        name = spec.optimizer if spec.max_steps else "zero-shot"
+        words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
         rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
     return sorted(rows, key=_sort_key)
 
@@ -244,7 +245,9 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     spec = runs[0].spec
     setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
     hyperparameters = ";".join(_hyperparameters(spec))
-    identity = canonical_json([setting, spec.optimizer, spec.hyperparameters])
+    # as in a run's id, what is None is no part of it
+    stated = {name: value for name, value in setting.items() if value is not None}
+    identity = canonical_json([stated, spec.optimizer, spec.hyperparameters])
     costs = [run.costs for run in runs if run.costs]
     test = summary([_test_metric(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])
@@ -275,7 +278,8 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         **_shared_rate(results, done),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
-        "on_grid_edge": sum(selection.on_edge for selection in selections.values()),
+        # without training there is no grid to be on the edge of
+        "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
         "n_tied": sum(selection.n_tied for selection in selections.values()),
         "clipped_fraction": clipped.mean,
         "optimizer_state_bytes": max(

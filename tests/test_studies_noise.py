@@ -136,7 +136,9 @@ def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(bench: Work
     model = LinearClassifier()
     arm = dataclasses.replace(arm, loaded=dataclasses.replace(arm.loaded, model=model, packing=None))
     x, labels = np.array([[1, 2], [3, 1], [2, 2], [0, 1], [4, 3]]), [0, 1, 1, 0, 1]
-    train = Encoded([row.tolist() for row in x], None, None, labels, 0)
+    rows = [row.tolist() for row in x]
+    facts: dict = {"references": bench.split(plain_run(bench)).train.references, "n_truncated": 0}
+    train = Encoded(rows, None, read_at=None, labels=labels, **facts)
     gradients = closed_form(model.weight.detach().double().numpy(), x.astype(float), labels)
     norm2, variance = truth(gradients)
     examples = drawn_examples(13, 7, 5, n_examples)
@@ -161,12 +163,12 @@ def test_draws_differ_between_steps_and_are_all_where_there_are_few():
 
 def gradients_along(bench: Workbench, run, beta: float):
     """By hand, at each step: full gradient, batch gradient and heavy-ball buffer, flat, and the model."""
-    loaded, split = bench.fresh_model(run), bench.split(run)
+    loaded, split, objective = bench.fresh_model(run), bench.split(run), bench.objective(run)
     parameters = list(loaded.model.parameters())
 
     def gradient(rows: list[int]) -> torch.Tensor:
         batch = split.train.batch(rows, 0, torch.device("cpu"))
-        loss = torch.nn.functional.cross_entropy(logits(loaded, batch, None), batch.labels)
+        loss = torch.nn.functional.cross_entropy(logits(loaded, batch, objective), batch.labels)
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
         return torch.cat([g.flatten() for g in found]).double()
 

@@ -24,6 +24,7 @@ LM_BFF = {
     "cola",
     "mrpc",
     "qqp",
+    "stsb",
     "mnli",
     "snli",
     "qnli",
@@ -60,10 +61,19 @@ def test_suites_name_tasks_that_exist_and_no_suite_is_called_like_a_task():
 
 def test_a_suite_stands_for_its_tasks_each_once():
     sweep, left_out = expand_suites(asked("sst2,superglue,glue"))
-    assert sweep.task[:6] == ("sst2", "boolq", "cb", "rte", "wic", "wsc")
-    assert set(sweep.task) == set(tasks.SUITES["glue"]) | set(tasks.SUITES["superglue"])
+    assert sweep.task[:7] == ("sst2", "boolq", "cb", "multirc", "rte", "wic", "wsc")
+    unpromptable = {"copa", "record"}
+    assert set(sweep.task) == {*tasks.SUITES["glue"], *tasks.SUITES["superglue"]} - unpromptable
     assert len(set(sweep.task)) == len(sweep.task)
-    assert left_out == []
+    assert left_out == [
+        f"superglue: {name} is left out: --method prompt does not fit {name}, which has head and causal"
+        for name in ("copa", "record")
+    ]
+
+
+def test_a_named_task_that_the_method_does_not_fit_is_an_error():
+    with pytest.raises(UserError, match="--method prompt does not fit copa, which has head and causal"):
+        expand_suites(asked("copa"))
 
 
 def test_a_suite_leaves_out_what_cannot_be_downloaded():
@@ -78,7 +88,7 @@ def test_a_suite_leaves_out_tasks_without_data_and_a_named_task_stays(toy_data: 
         write_rows(toy_data / "mnli" / f"{split}.jsonl", [row])
     sweep, left_out = expand_suites(asked("glue,wnli", toy_data))
     assert sweep.task == ("sst2", "mnli", "wnli")
-    assert len(left_out) == 6
+    assert len(left_out) == 7
     assert any("mnli_mismatched is left out" in m and "no validation_mismatched file" in m for m in left_out)
     with pytest.raises(
         UserError, match=r"no task of superglue has data\. superglue: boolq is left out: no folder"

@@ -17,6 +17,7 @@ from harness.encoding import Batch, Encoded
 from harness.errors import UserError
 from harness.finetune import hash_of
 from harness.models import LoadedModel
+from harness.objectives import Objective
 from harness.reading import layout_of
 from harness.records import RunSpec, Stored
 from harness.scoring import logits, scoring_batches
@@ -72,7 +73,7 @@ class Arm:
     loaded: LoadedModel
     optimizer: torch.optim.Optimizer
     start: list[torch.Tensor]
-    label_words: torch.Tensor | None
+    objective: Objective
     order_seed: int
     pad_id: int
     device: torch.device
@@ -110,7 +111,7 @@ class Arm:
         Every batch has its own forward pass. One whose weight is 0 has none.
         """
         terms = [
-            weight * nn.functional.cross_entropy(logits(self.loaded, batch, self.label_words), batch.labels)
+            weight * self.objective.loss(logits(self.loaded, batch, self.objective), batch.labels)
             for weight, batch in zip(weights, batches, strict=True)
             if weight
         ]
@@ -134,9 +135,9 @@ class Arm:
         """n x L logits in float64 on the CPU, in the order of the examples."""
         model = self.loaded.model
         model.eval()
-        rows_of = scoring_batches([len(ids) for ids in encoded.input_ids])
+        rows_of = scoring_batches(encoded.lengths, encoded.candidates)
         with torch.inference_mode():
-            parts = [logits(self.loaded, self.batch(encoded, rows), self.label_words) for rows in rows_of]
+            parts = [logits(self.loaded, self.batch(encoded, rows), self.objective) for rows in rows_of]
         model.train()
         together = torch.cat(parts).double().cpu()
         return together[torch.tensor([row for rows in rows_of for row in rows]).argsort()]
@@ -172,17 +173,19 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
         )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
-    words, pad_id = bench.label_words(common), bench.tokenizer.pad_token_id or 0
-    device = bench.accelerator.device
+    pad_id, device = bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    objective = bench.objective(common)
+    if objective.kind != "classification":
+        raise UserError(f"studies compare class probabilities, and {common.task} is a {objective.kind}")
     arms = []
     for name, spec, order_seed in specs:
-        model, mask_head = copy.deepcopy((origin.model, origin.mask_head))
+        model, head = copy.deepcopy((origin.model, origin.vocabulary_head))
         entry = bench.optimizer(spec)
         groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
         rate = entry.torch_rate(spec.hyperparameters) * spec.learning_rate
         optimizer = entry.build(groups, rate, spec.hyperparameters, spec.seed)
-        loaded = dataclasses.replace(origin, model=model, mask_head=mask_head)
-        arms.append(Arm(name, spec, entry, loaded, optimizer, start, words, order_seed, pad_id, device))
+        loaded = dataclasses.replace(origin, model=model, vocabulary_head=head)
+        arms.append(Arm(name, spec, entry, loaded, optimizer, start, objective, order_seed, pad_id, device))
     return arms
 
 
@@ -255,6 +258,6 @@ def mean_kl(a: torch.Tensor, b: torch.Tensor) -> float:
     return max(0.0, float((log_a.exp() * (log_a - log_b)).sum(dim=1).mean()))
 
 
-def cross_entropy(scores: torch.Tensor, labels: Sequence[int]) -> float:
+def cross_entropy(scores: torch.Tensor, labels: Sequence[float]) -> float:
     """Mean cross-entropy in nats of n x L logits."""
-    return float(nn.functional.cross_entropy(scores, torch.tensor(labels)))
+    return float(nn.functional.cross_entropy(scores, torch.tensor(labels, dtype=torch.long)))

@@ -255,7 +255,7 @@ def _comparison(
 
 
 def _dev_columns(
-    sgd: torch.Tensor | None, sgdm: torch.Tensor | None, labels: Sequence[int]
+    sgd: torch.Tensor | None, sgdm: torch.Tensor | None, labels: Sequence[float]
 ) -> dict[str, float | None]:
     if sgd is None or sgdm is None:
         return dict.fromkeys(("dev_disagreement", "dev_kl", "dev_loss_sgd", "dev_loss_sgdm"))

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from harness.encoding import Encoded
 from harness.records import Stored
@@ -126,9 +125,7 @@ def measure(arm: Arm, train: Encoded, examples: Sequence[int]) -> Measured:
         """Add the gradient of the rows' summed loss to the total; returns its squared norm."""
         nonlocal loss_sum
         batch = arm.batch(train, rows)
-        loss = nn.functional.cross_entropy(
-            logits(arm.loaded, batch, arm.label_words), batch.labels, reduction="sum"
-        )
+        loss = arm.objective.loss(logits(arm.loaded, batch, arm.objective), batch.labels, "sum")
         gradient = torch.autograd.grad(loss, parameters, materialize_grads=True)
         torch._foreach_add_(total, list(gradient))
         loss_sum += loss.item()
@@ -137,7 +134,7 @@ def measure(arm: Arm, train: Encoded, examples: Sequence[int]) -> Measured:
     for row in examples:
         squares += add([row])
     others = sorted(set(range(n)) - set(examples))
-    for positions in scoring_batches([len(train.input_ids[row]) for row in others]):
+    for positions in scoring_batches([train.lengths[row] for row in others]):
         add([others[position] for position in positions])
     torch._foreach_div_(total, n)
     norm2, variance = two_batch_estimate(squares / len(examples), inner_product(total, total), 1, n, n)
