@@ -38,6 +38,7 @@ from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
     ArmFacts,
+    check_horizon,
     cross_entropy,
     make_arms,
     separation_of,
@@ -120,7 +121,12 @@ class SvagRecord(Stored):
 def svag_cells(
     specs: Sequence[RunSpec], momentum: float, levels: Sequence[int], n_times: int
 ) -> list[SvagSpec]:
-    """The cells of nominal SGD runs: every level for every seed."""
+    """The cells of nominal SGD runs: every level for every seed.
+
+    Raises:
+        UserError: too few steps for the momentum at l = 1, where the most are needed.
+    """
+    check_horizon(specs[0].max_steps, momentum)
     return [
         SvagSpec(sgd=spec, momentum=momentum, level=level, n_times=min(n_times, spec.max_steps))
         for spec in specs
@@ -141,7 +147,7 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
     run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
     change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
-    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    split = bench.split(run)
     wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
     arms = make_arms(wanted, bench, run)
     weights = svag_coefficients(spec.level)
@@ -151,10 +157,10 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
         n = len(split.train.labels)
         rows = [batch_indices(seed, step, n, run.batch_size) for seed in seeds]
-        return arm.descend([split.train.batch(of, pad_id, device) for of in rows], weights)
+        return arm.descend([arm.batch(split.train, of) for of in rows], weights)
 
     def scores(arm: Arm) -> tuple[torch.Tensor, torch.Tensor]:
-        return arm.scores(split.train, pad_id, device), arm.scores(split.dev, pad_id, device)
+        return arm.scores(split.train), arm.scores(split.dev)
 
     points: list[SvagPoint] = []
     failure: str | None = None
