@@ -171,7 +171,7 @@ def nearest_words(tokenizer: Tokenizer, text: str) -> list[str]:
     words = {}
     for token in tokenizer.get_vocab():
         word = token[1:] if spaced else token
-        if word.isalpha() and (token[:1] in SPACES) == spaced:
+        if len(word) > 1 and word.isalpha() and (token[:1] in SPACES) == spaced:
             words[word.lower()] = word
     return [words[word] for word in difflib.get_close_matches(text.strip().lower(), words)]
 

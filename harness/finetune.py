@@ -14,12 +14,15 @@ import time
 from typing import Any
 
 import torch
-import xxhash
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from tqdm import tqdm
 
-from harness import optimizers, precision
-from harness.environment import environment
+from harness import checkpoints, optimizers, precision
+from harness.checkpoints import Progress, hash_of
+from harness.environment import choose_algorithms, environment
+from harness.errors import first_line
+from harness.memory import BatchTooLargeError, memory_of_a_batch
 from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.reading import layout_of
@@ -31,19 +34,23 @@ from harness.records import (
     ReadBack,
     RunRecord,
     RunSpec,
+    by_rank,
     is_better,
 )
-from harness.sampling import batch_indices, derived_seed
+from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import Scores, logits, score
 from harness.store import Journal
 from harness.trainable import trained_parameters
 from harness.workbench import EncodedSplit, Workbench
-from tasks import Task, get_task
+from tasks import Task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
     """Fine-tune once, keep the best-dev checkpoint, and score test once from it.
+
+    Where memory runs out the run starts over with micro-batches of half the size, down to 1, so that
+    one layout holds from its first step to its last; the global batch stays.
 
     Returns:
         A record with status `done`, or `diverged` when a loss was not finite.
@@ -51,13 +58,32 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     Raises:
         UserError: the split, the prompt or the model cannot be built.
         WrongOptimizerError: what runs is not the optimizer that was asked for.
+        BatchTooLargeError: not even one example at a time fits.
     """
+    size = spec.batch_size // spec.gradient_accumulation_steps
+    while True:
+        try:
+            return _finetune(spec, bench, journal, progress, size)
+        except BatchTooLargeError as error:
+            if size == 1 or bench.accelerator.num_processes > 1:  # other ranks wait in a collective
+                raise
+            reason = first_line(error)
+        size = -(-size // 2)
+        print(f"{spec.label}: {reason}; starting over in micro-batches of {size}", file=sys.stderr)
+        clear_device_cache(garbage_collection=True)
+
+
+def _finetune(
+    spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, micro_size: int
+) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
     torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
+    rank = accelerator.process_index  # 0, unless ranks share this run's batches
     precision.use(spec.precision, accelerator.device.type)
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
@@ -72,7 +98,6 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
     optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    micro_size = spec.batch_size // spec.gradient_accumulation_steps
     # On a GPU reading a loss makes the device wait, so there it is read at evaluations only. What
     # is recorded is the same: the first step whose loss was not finite.
     check_every_step = accelerator.device.type == "cpu"
@@ -88,25 +113,39 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     failure: str | None = None
     losses: list[torch.Tensor] = []
     gradient_norms: list[torch.Tensor] = []
-    dev_seconds = 0.0
+    first_step, dev_seconds = 0, 0.0
     started = time.perf_counter()
+    if journal.checkpoint_every and (
+        earlier := checkpoints.load(journal.checkpoint, spec, micro_size, model, optimizer)
+    ):
+        first_step, evaluations, read_back = earlier.n_steps, earlier.evaluations, earlier.read_back
+        losses, gradient_norms = earlier.losses, earlier.gradient_norms
+        best = min(evaluations, key=by_rank, default=None)
+        best_parameters = earlier.best_parameters
+        started, dev_seconds = started - earlier.seconds, earlier.dev_seconds
+        for evaluation in evaluations:
+            journal.append(evaluation)
     model.train()
-    for step in tqdm(range(spec.max_steps), desc=spec.label, leave=False, disable=not progress):
+    steps = range(first_step, spec.max_steps)
+    for step in tqdm(steps, desc=spec.label, leave=False, disable=not progress):
         for group in optimizer.param_groups:
             group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
-        torch.manual_seed(derived_seed(spec.seed, "dropout", step))
+        torch.manual_seed(dropout_seed(spec.seed, step, rank))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
             micro_rows = rows[start : start + micro_size]
-            batch = split.train.batch(micro_rows, pad_id, accelerator.device, loaded.packing)
-            with accelerator.autocast():
-                scores = logits(loaded, batch, objective)
-            # micro-batches are of one size, so the mean of their means is the batch's mean
-            loss = objective.loss(scores, batch.labels) / spec.gradient_accumulation_steps
-            accelerator.backward(loss)
+            mine = rank_share(micro_rows, rank, accelerator.num_processes)
+            with memory_of_a_batch():
+                batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
+                with accelerator.autocast():
+                    scores = logits(loaded, batch, objective)
+                # weighted by their sizes, the means of the micro-batches add up to the batch's mean;
+                # ranks hold parts of one size, of which they take the mean
+                loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
+                accelerator.backward(loss)
             step_loss += loss.detach()
-        losses.append(step_loss)
+        losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
             gradient_norms.append(torch.as_tensor(norm).detach())
@@ -115,7 +154,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
         if step == 0:
             optimizers.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
-            read_back = read_live(spec, bench, loaded, optimizer)
+            read_back = read_live(spec, bench, loaded, optimizer, micro_size)
         evaluate_now = is_evaluation_step(spec, step + 1)
         if check_every_step or evaluate_now:
             failure = _first_non_finite(losses, since=n_checked)
@@ -147,6 +186,21 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
                     for name, value in model.named_parameters()
                     if value.requires_grad
                 }
+        if journal.checkpoint_every and (step + 1) % journal.checkpoint_every == 0:
+            assert read_back is not None
+            seconds = time.perf_counter() - started
+            so_far = Progress(
+                step + 1,
+                micro_size,
+                evaluations,
+                best_parameters,
+                read_back,
+                losses,
+                gradient_norms,
+                seconds,
+                dev_seconds,
+            )
+            checkpoints.save(journal.checkpoint, spec, model, optimizer, so_far)
     train_seconds = time.perf_counter() - started - dev_seconds
 
     # -- the one look at test -------------------------------------------------------------------
@@ -202,15 +256,6 @@ def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
     )
 
 
-def hash_of(parameters: dict[str, torch.Tensor]) -> str:
-    """xxh3-128 over names and bytes, in the order of the names; tensors on the CPU."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(parameters):
-        digest.update(name.encode())
-        digest.update(parameters[name].contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _first_non_finite(losses: list[torch.Tensor], since: int) -> str | None:
     finite = torch.isfinite(torch.stack(losses[since:])).tolist()
     if all(finite):
@@ -233,12 +278,17 @@ def peak_memory(device: torch.device) -> int:
 
 
 def read_live(
-    spec: RunSpec, bench: Workbench, loaded: LoadedModel, optimizer: torch.optim.Optimizer | None
+    spec: RunSpec,
+    bench: Workbench,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer | None,
+    micro_size: int | None = None,
 ) -> ReadBack:
     """What really runs, from the live objects, after the first step.
 
     Args:
         optimizer: None: nothing is trained.
+        micro_size: examples of a micro-batch; None: as the spec has it.
     """
     model, accelerator = loaded.model, bench.accelerator
     trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
@@ -259,10 +309,13 @@ def read_live(
         attention=str(getattr(model.config, "_attn_implementation", "eager")),
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         layout={
             **layout_of(loaded),
-            "gradient_accumulation_steps": spec.gradient_accumulation_steps,
-            "data_parallel_ranks": 1,
+            "gradient_accumulation_steps": -(-spec.batch_size // micro_size)
+            if micro_size
+            else spec.gradient_accumulation_steps,
+            "data_parallel_ranks": accelerator.num_processes,
         },
         trained=trained_parameters(model) if optimizer else (),
         adapter=loaded.adapter.settings if loaded.adapter else None,

@@ -25,7 +25,7 @@ class References:
 
     Attributes:
         answers: of each example.
-        questions: the number of the question that each example answers; None without groups.
+        questions: the number of the question that each example answers; None where each has its own.
         candidates: the texts behind the predicted positions, where texts are scored; else None.
     """
 
@@ -45,7 +45,7 @@ def references(task: Task, examples: Sequence[Example]) -> References:
     of_texts = len(task.choices) == 1
     return References(
         answers=[example.answers if of_texts else example.label for example in examples],
-        questions=questions(task, examples) if task.groups else None,
+        questions=questions(task, examples),
         candidates=[example.candidates for example in examples] if of_texts else None,
     )
 
@@ -72,8 +72,13 @@ def passages(task: Task, examples: Sequence[Example]) -> list[int]:
     return _numbered(examples, lambda example: _values(task, example, task.groups[:1]))
 
 
-def questions(task: Task, examples: Sequence[Example]) -> list[int]:
-    """The number of the question that each row answers, from 0 in the order of their first rows."""
+def questions(task: Task, examples: Sequence[Example]) -> list[int] | None:
+    """The number of the question that each row answers, from 0 in the order of their first rows.
+
+    None where every row is a question of its own.
+    """
+    if len(task.groups) < 2:
+        return None
     return _numbered(examples, lambda example: _values(task, example, task.groups))
 
 

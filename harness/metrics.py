@@ -161,6 +161,14 @@ OF_QUESTIONS = ("f1_m", "question_exact_match")
 """Metrics that are also given the question of each row."""
 
 
+def check_available(metric: str) -> None:
+    """Raises: UserError, where `evaluate` is to compute the metric and cannot load it."""
+    if metric.startswith(EVALUATE):
+        from harness.evaluate_metrics import load
+
+        load(metric.removeprefix(EVALUATE).partition(":")[0])
+
+
 def compute(
     metric: str, labels: Sequence[Any], predictions: Sequence[Any], questions: Sequence[int] | None = None
 ) -> float:

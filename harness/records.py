@@ -54,6 +54,9 @@ class RunSpec(Stored):
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
+            another number of them); None: one process does the run.
+        deterministic: only algorithms that give the same bits every time; None: as torch chooses.
         peft: the adapter that is trained in place of the model, with the constants of
             `harness.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
@@ -84,6 +87,8 @@ class RunSpec(Stored):
     dropout: float | None
     precision: Literal["fp32", "bf16", "medium", "tf32"]
     threads_per_run: int
+    data_parallel_ranks: int | None = None
+    deterministic: Literal[True] | None = None
     peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
     freeze: Literal["embeddings", "encoder"] | None = None
 
@@ -101,7 +106,7 @@ class RunSpec(Stored):
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means (of a regression's head squared), `step` from 1.
+    """One scoring of the dev split; losses are means, in nats or squared, and `step` counts from 1.
 
     Without training there is one of step 0, and no loss of training.
     """
@@ -113,9 +118,14 @@ class Evaluation(Stored):
     dev_loss: float
 
 
+def by_rank(evaluation: Evaluation) -> tuple[float, float, int]:
+    """Sorts checkpoints, the one that is chosen first: dev metric, then lower dev loss, then earlier."""
+    return -evaluation.dev_metric, evaluation.dev_loss, evaluation.step
+
+
 def is_better(a: Evaluation, b: Evaluation) -> bool:
-    """Whether checkpoint `a` is chosen over `b`: dev metric, then lower dev loss, then earlier."""
-    return (-a.dev_metric, a.dev_loss, a.step) < (-b.dev_metric, b.dev_loss, b.step)
+    """Whether checkpoint `a` is chosen over `b`."""
+    return by_rank(a) < by_rank(b)
 
 
 class Split(Stored):
@@ -155,6 +165,7 @@ class ReadBack(Stored):
     device: str
     threads: int
     layout: dict[str, int | str]
+    deterministic: bool = False
     trained: tuple[str, ...] | None = Field(
         default=None, description="parameters, numbers of layers as `*`; None: all"
     )
@@ -218,3 +229,10 @@ class RunRecord(Stored):
     def best(self) -> Evaluation | None:
         """The evaluation of the chosen checkpoint."""
         return next((e for e in self.evaluations if e.step == self.best_step), None)
+
+
+class Plan(Stored):
+    """The runs of one sweep, and how much work each is beside the others (`shares.work`)."""
+
+    specs: tuple[RunSpec, ...]
+    work: tuple[float, ...]

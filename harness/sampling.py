@@ -157,6 +157,17 @@ def batch_indices(seed: int, step: int, n: int, batch_size: int) -> list[int]:
     return [int(_epoch_order(seed, p // n, n)[p % n]) for p in positions]
 
 
+def rank_share(rows: list[int], rank: int, ranks: int) -> list[int]:
+    """The rank's consecutive part of a micro-batch, which divides evenly among the ranks."""
+    size = len(rows) // ranks
+    return rows[rank * size : (rank + 1) * size]
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """What a step's dropout masks are drawn from; ranks that share a batch draw masks of their own."""
+    return derived_seed(seed, f"dropout of rank {rank}" if rank else "dropout", step)
+
+
 def exponential_scale(seed: int, step: int) -> float:
     """The draw from Exp(1) of one step, the same wherever and whenever it is made."""
     return float(np.random.RandomState(derived_seed(seed, "random_scaling", step)).standard_exponential())

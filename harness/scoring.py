@@ -82,24 +82,34 @@ def score(
     pad_id: int,
     accelerator: Accelerator,
 ) -> Scores:
-    """Score every example once, without dropout; the model is left in the mode it was in."""
+    """Score every example once, without dropout; the model is left in the mode it was in.
+
+    Ranks that share a run's batches share these too: each fills in its own, and their sum is the whole.
+    """
     was_training = loaded.model.training
     loaded.model.eval()
     number = torch.float if objective.kind == "regression" else torch.long
     predictions = torch.zeros(len(encoded.labels), dtype=number)
-    loss = torch.zeros((), dtype=torch.float64)
+    batches = scoring_batches(encoded.lengths, encoded.candidates)
+    losses = torch.zeros(len(batches), dtype=torch.float64)
     with torch.inference_mode():
-        for rows in scoring_batches(encoded.lengths, encoded.candidates):
-            batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
+        for at in range(accelerator.process_index, len(batches), accelerator.num_processes):
+            batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, objective)
-            predictions[rows] = objective.predictions(scores).cpu()
-            loss += objective.loss(scores, batch.labels, "sum").cpu().double()
+            predictions[batches[at]] = objective.predictions(scores).cpu()
+            losses[at] = objective.loss(scores, batch.labels, "sum").cpu().double()
     loaded.model.train(was_training)
+    if accelerator.num_processes > 1:
+        predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()
+        losses = accelerator.reduce(losses.to(accelerator.device), "sum").cpu()
+    loss = 0.0
+    for part in losses.tolist():  # one by one, whoever scored it: the same bits for any number of ranks
+        loss += part
     references = encoded.references
     stated = references.stated(predictions.tolist())
     return Scores(
         metric=compute(metric, references.answers, stated, references.questions),
-        loss=float(loss) / len(encoded.labels),
+        loss=loss / len(encoded.labels),
         predictions=stated,
     )

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import lmbff
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
 from tasks import HubSource, LocalOnly, Task, TextFolders
@@ -52,6 +53,7 @@ class TaskData:
         fingerprint: digest of all rows of both roles; other rows, other fingerprint.
         n_unlabelled: rows labelled -1 that the task told us to drop.
         n_empty: rows with an empty text; they are kept.
+        left_out: positions of broken rows among the stored training rows; LM-BFF draws from all.
     """
 
     task: Task
@@ -61,43 +63,72 @@ class TaskData:
     fingerprint: str
     n_unlabelled: int
     n_empty: int
+    left_out: tuple[int, ...] = ()
+
+
+class _Rows(NamedTuple):
+    """What is stored of a task, and which column holds the label there."""
+
+    train: Iterable[dict[str, Any]]
+    test: Iterable[dict[str, Any]]
+    origin: str
+    label: str
+    left_out: tuple[int, ...] = ()
 
 
 def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
     """Read and check the rows of both roles.
 
     Args:
-        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`; None: the task's own
-            source.
+        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, or with LM-BFF's own
+            files; None: the task's own source.
 
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label.
     """
-    train: Iterable[dict[str, Any]]
-    test: Iterable[dict[str, Any]]
-    label = task.label
-    if missing := missing_data(task, data_dir):
-        raise UserError(missing)
-    if data_dir is not None:
-        (train, test), origin = _read_folder(task, data_dir), "folder"
-    elif isinstance(task.source, TextFolders):
-        train, test, origin = _read_package(task, task.source)
-    else:
-        assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
-        train, test, origin = _read_hub(task, task.source)
-        label = task.source.label or task.label
-    train_examples, train_dropped = _examples(task, train, task.train, label)
-    test_examples, test_dropped = _examples(task, test, task.test, label)
+    found = _stored(task, data_dir)
+    train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
+    test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
     both = train_examples + test_examples
     return TaskData(
         task=task,
         train=train_examples,
         test=test_examples,
-        origin=origin,
+        origin=found.origin,
         fingerprint=content_hash([train_examples, test_examples]),
         n_unlabelled=train_dropped + test_dropped,
         n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
+        left_out=found.left_out,
     )
+
+
+def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows behind the examples of `load_task_data`, one for one: train, test; columns by our names."""
+    found = _stored(task, data_dir)
+    names = dict(zip(task.columns, (*task.columns[:-1], found.label), strict=True))
+    train, test = (
+        [
+            {name: row[column] for name, column in names.items()}
+            for row in part
+            if not _dropped(task, row[found.label])
+        ]
+        for part in (found.train, found.test)
+    )
+    return train, test
+
+
+def _stored(task: Task, data_dir: Path | None) -> _Rows:
+    if missing := missing_data(task, data_dir):
+        raise UserError(missing)
+    if data_dir is not None:
+        if files := _lmbff_files(task, data_dir):
+            return _read_lmbff(task, files)
+        train, test = _read_folder(task, data_dir)
+        return _Rows(train, test, "folder", task.label)
+    if isinstance(task.source, TextFolders):
+        return _Rows(*_read_package(task, task.source), task.label)
+    assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
+    return _Rows(*_read_hub(task, task.source), task.source.label or task.label)
 
 
 def content_hash(parts: Iterable[list[Example]]) -> str:
@@ -122,7 +153,7 @@ def _examples(
         if missing := [column for column in columns if column not in row]:
             raise UserError(f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}")
         label = row[label_column]
-        if str(label) in HIDDEN and task.unlabelled == "drop":
+        if _dropped(task, label):
             dropped += 1
             continue
         texts = _texts(task, row, place)
@@ -211,6 +242,10 @@ def _hidden(label: Any) -> str:
     return " (-1 stands for a hidden label)" if str(label) in HIDDEN else ""
 
 
+def _dropped(task: Task, label: Any) -> bool:
+    return str(label) in HIDDEN and task.unlabelled == "drop"
+
+
 def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:
     """The text with its first span as `* span *` and its second as `# span #`.
 
@@ -250,11 +285,16 @@ def missing_data(task: Task, data_dir: Path | None) -> str | None:
             f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir "
             f"DIR, with DIR/{task.folder or task.name}/{task.train}.jsonl and {task.test}.jsonl ({columns})"
         )
+    if _lmbff_files(task, data_dir):
+        return None
     folder = data_dir / (task.folder or task.name)
     if not folder.is_dir():
+        layout = lmbff.LAYOUTS.get(task.name)
+        names = [f"{name}.{layout.suffix}" for name in ("train", layout.tests[0])] if layout else []
+        theirs = f", or {layout.folder}/ with LM-BFF's {' and '.join(names)}" if layout else ""
         return (
             f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
-            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)})"
+            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)}){theirs}"
         )
     for split in (task.train, task.test):
         if not _split_files(folder, split):
@@ -267,6 +307,26 @@ def _split_files(folder: Path, split: str) -> list[Path]:
     stems = dict.fromkeys((split, split.removesuffix("_matched")))
     paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
     return [path for path in paths if path.is_file()]
+
+
+def _lmbff_files(task: Task, data_dir: Path) -> lmbff.Files | None:
+    """The task's files in LM-BFF's layout; an error where there are others in ours."""
+    files = lmbff.files_of(task, data_dir)
+    ours = [_split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
+    if files and all(ours) and {path for paths in ours for path in paths} != {files.train, files.test}:
+        raise UserError(
+            f"{task.name} is there twice, in LM-BFF's layout ({files.train}, {files.test.name}) and in ours "
+            f"({ours[0][0]}, {ours[1][0].name}): keep one"
+        )
+    return files
+
+
+def _read_lmbff(task: Task, files: lmbff.Files) -> _Rows:
+    train, test = (lmbff.read_rows(task, files.layout, path) for path in (files.train, files.test))
+    n_broken = len(train.left_out) + len(test.left_out)
+    broken = f", broken lines left out: {n_broken}" if n_broken else ""
+    origin = f"folder in LM-BFF's layout{broken}"
+    return _Rows(train.rows, test.rows, origin, task.label, tuple(train.left_out))
 
 
 def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:

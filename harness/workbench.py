@@ -26,14 +26,15 @@ from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
 from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
-from harness.reading import with_packing
+from harness.reading import share_batches, with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
 from harness.sweep import Inputs, draw_split
 from harness.trainable import choose_trainable
 from harness.user_optimizers import find_optimizer
-from tasks import Task, get_task
+from harness.user_tasks import find_task
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,10 @@ class Workbench:
         """The model's tokenizer."""
         return models.load_tokenizer(self.model_source)
 
+    def task(self, spec: RunSpec) -> Task:
+        """The run's task: ours, a package's, or the user's file's."""
+        return find_task(spec.task, self.inputs.task_file)
+
     def data(self, task: Task) -> TaskData:
         """The task's checked rows."""
         if task.name not in self._data:
@@ -78,9 +83,10 @@ class Workbench:
         return self._data[task.name]
 
     def check_inputs(self, spec: RunSpec) -> None:
-        """Raises: UserError, when data or model are no longer those that the sweep was planned on."""
+        """Raises: UserError, when task, data or model are no longer those that the sweep was planned on."""
         found = {
-            "data_fingerprint": self.data(get_task(spec.task)).fingerprint,
+            "task_version": self.task(spec).version_for(spec.method),
+            "data_fingerprint": self.data(self.task(spec)).fingerprint,
             "model_revision": self.model_source.revision,
         }
         for name, value in found.items():
@@ -102,12 +108,12 @@ class Workbench:
         return self._splits[key]
 
     def _make_split(self, spec: RunSpec) -> EncodedSplit:
-        data = self.data(get_task(spec.task))
+        data = self.data(self.task(spec))
         few = draw_split(data, spec.k, spec.seed, spec.protocol)
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit, spec.peft)
         if key not in self._tests:
-            questions = kinds.questions(data.task, data.test) if data.task.groups else None
+            questions = kinds.questions(data.task, data.test)
             rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
@@ -127,7 +133,7 @@ class Workbench:
         return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
 
     def _encode(self, spec: RunSpec, examples: list[Example], to_train: bool = False) -> Encoded:
-        task, tokenizer = get_task(spec.task), self.tokenizer
+        task, tokenizer = self.task(spec), self.tokenizer
         loaded = self.loaded(spec)
         readable = models.max_input_length(loaded.model.config, tokenizer)
         readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
@@ -139,15 +145,20 @@ class Workbench:
 
     def objective(self, spec: RunSpec) -> Objective:
         """What the run's scores stand for; the label words' token ids are on the device."""
-        task, label_words = get_task(spec.task), None
+        task, label_words = self.task(spec), None
         if spec.method == "prompt":
             ids = label_word_ids(self.tokenizer, task)
             label_words = torch.tensor(ids, device=self.accelerator.device)
         return objective_of(task, spec.method, label_words)
 
+    def metrics(self, spec: RunSpec) -> tuple[str, ...]:
+        """Ids of all metrics that the run's predictions are scored by."""
+        task = self.task(spec)
+        return (task.metric, *task.further_metrics)
+
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size, dropout, adapter and frozen part, as it was left."""
-        n_labels = get_task(spec.task).n_outputs if spec.method == "head" else 0
+        n_labels = self.task(spec).n_outputs if spec.method == "head" else 0
         key = (spec.method, n_labels, spec.dropout, spec.peft, spec.freeze)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
@@ -164,6 +175,11 @@ class Workbench:
     def fresh_model(self, spec: RunSpec) -> LoadedModel:
         """The model with its pre-trained weights, and the head and adapter that belong to the run's seed."""
         loaded = self.loaded(spec)
+        if self.accelerator.num_processes > 1 and loaded.shared is None:
+            # only here, where all ranks come at the same time: wrapping waits for all of them
+            assert self._model is not None
+            loaded = share_batches(loaded, self.accelerator)
+            self._model = self._model[0], loaded
         with torch.no_grad():
             for name, value in loaded.model.state_dict().items():
                 value.copy_(loaded.pristine[name])

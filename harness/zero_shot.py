@@ -13,7 +13,6 @@ from harness.records import Costs, Evaluation, RunRecord, RunSpec
 from harness.scoring import score
 from harness.store import Journal
 from harness.workbench import Workbench
-from tasks import get_task
 
 
 def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
@@ -29,7 +28,7 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     objective = bench.objective(spec)

@@ -38,6 +38,7 @@ from harness.records import (
 )
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.store import MARKER, checksum
+from leaderboards.archive import ARCHIVE, unpacked
 from leaderboards.build import Leaderboard, Row, board_of
 from leaderboards.outputs import tables
 from leaderboards.paired import MARGIN
@@ -104,9 +105,10 @@ _TOO_LARGE = f"is larger than {LARGEST_BYTES // 2**20} MiB and was not read"
 
 
 def departures(directory: Path, margin: float = MARGIN) -> list[str]:
-    """All that is wrong with a folder of records `runs/<id>/record.json` and its tables, a line each.
+    """All that is wrong with a folder of records and its tables, a line each.
 
-    The page, the plots and `trials.parquet` are not read: they follow from the same records.
+    The records are `runs/<id>/record.json`, or all in one archive. The page, the plots and
+    `trials.parquet` are not read: they follow from the same records.
 
     Args:
         margin: the equivalence margin with which the tables must have been built, a fraction.
@@ -114,16 +116,27 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
     Raises:
         UserError: there is no folder of runs to check.
     """
-    if not (directory / "runs").is_dir():
-        raise UserError(f"{directory} has no folder runs/: check wants records and tables in one folder")
+    with unpacked(directory) as of_records:
+        if not (of_records / "runs").is_dir():
+            raise UserError(
+                f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one "
+                f"folder"
+            )
+        return _departures(_folder(directory), _folder(of_records), margin)
+
+
+def _folder(directory: Path) -> _Folder:
     root = directory.resolve()
-    folder = _Folder(root, dict(_refusals(root)))
+    return _Folder(root, dict(_refusals(root)))
+
+
+def _departures(folder: _Folder, of_records: _Folder, margin: float) -> list[str]:
     found = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
     found += _marker_departures(folder)
     records = []
-    for name in _run_folders(folder):
+    for name in _run_folders(of_records):
         file = f"runs/{name}/record.json"
-        record, wrong = _read_record(folder, file, name)
+        record, wrong = _read_record(of_records, file, name)
         if record:
             contradictions = _contradictions(record)
             if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
@@ -332,7 +345,11 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
         if metric not in METRICS:
             wrong.append(f"{place}: no metric of that name")
             continue
-        redone = compute(metric, test.labels, test.predictions, test.questions)
+        try:
+            redone = compute(metric, test.labels, test.predictions, test.questions)
+        except (ArithmeticError, ValueError) as error:  # numbers too large to compare
+            wrong.append(f"{place}: labels and predictions give none: {show(first_line(error))}")
+            continue
         # not exactly: another release of the metric's library may add in another order
         if not math.isclose(redone, score, rel_tol=0, abs_tol=1e-12):
             wrong.append(f"{place} {score!r}, labels and predictions give {redone!r}")

@@ -186,7 +186,8 @@ class Task(_Data):
             text so completed as `{candidate}`, metrics the candidate alone.
         wordings: other words for values of a text column: column -> stored value -> word.
         groups: text columns. Rows equal in the first are of one passage: train and dev take k
-            passages each, whole, and share none. Rows equal in all are answers to one question.
+            passages each, whole, and share none. Rows equal in the second too are answers to one
+            question.
         cut: the text columns that may be cut where an input is too long; none: the passage of
             `groups`, or else all of them.
         label: the label column.
@@ -363,7 +364,8 @@ def _check_template(task: Task, template: str, wanted: Mapping[str, int]) -> Non
     if (masks := sum(piece.kind == "mask" for piece in pieces)) != wanted.get("mask", 0):
         expected = "exactly one" if "mask" in wanted else "none in head_text or causal_template"
         raise ValueError(f"the template holds {masks} times {{mask}}, expected {expected}")
-    if CANDIDATE in wanted and [piece.value for piece in pieces].index(CANDIDATE) + 1 != len(pieces):
+    places = [place for place, piece in enumerate(pieces) if piece[:2] == ("field", CANDIDATE)]
+    if CANDIDATE in wanted and places != [len(pieces) - 1]:
         raise ValueError(f"a causal template ends with {{{CANDIDATE}}} and has it once, found {template!r}")
 
 
@@ -410,5 +412,5 @@ def _check_metrics(task: Task) -> None:
             )
         if metric in ("f1", "f1_a", "f1_m", "question_exact_match") and len(task.labels) != 2:
             raise ValueError(f"{metric} is of two classes (the second is the positive one): use macro_f1")
-        if metric in ("f1_m", "question_exact_match") and not task.groups:
-            raise ValueError(f"{metric} is of answers to questions: name their text columns in groups")
+        if metric in ("f1_m", "question_exact_match") and len(task.groups) != 2:
+            raise ValueError(f"{metric} is of answers to questions: groups=(PASSAGE, QUESTION) names them")

@@ -330,5 +330,5 @@ def test_the_command_ends_with_0_where_all_fits_and_with_1_where_not(mine: Path)
 
 
 def test_without_runs_there_is_nothing_to_check(tmp_path: Path):
-    with pytest.raises(UserError, match="has no folder runs/"):
+    with pytest.raises(UserError, match="has no folder runs/ and no records"):
         departures(tmp_path)

@@ -37,8 +37,10 @@ def run(bench: Workbench, tmp_path: Path):
 
 
 def spec_for(bench: Workbench, **changes) -> RunSpec:
+    task = get_task(changes.get("task", "sst2"))
     facts = {
-        "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
+        "task_version": task.version_for(changes.get("method", "head")),
+        "data_fingerprint": bench.data(task).fingerprint,
         "model_revision": bench.model_source.revision,
         "dropout": 0.1,
     }
@@ -137,6 +139,11 @@ def test_a_run_is_the_same_alone_and_after_others(run, tiny_model: Path, toy_dat
     assert again.test == alone.test
     assert again.parameters_hash == alone.parameters_hash
     assert again.read_back.matmul_precision == alone.read_back.matmul_precision == "highest"
+
+
+def test_deterministic_algorithms_are_for_the_runs_that_ask_for_them(run):
+    assert run(deterministic=True).read_back.deterministic
+    assert not run().read_back.deterministic
 
 
 def test_other_seeds_and_rates_are_other_runs(run):

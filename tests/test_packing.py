@@ -115,7 +115,7 @@ def sequences(method: str, n: int = 6) -> Encoded:
         "head": None,
     }
     labels = [i % 2 for i in range(n)]
-    return Encoded(ids, None, places[method], labels, References([*labels], None, None), 0)
+    return Encoded(ids, None, places[method], labels, References(list(labels), None, None), n_truncated=0)
 
 
 @pytest.mark.parametrize(("config", "method", "last_layer"), PACKABLE, ids=NAMES)

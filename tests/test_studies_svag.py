@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import UserError
 from harness.executor import make_accelerator
 from harness.finetune import finetune
 from harness.sampling import batch_indices, derived_seed
@@ -102,24 +103,26 @@ def test_level_4_is_the_recipe(bench: Workbench):
 
 
 def test_levels_and_times_of_cells():
-    cells = svag_cells([make_spec(max_steps=30)], 0.9, (8, 1), 6)
+    cells = svag_cells([make_spec(max_steps=30)], 0.5, (8, 1), 6)
     assert [cell.level for cell in cells] == [1, 8]
     assert cells[0].steps == (5, 10, 15, 20, 25, 30)
     assert cells[1].steps == (40, 80, 120, 160, 200, 240)
-    assert svag_cells([make_spec(max_steps=3)], 0.9, (1,), 6)[0].n_times == 3
+    assert svag_cells([make_spec(max_steps=10)], 0.0, (1,), 60)[0].n_times == 10
+    with pytest.raises(UserError, match="--steps 99 is too short"):
+        svag_cells([make_spec(max_steps=99)], 0.9, (1, 8), 6)
 
 
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     words = ["svag", "--task", "sst2", "--model", tiny_model, "--method", "head", "--data-dir", toy_data]
-    words += ["--levels", "1,2", "--steps", 4]
+    words += ["--levels", "1,2", "--steps", 10, "--momentum", 0]
     assert study(*words, "--max-grad-norm", 1) == 2
     assert "--max-grad-norm 1: clipping" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
     assert study(*words, "--max-grad-norm", "none") == 0
     rows = list(csv.DictReader((tmp_path / "results" / "studies" / "svag.csv").open()))
     assert [(row["level"], row["effective_step"]) for row in rows] == [
-        (level, step) for level in "12" for step in "1234"
+        (level, step) for level in "12" for step in ("2", "4", "6", "8", "10")
     ]
     assert "l = 2" in (tmp_path / "results" / "studies" / "svag.svg").read_text()
     assert study(*words) == 0

@@ -10,7 +10,8 @@ import pytest
 
 import tasks
 from harness.errors import UserError
-from harness.sweep import Sweep, expand_suites, make_sweep
+from harness.sources import load_task_data
+from harness.sweep import Sweep, expand_suites, make_sweep, without_short_tasks
 from tests.conftest import ROOT, cli_environment, write_rows
 
 LM_BFF = {
@@ -96,6 +97,29 @@ def test_a_suite_leaves_out_tasks_without_data_and_a_named_task_stays(toy_data: 
         expand_suites(asked("superglue", toy_data))
 
 
+def test_a_suite_leaves_out_tasks_with_too_few_rows_and_a_named_task_does_not(toy_data: Path):
+    pair = [{"premise": "a", "hypothesis": "b", "label": i % 3} for i in range(9)]
+    for split in ("train", "validation"):
+        write_rows(toy_data / "mnli" / f"{split}.jsonl", pair)
+
+    def drawable(words: str, k: int) -> tuple[tuple[str, ...], list[str]]:
+        request = make_sweep({"task": words, "data_dir": toy_data, "k": k}, None)
+        sweep, _ = expand_suites(request)
+        data = [load_task_data(tasks.get_task(name), toy_data) for name in sweep.task]
+        sweep, kept, left_out = without_short_tasks(sweep, data, request.task)
+        assert tuple(rows.task.name for rows in kept) == sweep.task
+        return sweep.task, left_out
+
+    assert drawable("paper", 2) == (("sst2", "mnli"), [])
+    kept, (message,) = drawable("paper", 5)
+    assert kept == ("sst2",)
+    assert message.startswith("mnli is left out: k = 5 leaves fewer than two classes with dev rows")
+    with pytest.raises(UserError, match="k = 5 leaves fewer than two classes"):
+        drawable("paper,mnli", 5)
+    with pytest.raises(UserError, match=r"no task of paper has enough rows\. sst2 is left out"):
+        drawable("paper", 512)
+
+
 def test_unknown_words_and_repeats_are_errors():
     with pytest.raises(UserError, match=r"Did you mean .*superglue"):
         asked("superglu")
@@ -118,13 +142,15 @@ def test_the_list_is_whole_and_tab_separated_when_piped():
     done = momentum_bench("tasks", "list")
     assert done.returncode == 0, done.stderr
     header, *lines = (line.split("\t") for line in done.stdout.splitlines())
-    assert header == ["name", "classes", "metric", "source", "suites", "title"]
+    assert header == ["name", "kind", "classes", "metric", "source", "methods", "suites", "title"]
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert list(found) == tasks.task_names()
     mrpc = tasks.get_task("mrpc")
     assert found["mrpc"] == {
         "name": "mrpc",
+        "kind": "classification",
         "classes": "2",
+        "methods": "prompt;head;causal",
         "metric": "f1;accuracy",
         "source": "nyu-mll/glue (mrpc)",
         "suites": "glue;lmbff",

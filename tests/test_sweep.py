@@ -54,7 +54,7 @@ def test_flags_override_the_file_and_the_file_the_protocol(tmp_path: Path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"task": "sst3"}, r"--task: unknown task 'sst3'. Did you mean sst"),
+        ({"task": "sts2"}, r"--task: unknown task 'sts2'. Did you mean .*sst2"),
         ({"optimizers": "sgdmm"}, r"--optimizers: unknown optimizer 'sgdmm'. Did you mean sgdm"),
         ({"optimizers": "sgd,sgd"}, r"--optimizers: sgd is given more than once"),
         ({"learning_rates": "1e-3,-1"}, "--learning-rates: a learning rate is a finite number above 0"),

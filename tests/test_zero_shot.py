@@ -50,7 +50,7 @@ def test_the_model_is_scored_as_it_was_pre_trained(workbench: Workbench, tmp_pat
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, loaded.pristine[name])
     assert record.parameters_hash == hash_of({n: p.detach() for n, p in loaded.model.named_parameters()})
-    words = workbench.label_words(record.spec)
+    words = workbench.objective(record.spec)
     split = workbench.split(record.spec)
     test = score(loaded, split.test, words, "accuracy", 0, workbench.accelerator)
     assert record.test is not None
