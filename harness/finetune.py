@@ -77,11 +77,9 @@ def _finetune(
     spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, micro_size: int
 ) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
-    torch.set_num_threads(spec.threads_per_run)
-    choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
     rank = accelerator.process_index  # 0, unless ranks share this run's batches
-    precision.use(spec.precision, accelerator.device.type)
+    set_arithmetic(spec, accelerator.device)
     bench.check_inputs(spec)
     task = bench.task(spec)
     split = bench.split(spec)
@@ -237,6 +235,19 @@ def _finetune(
         ),
         environment=environment(),
     )
+
+
+def set_arithmetic(spec: RunSpec, device: torch.device) -> None:
+    """Have torch compute as the run asks: threads, algorithms, products of matrices.
+
+    A process keeps these, so whatever it ran before would decide them otherwise.
+
+    Raises:
+        UserError: the device does not have the run's precision.
+    """
+    torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
+    precision.use(spec.precision, device.type)
 
 
 def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:

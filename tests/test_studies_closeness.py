@@ -42,6 +42,7 @@ def bench(tiny_model: Path, toy_data: Path) -> Workbench:
 def plain_run(bench: Workbench, **changes) -> RunSpec:
     """A run under the settings that studies fix."""
     facts = {
+        "task_version": get_task("sst2").version_for("head"),
         "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
         "model_revision": bench.model_source.revision,
         "dropout": 0.0,

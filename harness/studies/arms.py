@@ -15,7 +15,7 @@ from torch import nn
 from harness import optimizers
 from harness.encoding import Batch, Encoded
 from harness.errors import UserError
-from harness.finetune import hash_of
+from harness.finetune import hash_of, set_arithmetic
 from harness.models import LoadedModel
 from harness.objectives import Objective
 from harness.reading import layout_of
@@ -165,6 +165,7 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
     Raises:
         UserError: the model or the optimizer cannot be built, or the model keeps some dropout.
     """
+    set_arithmetic(common, bench.accelerator.device)
     origin = bench.fresh_model(common)
     if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
         raise UserError(
