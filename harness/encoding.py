@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -18,50 +20,87 @@ Tokenizer = Any  # transformers' fast tokenizers share no public base type
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of n examples, each as long as it is (nothing is padded here).
+    """Token ids of the sequences of n examples, each as long as it is (nothing is padded here).
+
+    An example is one sequence, or several consecutive ones: its candidates, scored one by one.
 
     Attributes:
-        input_ids, token_type_ids: n lists; the second is None where all are 0.
-        mask_positions: n positions of the mask; None without a prompt.
+        input_ids, token_type_ids: a list for each sequence; the second is None where all are 0.
+        read_at: for each sequence, the positions whose scores of the vocabulary are read (the mask,
+            or those before the tokens of a candidate); None where a head reads the sequence.
         labels: n classes, in logit order.
         n_truncated: examples of which some text was cut.
+        targets: for each sequence, the token that stands behind each of its `read_at`; None where
+            the scores of other tokens (label words) are read.
+        candidates: how many consecutive sequences belong to each example; None: one each.
     """
 
     input_ids: list[list[int]]
     token_type_ids: list[list[int]] | None
-    mask_positions: list[int] | None
+    read_at: list[list[int]] | None
     labels: list[int]
     n_truncated: int
+    targets: list[list[int]] | None = None
+    candidates: list[int] | None = None
 
     def batch(self, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
-        """The examples at `rows`, padded to the longest of them: B x T tensors on `device`."""
+        """The examples at `rows`, padded to the longest sequence of them, on `device`."""
+        counts = None if self.candidates is None else [self.candidates[row] for row in rows]
+        sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
 
-        def padded(sequences: list[list[int]], value: int) -> torch.Tensor:
-            tensors = [torch.tensor(sequences[row]) for row in rows]
+        def padded(of: list[list[int]], value: int) -> torch.Tensor:
+            tensors = [torch.tensor(of[i]) for i in sequences]
             stacked = torch.nn.utils.rnn.pad_sequence(tensors, True, value)
             return stacked.to(device, non_blocking=True)
 
-        lengths = torch.tensor([len(self.input_ids[row]) for row in rows])
+        lengths = torch.tensor([len(self.input_ids[i]) for i in sequences])
         inputs = {
             "input_ids": padded(self.input_ids, pad_id),
             "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device),
         }
         if self.token_type_ids is not None:
             inputs["token_type_ids"] = padded(self.token_type_ids, 0)
-        masks = self.mask_positions
+        places = self.read_at
+        read_at = None
+        if places is not None:
+            pairs = [(at, position) for at, i in enumerate(sequences) for position in places[i]]
+            at, position = torch.tensor(pairs).to(device).unbind(dim=1)
+            read_at = (at, position)
+        tokens = self.targets
         return Batch(
             inputs=inputs,
-            mask_positions=None if masks is None else torch.tensor([masks[r] for r in rows]).to(device),
+            read_at=read_at,
+            targets=None
+            if tokens is None
+            else torch.tensor([token for i in sequences for token in tokens[i]]).to(device),
+            candidates=counts,
             labels=torch.tensor([self.labels[row] for row in rows]).to(device),
         )
+
+    @cached_property
+    def _sequences(self) -> list[range]:
+        """Of each example, where its sequences are; only with `candidates`."""
+        ends = list(accumulate(self.candidates or ()))
+        return [range(end - n, end) for end, n in zip(ends, self.candidates or (), strict=True)]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs (B x T), mask positions (B, or None) and labels (B), on one device."""
+    """What a model is given for B examples of S sequences, and what is read from it, on one device.
+
+    Attributes:
+        inputs: of the model, S x T, padded.
+        read_at: the R places that are read, as their sequences (R) and the positions there (R), in
+            the order of the sequences; None for a head.
+        targets: the token whose score is read at each place (R); None: the label words'.
+        candidates: how many consecutive sequences each example has; None: one each.
+        labels: B.
+    """
 
     inputs: dict[str, torch.Tensor]
-    mask_positions: torch.Tensor | None
+    read_at: tuple[torch.Tensor, torch.Tensor] | None
+    targets: torch.Tensor | None
+    candidates: list[int] | None
     labels: torch.Tensor
 
 
@@ -125,7 +164,7 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
         for place, piece in enumerate(pieces)
         if piece.kind == "field"
     }
-    input_ids, mask_positions, n_truncated = [], [], 0
+    input_ids, read_at, n_truncated = [], [], 0
     for row in range(len(examples)):
         parts = fixed | {place: ids[row] for place, ids in fields.items()}
         cut = {place: parts[place][: limits[pieces[place].value]] for place in fields}
@@ -135,11 +174,11 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
         ids = list(prefix)
         for place, piece in enumerate(pieces):
             if piece.kind == "mask":
-                mask_positions.append(len(ids))
+                read_at.append([len(ids)])
             ids += (parts | cut)[place]
         input_ids.append(ids + suffix)
     labels = [example.label for example in examples]
-    return Encoded(input_ids, None, mask_positions, labels, n_truncated)
+    return Encoded(input_ids, None, read_at, labels, n_truncated)
 
 
 def _field_ids(
@@ -169,7 +208,7 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
     return Encoded(
         input_ids=encoded["input_ids"],
         token_type_ids=encoded.get("token_type_ids"),
-        mask_positions=None,
+        read_at=None,
         labels=[example.label for example in examples],
         n_truncated=sum(len(a) > len(b) for a, b in zip(whole, encoded["input_ids"], strict=True)),
     )

@@ -11,6 +11,7 @@ from torch import nn
 from harness.encoding import Batch, Encoded
 from harness.metrics import METRICS
 from harness.models import LoadedModel
+from harness.reading import read
 
 TOKENS_PER_BATCH = 4096
 """Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
@@ -27,14 +28,8 @@ class Scores:
 
 def logits(loaded: LoadedModel, batch: Batch, label_words: torch.Tensor | None) -> torch.Tensor:
     """B x L scores in fp32: of the label words at the mask, or of the classifier."""
-    if label_words is None:
-        return loaded.model(**batch.inputs).logits.float()
-    rows = torch.arange(len(batch.labels), device=batch.labels.device)
-    if loaded.mask_head is None:
-        return loaded.model(**batch.inputs).logits[rows, batch.mask_positions][:, label_words].float()
-    hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
-    # the vocabulary's scores at the mask alone: at every position they can cost more than the encoder
-    return loaded.mask_head(hidden[rows, batch.mask_positions])[:, label_words].float()
+    scores = read(loaded, batch)
+    return scores.float() if label_words is None else scores[:, label_words].float()
 
 
 def scoring_batches(lengths: list[int]) -> list[list[int]]:

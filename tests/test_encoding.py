@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from harness.encoding import encode_plain, encode_prompts, label_word_ids
+from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
 from harness.errors import UserError
 from harness.sources import Example
 from tasks import get_task
@@ -56,7 +56,7 @@ def test_a_prompt_of_roberta_reads_as_in_lm_bff(byte_level):
     space = chr(0x120)
     # *cls**sent_0*_It_was*mask*.*sep+*: the mask takes the place of " great", with its space
     assert tokens == ["<s>", "good", f"{space}film", f"{space}It", f"{space}was", "<mask>", ".", "</s>"]
-    assert encoded.mask_positions == [5]
+    assert encoded.read_at == [[5]]
     assert byte_level.convert_ids_to_tokens(label_word_ids(byte_level, SST2)) == [
         f"{space}terrible",
         f"{space}great",
@@ -81,7 +81,7 @@ def test_long_texts_are_cut_and_counted_and_the_mask_stays(bert):
     encoded = encode_prompts(bert, SST2, examples, 16)
     assert len(encoded.input_ids[0]) == 16
     assert encoded.n_truncated == 1
-    for ids, position in zip(encoded.input_ids, encoded.mask_positions or [], strict=True):
+    for ids, (position,) in zip(encoded.input_ids, encoded.read_at or [], strict=True):
         assert ids[position] == bert.mask_token_id
         assert ids.count(bert.mask_token_id) == 1
         assert bert.decode(ids[position - 2 : position + 2]).startswith("it was")
@@ -131,3 +131,22 @@ def test_a_batch_is_padded_to_its_longest(bert):
     assert batch.inputs["input_ids"].shape == (2, max(lengths))
     assert batch.inputs["attention_mask"].sum(dim=1).tolist() == lengths
     assert batch.labels.tolist() == [1, 2]
+
+
+def test_a_batch_keeps_the_sequences_of_an_example_together():
+    encoded = Encoded(
+        input_ids=[[1, 2], [3, 4, 5], [6], [7, 8], [9, 9]],
+        token_type_ids=None,
+        read_at=[[0], [0, 1], [0], [0], [0]],
+        labels=[1, 0],
+        n_truncated=0,
+        targets=[[2], [4, 5], [6], [8], [9]],
+        candidates=[3, 2],
+    )
+    batch = encoded.batch([1, 0], 0, torch.device("cpu"))
+    assert batch.inputs["input_ids"].tolist() == [[7, 8, 0], [9, 9, 0], [1, 2, 0], [3, 4, 5], [6, 0, 0]]
+    assert batch.read_at is not None
+    assert [place.tolist() for place in batch.read_at] == [[0, 1, 2, 3, 3, 4], [0, 0, 0, 0, 1, 0]]
+    assert batch.targets is not None
+    assert batch.targets.tolist() == [8, 9, 2, 4, 5, 6]
+    assert (batch.candidates, batch.labels.tolist()) == ([2, 3], [0, 1])
