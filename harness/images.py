@@ -172,7 +172,10 @@ def _from_hub(task: ImageTask, source: HubSource) -> ImageData:
     from harness.sources import hub_splits
 
     train, test, origin = hub_splits(
-        task.name, source, (task.train, task.test), f"DIR/{task.name}/{task.train}/CLASS/*.png and {task.test}/"
+        task.name,
+        source,
+        (task.train, task.test),
+        f"DIR/{task.name}/{task.train}/CLASS/*.png and {task.test}/",
     )
     for split in (train, test):
         if missing := [name for name in (task.image, task.label) if name not in split.column_names]:

@@ -40,7 +40,7 @@ class UnknownTaskError(LookupError):
 def task_names() -> list[str]:
     """Names of all tasks in this folder, sorted; no task file is imported."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if name != "task")
+    return sorted(name for name in modules if name not in ("task", "image_task"))
 
 
 def suites_of(name: str) -> list[str]:

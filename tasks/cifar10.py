@@ -12,8 +12,14 @@ TASK = ImageTask(
     mean=(0.4914, 0.4822, 0.4465),
     std=(0.2470, 0.2435, 0.2616),
     augmentation="crop_flip",
-    architecture={"model_type": "resnet", "layer_type": "basic", "embedding_size": 16,
-                  "hidden_sizes": [16, 32, 64], "depths": [5, 5, 5], "downsample_in_first_stage": False},  # fmt: skip
+    architecture={
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 64],
+        "depths": [5, 5, 5],
+        "downsample_in_first_stage": False,
+    },  # fmt: skip
     stem="3x3",
     batch_size=512,
     epochs=160,

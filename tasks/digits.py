@@ -11,8 +11,14 @@ TASK = ImageTask(
     mean=(0.305,),
     std=(0.376,),
     augmentation="crop",
-    architecture={"model_type": "resnet", "layer_type": "basic", "embedding_size": 16,
-                  "hidden_sizes": [16, 32], "depths": [1, 1], "downsample_in_first_stage": False},  # fmt: skip
+    architecture={
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32],
+        "depths": [1, 1],
+        "downsample_in_first_stage": False,
+    },  # fmt: skip
     stem="3x3",
     batch_size=32,
     epochs=10,

@@ -79,9 +79,13 @@ class ImageTask(_Data):
     @model_validator(mode="after")
     def _consistent(self) -> ImageTask:
         if not len(self.mean) == len(self.std) == self.channels:
-            raise ValueError(f"{self.channels} channels need as many means and stds, found {self.mean}, {self.std}")
+            raise ValueError(
+                f"{self.channels} channels need as many means and stds, found {self.mean}, {self.std}"
+            )
         if "model_type" not in self.architecture:
-            raise ValueError("the architecture names no model_type: give that of a transformers configuration")
+            raise ValueError(
+                "the architecture names no model_type: give that of a transformers configuration"
+            )
         outside = [epoch for epoch in self.decay_epochs if not self.warmup_epochs < epoch < self.epochs]
         if outside or list(self.decay_epochs) != sorted(set(self.decay_epochs)):
             raise ValueError(
