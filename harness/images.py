@@ -57,8 +57,8 @@ def missing_images(task: ImageTask, data_dir: Path | None) -> str | None:
     for split in (task.train, task.test):
         if not (data_dir / task.name / split).is_dir():
             return (
-                f"no folder {data_dir / task.name / split}: --data-dir needs DIR/{task.name}/{task.train}/ and "
-                f"{task.test}/, each with one folder of images a class"
+                f"no folder {data_dir / task.name / split}: --data-dir needs DIR/{task.name}/{task.train}/ "
+                f"and {task.test}/, each with one folder of images a class"
             )
     return None
 

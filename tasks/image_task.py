@@ -13,6 +13,13 @@ from pydantic import Field, model_validator
 
 from tasks.task import HubSource, _Data
 
+_BASIC = {"model_type": "resnet", "layer_type": "basic", "downsample_in_first_stage": False}
+RESNET_6: dict[str, Any] = _BASIC | {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]}
+RESNET_32: dict[str, Any] = _BASIC | {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [5, 5, 5]}
+"""He et al. 2016, section 4.2, n = 5; the shortcuts are projections where sizes change (their option B)."""
+RESNET_50: dict[str, Any] = {"model_type": "resnet"}
+"""Transformers' defaults."""
+
 
 class SklearnDigits(_Data):
     """The 1,797 handwritten digits that scikit-learn carries (8 x 8, 17 grey levels), from its package.
@@ -42,11 +49,10 @@ class ImageTask(_Data):
             takes a random 8 % to 100 % of the area at aspect ratio 3/4 to 4/3 (Szegedy et al. 2015),
             while dev and test show the centre 7/8 of the image scaled.
         architecture: the fields of the transformers configuration; `model_type` names its class.
-        stem: the first layer: `7x7` with stride 2 and max-pooling, as transformers builds it for
-            ImageNet, or one `3x3` convolution with stride 1, for small images (He et al. 2016, 4.2).
+        stem: the first layer: one `3x3` convolution with stride 1, for small images (He et al. 2016,
+            4.2), or `7x7` with stride 2 and max-pooling, as transformers builds it for ImageNet.
         batch_size, epochs, warmup_epochs, weight_decay: the defaults of the flags.
         decay_epochs: after each of these the learning rate is a tenth of what it was.
-        learning_rates: the default grid of effective rates.
         licence, citation: of the data.
     """
 
@@ -66,13 +72,12 @@ class ImageTask(_Data):
     std: tuple[float, ...]
     augmentation: Literal["none", "crop", "crop_flip", "resized_crop_flip"] = "none"
     architecture: dict[str, Any]
-    stem: Literal["7x7", "3x3"] = "7x7"
+    stem: Literal["3x3", "7x7"] = "3x3"
     batch_size: int = Field(ge=1)
     epochs: int = Field(ge=1)
     warmup_epochs: int = Field(default=0, ge=0)
     decay_epochs: tuple[int, ...] = ()
     weight_decay: float = Field(default=0.0, ge=0)
-    learning_rates: tuple[float, ...] = Field(min_length=1)
     licence: str
     citation: str
 
@@ -102,7 +107,7 @@ class ImageTask(_Data):
     @property
     def version(self) -> str:
         """Digest of what can change a result beside the flags' defaults, which every spec states itself."""
-        left_out = {"title", "licence", "citation", "learning_rates", "source", "n_train"}
+        left_out = {"title", "licence", "citation", "source", "n_train"}
         left_out |= {"batch_size", "epochs", "warmup_epochs", "decay_epochs", "weight_decay"}
         facts = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))

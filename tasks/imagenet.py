@@ -1,5 +1,5 @@
 from tasks import HubSource
-from tasks.image_task import ImageTask
+from tasks.image_task import RESNET_50, ImageTask
 
 TASK = ImageTask(
     name="imagenet",
@@ -13,13 +13,13 @@ TASK = ImageTask(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     augmentation="resized_crop_flip",
-    architecture={"model_type": "resnet"},  # transformers' defaults are ResNet-50
+    architecture=RESNET_50,
+    stem="7x7",
     batch_size=256,
     epochs=90,
     warmup_epochs=5,
     decay_epochs=(30, 60, 80),
     weight_decay=1e-4,
-    learning_rates=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
     licence="ImageNet terms of access (gated on the hub)",
     citation="Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge",
 )
