@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +16,10 @@ from rich.console import Console
 from rich.table import Table
 
 from harness import __version__, tasks_cli
-from harness.exits import EXIT_SOME_FAILED, note, plain_errors
+from harness.errors import UserError
+from harness.exits import EXIT_DEPARTURES, EXIT_SOME_FAILED, note, plain_errors
+from harness.noise_cli import noise_floor
+from harness.ranks import launched, lonely_launch
 from harness.study_cli import app as study_app
 from harness.sweep import (
     Inputs,
@@ -28,13 +32,16 @@ from harness.sweep import (
     next_rates,
     plan,
     rates,
+    without_short_tasks,
 )
+from harness.user_tasks import find_task
 from leaderboards.cli import RESULTS
 from leaderboards.cli import app as leaderboard_app
 
 if TYPE_CHECKING:
     from harness.records import RunRecord, RunSpec
     from harness.store import Store
+    from leaderboards.build import Row
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -45,6 +52,7 @@ app = typer.Typer(
 app.add_typer(tasks_cli.app, name="tasks")
 app.add_typer(leaderboard_app, name="leaderboard")
 app.add_typer(study_app, name="study")
+app.command("noise-floor")(noise_floor)
 
 
 @app.callback()
@@ -67,11 +75,14 @@ def run(
     task: Annotated[
         str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
     ] = None,
+    task_file: Annotated[
+        Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
+    ] = None,
     model: Annotated[
         str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
     method: Annotated[
-        str | None, _option("prompt (masked LM) or head (classifier) (default: prompt)")
+        str | None, _option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
     ] = None,
     k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
     seeds: Annotated[
@@ -84,7 +95,8 @@ def run(
         Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
-        str | None, _option("Grid of effective rates (default: prompt: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)")
+        str | None,
+        _option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
     ] = None,
     extend_grid: Annotated[
         int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
@@ -98,7 +110,9 @@ def run(
     gradient_accumulation_steps: Annotated[
         int | None, _option("Micro-batches of a batch (default: 1)")
     ] = None,
-    max_steps: Annotated[int | None, _option("Optimizer steps of a run (default: 1000)")] = None,
+    max_steps: Annotated[
+        int | None, _option("Optimizer steps of a run; 0: zero-shot (default: 1000)")
+    ] = None,
     eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
     lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
@@ -113,16 +127,44 @@ def run(
         float | None, _option("Probability in the whole model (default: the model's own)")
     ] = None,
     precision: Annotated[
-        str | None, _option("fp32 or bf16 (autocast: weights and updates stay fp32) (default: fp32)")
+        str | None,
+        _option("fp32, bf16 (autocast), medium (CPU), tf32 (GPU); weights stay fp32 (default: fp32)"),
     ] = None,
     threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
+    peft: Annotated[
+        str | None, _option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
+    ] = None,
+    freeze: Annotated[
+        str | None, _option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
+    ] = None,
     data_dir: Annotated[
         Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
     output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
     sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
+    deterministic: Annotated[
+        bool | None, _option("Algorithms that give the same bits on a GPU, too", "--deterministic")
+    ] = None,
+    data_parallel: Annotated[
+        bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
+    ] = False,
+    log_with: Annotated[
+        str | None, _option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
+    ] = None,
+    executor: Annotated[
+        str | None, _option("local, or ray: a cluster, where Ray places the runs (default: local)")
+    ] = None,
+    ray_address: Annotated[
+        str | None, _option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
+    ] = None,
+    gpus_per_run: Annotated[
+        float | None, _option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
+    ] = None,
     workers: Annotated[
         int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
+    ] = None,
+    checkpoint_every: Annotated[
+        int | None, _option("Steps after which a run is saved, to be resumed; no effect on results")
     ] = None,
     retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
     dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
@@ -135,43 +177,60 @@ def run(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
+    if data_parallel:
+        flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
-        request, left_out = expand_suites(make_sweep(flags, sweep))
+        asked = make_sweep(flags, sweep)
+        request, left_out = expand_suites(asked)
         for message in left_out:
             note(message)
         check_launcher(request)
-        _run_sweep(request, dry_run, retry_failed)
+        _run_sweep(request, asked.task, dry_run, retry_failed)
 
 
-def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
+def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from harness.models import resolve_model
+    from harness.records import Plan
+    from harness.shares import longest_first, share_out, work
     from harness.sources import load_task_data
     from harness.store import Store
-    from tasks import get_task
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
     store = Store(sweep.output_dir)
     if store.exists:
         store.check_version()
-    data = [load_task_data(get_task(name), sweep.data_dir) for name in sweep.task]
+    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    sweep, data, left_out = without_short_tasks(sweep, data, named)
+    for message in left_out:
+        note(message)
     source = resolve_model(sweep.model)
     specs = plan(sweep, data, source.name, source.revision)
+    of_task = {rows.task.name: rows for rows in data}
+    amounts = [work(spec, of_task[spec.task]) for spec in specs]
     if not dry_run:
         store.open()  # not before all else is known to be right: a mistake leaves nothing behind
+        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
     finished = store.finished(specs)
     note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
     for rows in data:
         note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
     note(f"{source.name}: revision {source.revision}")
-    rank, ranks = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    if sweep.peft and sweep.learning_rates is None:
+        note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
+    rank, ranks, _ = launched()
+    if alone := lonely_launch():
+        note(f"note: {alone}")
     redo = {"failed"} if retry_failed else set()
-    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file)
+    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
     added: dict[tuple[str, str], tuple[float, ...]] = {}
+    together = sweep.data_parallel_ranks is not None
+    if together and rank and not dry_run:
+        return _follow(inputs, sweep.precision)
     # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = specs[rank::ranks]
+    fresh = longest_first(specs, amounts) if together else share_out(specs, amounts, ranks)[rank]
     for extensions_left in range(sweep.extend_grid, -1, -1):
         share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
-        if share and not dry_run:
+        if (share or together) and not dry_run:
             _execute(sweep, share, inputs, store, retry_failed, ranks)
             finished = store.finished(specs)
         if len(finished) < len(specs) or not extensions_left:
@@ -182,7 +241,9 @@ def _run_sweep(sweep: Sweep, dry_run: bool, retry_failed: bool) -> None:
         note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
         added, planned = more, {spec.run_id for spec in specs}
         specs = plan(sweep, data, source.name, source.revision, added)
-        fresh = [spec for spec in specs if spec.run_id not in planned]
+        amounts = [work(spec, of_task[spec.task]) for spec in specs]
+        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
+        fresh = [spec for spec in longest_first(specs, amounts) if spec.run_id not in planned]
         finished = store.finished(specs)
     if dry_run:
         _show_matrix(specs, finished)
@@ -253,27 +314,42 @@ def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> 
     return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
 
 
+def _follow(inputs: Inputs, precision: str) -> None:
+    from harness.data_parallel import follow
+    from harness.executor import prepare
+
+    follow(prepare([], inputs, precision, together=True))
+
+
 def _execute(
     sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
 ) -> None:
     from tqdm import tqdm
 
-    from harness.executor import Job, default_workers, execute, prepare
+    from harness.executor import Job, bytes_to_come, default_workers, execute, prepare
 
-    bench = prepare(todo, inputs, sweep.precision)
+    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
     device = bench.accelerator.device.type
+    places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     note(
-        f"{ranks} process(es) on {device}, {workers} worker(s), {sweep.threads_per_run} thread(s) a "
+        f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     on_terminal = sys.stderr.isatty()
-    job = Job(inputs, sweep.precision, store, retry_failed)
+    job = Job(inputs, sweep.precision, store, retry_failed, sweep.checkpoint_every, sweep.log_with)
+    store.check_space(bytes_to_come(todo, job, bench, workers))
+    if sweep.executor == "ray":
+        from harness.ray_executor import execute_on_ray
+
+        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
+    else:
+        results = execute(todo, job, bench, workers, on_terminal)
     with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
-        for number, record in enumerate(execute(todo, job, bench, workers, on_terminal), 1):
+        for number, record in enumerate(results, 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
 
@@ -286,12 +362,15 @@ def _outcome(record: RunRecord) -> str:
 
 
 def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
+    from harness.store import disk_errors
     from leaderboards.build import build
     from leaderboards.display import show
     from leaderboards.outputs import write
 
-    board = build(store)
-    write(board, store.output_dir)
+    with disk_errors(store.output_dir), store.alone():
+        store.clear_finished()
+        board = build(store)
+        write(board, store.output_dir)
     show(board, Console())
     print(", ".join(str(store.output_dir / name) for name in RESULTS))
     if failed := [record for record in finished.values() if record.status == "failed"]:
@@ -301,6 +380,8 @@ def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
 
 def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
     """The size of the grid, as a product where the arms share one grid."""
+    if not sweep.max_steps:
+        return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {len(specs)} runs without training"
     sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
     rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
     return (
@@ -326,19 +407,95 @@ def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
 
 
 @app.command()
-def reproduce(
-    row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
+def status(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory of a sweep")],
 ) -> None:
-    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it."""
+    """Show which runs are done, running, diverged, failed or missing, and the time left."""
+    from harness.status import status_of, tables, time_left
     from harness.store import Store
-    from leaderboards.build import rows_of
-    from leaderboards.reproduce import row_of, sweep_text
 
     with plain_errors("nothing was changed"):
         store = Store(directory)
         store.check_version()
-        print(sweep_text(row_of(rows_of(store.records()), row_id)), end="")
+        runs = status_of(store)
+        for table in tables(runs):
+            Console().print(table)
+        print(time_left(runs))
+
+
+@app.command()
+def reproduce(
+    row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
+    run_into: Annotated[
+        Path | None, _option("Run the sweep into this new directory, and compare", "--run")
+    ] = None,
+    model: Annotated[Path | None, _option("With --run: the row's model folder")] = None,
+    data_dir: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    task_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    optimizer_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    workers: Annotated[int | None, _option("With --run: as for `run`")] = None,
+) -> None:
+    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it.
+
+    With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
+    """
+    from harness.store import Store
+    from leaderboards.archive import unpacked
+    from leaderboards.build import rows_of
+    from leaderboards.reproduce import row_of, sweep_text
+
+    with plain_errors("nothing was changed, but for runs in the directory of --run"):
+        with unpacked(directory) as folder:
+            store = Store(folder)
+            store.check_version()
+            row = row_of(rows_of(store.records()), row_id)
+        if run_into is None:
+            print(sweep_text(row), end="")
+            return
+        inputs = {"model": model, "data_dir": data_dir, "workers": workers}
+        inputs |= {"task_file": task_file, "optimizer_file": optimizer_file}
+        given = {name: str(value) for name, value in inputs.items() if value is not None}
+        same = _run_again(row, given | {"output_dir": str(run_into)})
+    if not same:
+        raise typer.Exit(EXIT_DEPARTURES)
+
+
+def _run_again(row: Row, given: Mapping[str, str]) -> bool:
+    """Run a row's sweep into a new directory; whether all came out the same, said line by line."""
+    from harness.models import resolve_model
+    from harness.sources import load_task_data
+    from harness.store import Store, write_atomically
+    from leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
+
+    store, text = Store(Path(given["output_dir"])), sweep_text(row)
+    kept = store.output_dir / "sweep.toml"
+    begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # and interrupted: it goes on
+    if not begun and store.output_dir.exists() and any(store.output_dir.iterdir()):
+        raise UserError(f"--run {store.output_dir} is there and not empty: name a new directory")
+    name = row.runs[0].spec.model
+    if name.startswith("local:") and "model" not in given:
+        raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "sweep.toml")
+        file.write_text(text, encoding="utf-8")
+        sweep = make_sweep(given, file)
+    check_launcher(sweep)
+    source = resolve_model(sweep.model)
+    data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
+    check_planned(row, plan(sweep, data, source.name, source.revision))
+    store.open()
+    write_atomically(kept, text)
+    with suppress(typer.Exit):  # a run that failed is a difference, named below
+        _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
+    again = store.records()
+    found = differences(row, again)
+    for line in found:
+        print(line)
+    for line in circumstances(row, again):
+        note(line)
+    note(f"row {row.row_id}, {len(row.runs)} runs: {len(found) or 'no'} difference(s)")
+    return not found
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -15,6 +15,19 @@ PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "nu
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS")
 
 
+def choose_algorithms(deterministic: bool) -> None:
+    """Let torch use only algorithms that give the same bits every time, or any.
+
+    An operation that has none raises RuntimeError. cuBLAS needs a fixed workspace beside, a variable
+    that it reads when it first works in a process.
+    """
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
     """Versions, processor, device names and the settings from outside that can change rounding."""
@@ -24,7 +37,6 @@ def environment() -> dict[str, str]:
     facts |= {name: metadata.version(name) for name in PACKAGES}
     facts |= {"python": platform.python_version(), "system": platform.system()}
     facts |= {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
-    facts |= {"matmul_precision": torch.get_float32_matmul_precision()}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or ""}
     return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}

@@ -1,4 +1,9 @@
-"""The one exception that a user is meant to read."""
+"""The one exception that a user is meant to read, and what may be told of others."""
+
+import os
+import re
+
+SECRET_NAMES = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 
 
 class UserError(Exception):
@@ -7,6 +12,17 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The kind of an error and the first line of its message."""
-    lines = str(error).strip().splitlines()
+    """The kind of an error and the first line of its message, without secrets."""
+    lines = without_secrets(str(error)).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def without_secrets(text: str) -> str:
+    """The text with the values of environment variables that hold secrets replaced by their names.
+
+    A message may quote a request with the user's token in it, and records and logs are published.
+    """
+    for name, value in os.environ.items():
+        if len(value) >= 8 and SECRET_NAMES.search(name):  # shorter ones are words like "true"
+            text = text.replace(value, f"[{name}]")
+    return text

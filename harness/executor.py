@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -10,22 +11,32 @@ import sys
 import threading
 import time
 import traceback
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import psutil
+import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
-from harness.errors import UserError, first_line
+from harness.allocator import keep_freed_memory
+from harness.data_parallel import tell
+from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
+from harness.metrics import check_available
+from harness.precision import PRECISIONS, use
+from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
-from harness.store import Store
+from harness.store import GO_ON, Store, disk_errors
 from harness.sweep import Inputs
+from harness.trackers import track
+from harness.user_tasks import find_task
 from harness.workbench import Workbench
-from tasks import get_task
+from harness.zero_shot import zero_shot
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -33,22 +44,56 @@ SECONDS_BETWEEN_LOOKS = 1.0
 RESERVED_BYTES = 2**30
 """Memory of a worker beside its model's copies: interpreter, libraries, activations."""
 
+BYTES_OF_A_RECORD, BYTES_OF_AN_EVALUATION, BYTES_OF_A_PREDICTION = 20_000, 200, 40
+"""With its share of the tables and the page, rounded up."""
 
-def make_accelerator(precision: str) -> Accelerator:
-    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32."""
-    return Accelerator(mixed_precision={"fp32": "no", "bf16": "bf16"}[precision])
+MOST_DEATHS = 3
+"""A run under which so many worker processes have died is recorded as failed."""
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str) -> Workbench:
+def make_accelerator(precision: str, together: bool = False) -> Accelerator:
+    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
+
+    The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
+    rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+
+    Args:
+        together: the ranks share each run's batches instead, and are waited for here.
+
+    Raises:
+        UserError: the device does not have that precision.
+    """
+    mixed_precision = PRECISIONS[precision].autocast
+    if together:
+        # parameters that no loss reaches keep no gradient, as in a single process
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+    else:
+        local_rank = launched().local_rank
+        if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+            torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+        with apart():
+            accelerator = Accelerator(mixed_precision=mixed_precision)
+    use(precision, accelerator.device.type)
+    return accelerator
+
+
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
     """Build every split, prompt and model of the runs, so that what cannot work fails before training.
+
+    Args:
+        together: whether the ranks of the launch share each run's batches.
 
     Raises:
         UserError: one of them cannot be built.
     """
-    _quiet_libraries()
-    bench = Workbench(inputs, make_accelerator(precision))
+    quiet_libraries()
+    keep_freed_memory()
+    bench = Workbench(inputs, make_accelerator(precision, together))
     for spec in specs:
-        bench.label_words(spec)
+        bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
         bench.split(spec)
     return bench
 
@@ -63,6 +108,22 @@ def default_workers(bench: Workbench, specs: Sequence[RunSpec]) -> int:
     return max(1, min(usable_cores() // specs[0].threads_per_run, int(by_memory), len(specs)))
 
 
+def bytes_to_come(specs: Sequence[RunSpec], job: Job, bench: Workbench, workers: int) -> int:
+    """About how much disk the records of the runs, their tables and their checkpoints will take."""
+    records = sum(
+        BYTES_OF_A_RECORD
+        + BYTES_OF_AN_EVALUATION * (spec.max_steps // spec.eval_every + 1)
+        + BYTES_OF_A_PREDICTION * len(bench.split(spec).test_rows)
+        for spec in specs
+    )
+    if job.checkpoint_every is None:
+        return records
+    parameters = sum(p.numel() for p in bench.loaded(specs[0]).model.parameters())
+    state = max(bench.optimizer(s).state_bytes_per_parameter(s.hyperparameters) for s in specs)
+    # live and best parameters in fp32 and the optimizer's state; the old file lies beside the new one
+    return records + int(2 * workers * parameters * (8 + state))
+
+
 def usable_cores() -> int:
     """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -74,12 +135,16 @@ class Job:
 
     Attributes:
         retry_failed: runs recorded as failed are run again; all other records are final.
+        checkpoint_every: steps between checkpoints of a run, which is then resumed; None: none.
+        log_with: the tracker that is told of finished runs; None: none is.
     """
 
     inputs: Inputs
     precision: str
     store: Store
     retry_failed: bool
+    checkpoint_every: int | None = None
+    log_with: str | None = None
 
 
 _worker: tuple[Job, Workbench]  # of this worker process
@@ -88,13 +153,13 @@ _worker: tuple[Job, Workbench]  # of this worker process
 def execute(
     specs: Sequence[RunSpec], job: Job, bench: Workbench, workers: int, progress: bool
 ) -> Iterator[RunRecord]:
-    """Run all specs and store their records, yielding each as it is finished.
+    """Run all specs, begun in their order, and store their records, yielding each as it is finished.
 
     Several processes may do so on one directory: each run is done by whoever claims it first. A run
     that another process holds is waited for, and taken over if that process dies.
 
     Raises:
-        UserError: a worker process died; what is finished stays.
+        UserError: the disk or an input is gone, or workers die before they begin; what is finished stays.
     """
     with _runner(job, bench, min(workers, len(specs)), progress) as run_all:
         waiting = list(specs)
@@ -108,6 +173,7 @@ def execute(
             waiting = held_elsewhere
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
+    tell(bench.accelerator, None)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
@@ -115,30 +181,88 @@ RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]
 
 @contextmanager
 def _runner(job: Job, bench: Workbench, workers: int, progress: bool) -> Iterator[RunAll]:
-    """A function that runs specs, in this process or in a pool of warm ones, and yields each result."""
+    """A function that runs specs, in this process or in warm workers, and yields each result."""
     if workers <= 1:
         yield lambda specs: ((spec, run_and_store(spec, job, bench, progress)) for spec in specs)
         return
+    # A pool of one process each: when a process dies its pool breaks, so it is known which run it was
+    # at, and no other run is lost.
+    pools = [_new_pool(job) for _ in range(workers)]
+    try:
+        yield lambda specs: _run_in_pools(specs, job, pools)
+    except BaseException:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        for pool in pools:
+            pool.shutdown(cancel_futures=True)
+        raise
+    for pool in pools:
+        pool.shutdown()
+
+
+def _new_pool(job: Job) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(job,)) as pool:
+    return ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=(job,))
 
-        def run_all(specs: Sequence[RunSpec]) -> Iterator[tuple[RunSpec, RunRecord | None]]:
-            futures = {pool.submit(_run_in_worker, spec): spec for spec in specs}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
 
+def _run_in_pools(
+    specs: Sequence[RunSpec], job: Job, pools: list[ProcessPoolExecutor]
+) -> Iterator[tuple[RunSpec, RunRecord | None]]:
+    """Give each free worker the next spec. A worker that dies is replaced and its run done again."""
+    todo, free = deque(specs), list(range(len(pools)))
+    running: dict[Future[RunRecord | None], tuple[RunSpec, int]] = {}
+    deaths: Counter[str] = Counter()
+    while todo or running:
+        while todo and free:
+            spec, place = todo.popleft(), free.pop()
+            running[_submit(spec, job, pools, place)] = spec, place
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            spec, place = running.pop(future)
+            free.append(place)
+            error = future.exception()
+            if not isinstance(error, BrokenProcessPool):
+                yield spec, future.result()
+                continue
+            # a process that never began its run did not die of it
+            cause = spec.run_id if job.store.steps_done(spec.run_id) is not None else "before a run"
+            deaths[cause] += 1
+            print(f"{spec.label}: its worker process died (killed, or out of memory)", file=sys.stderr)
+            if deaths["before a run"] == MOST_DEATHS:
+                raise UserError(
+                    f"{MOST_DEATHS} worker processes died before they began a run. {GO_ON}, with fewer "
+                    f"--workers if memory was short"
+                ) from error
+            if deaths[spec.run_id] < MOST_DEATHS:
+                todo.appendleft(spec)
+            else:
+                yield spec, _record_deaths(spec, job)
+
+
+def _submit(
+    spec: RunSpec, job: Job, pools: list[ProcessPoolExecutor], place: int
+) -> Future[RunRecord | None]:
+    """Hand a run to a worker, or to its successor if it died meanwhile."""
+    # A new process inherits the blocked signal: Ctrl-C is for this process, which ends the others.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         try:
-            yield run_all
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a worker process died (killed, or out of memory). Finished runs are kept: type the "
-                "same command to go on, with fewer --workers if memory was short"
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in multiprocessing.active_children():
-                process.terminate()
-            raise
+            return pools[place].submit(_run_in_worker, spec)
+        except BrokenProcessPool:
+            pools[place] = _new_pool(job)
+            return pools[place].submit(_run_in_worker, spec)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
+    """Record a run as failed, unless another process has taken it up."""
+    with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
+        if not claimed:
+            return None
+        reason = f"{MOST_DEATHS} worker processes died under it: killed, by the system where memory ran out"
+        record = _failed(spec, reason, job)
+        job.store.write(record)
+        return record
 
 
 def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> RunRecord | None:
@@ -146,7 +270,7 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
 
     What goes wrong inside a run becomes a record with status `failed`, and is printed.
     """
-    with job.store.claim(spec) as claimed:
+    with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
         if not claimed:
             return None
         there = job.store.read(spec.run_id)
@@ -154,20 +278,33 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
             return there
         if damaged := job.store.set_aside_damaged(spec.run_id):
             print(
-                f"{spec.label}: its record is damaged, set aside as {damaged}; running it again",
+                f"{spec.label}: its record cannot be read (torn, changed, or of a newer version), set "
+                f"aside as {damaged}; running it again",
                 file=sys.stderr,
             )
         try:
-            record = finetune(spec, bench, job.store.journal(spec), progress)
-        except (UserError, OSError):  # the sweep cannot go on: inputs changed, or the disk is gone
+            tell(bench.accelerator, spec)
+            journal = job.store.journal(spec, job.checkpoint_every)
+            trains = spec.max_steps > 0
+            record = finetune(spec, bench, journal, progress) if trains else zero_shot(spec, bench, journal)
+        except UserError:  # the sweep cannot go on: its inputs changed
             raise
         except Exception as error:
-            traceback.print_exc(file=sys.stderr)
-            record = RunRecord(
-                spec=spec, metric=get_task(spec.task).metric, status="failed", failure=first_line(error)
-            )
+            if bench.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
+                raise
+            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+                raise  # the disk is gone
+            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+            record = _failed(spec, first_line(error), job)
         job.store.write(record)
+        if job.log_with is not None:
+            track(record, job.log_with, job.store.output_dir / "trackers")
         return record
+
+
+def _failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:
+    metric = find_task(spec.task, job.inputs.task_file).metric
+    return RunRecord(spec=spec, metric=metric, status="failed", failure=reason)
 
 
 def _start_worker(job: Job) -> None:
@@ -175,7 +312,8 @@ def _start_worker(job: Job) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    _quiet_libraries()
+    quiet_libraries()
+    keep_freed_memory()
     _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
 
 
@@ -191,7 +329,7 @@ def _run_in_worker(spec: RunSpec) -> RunRecord | None:
     return run_and_store(spec, job, bench, progress=False)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Loading bars and notes about new heads are noise here: the record says what is new."""
     import transformers
 

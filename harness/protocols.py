@@ -28,6 +28,8 @@ UNLESS_STATED: dict[str, Any] = {
     "precision": "fp32",
     "gradient_accumulation_steps": 1,
     "threads_per_run": 1,
+    "peft": None,
+    "freeze": None,
 }
 """Settings that no protocol speaks of, with the values that need no mention."""
 

@@ -8,6 +8,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+NO_OPTIMIZER = "none"
+"""The optimizer of runs that train nothing, which have 0 steps."""
+
 PROTOCOL_VERSION = 1
 """Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
 
@@ -46,10 +49,17 @@ class RunSpec(Stored):
             has no effective rate, its own.
         optimizer: its name; what is not built in carries its version, `NAME@VERSION`.
         hyperparameters: of the optimizer, those that it uses and no others, constants included.
+        max_steps: optimizer steps; 0 is zero-shot: the model is scored as it was pre-trained.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
         gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
+        data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
+            another number of them); None: one process does the run.
+        deterministic: only algorithms that give the same bits every time; None: as torch chooses.
+        peft: the adapter that is trained in place of the model, with the constants of
+            `harness.adapters`; None: no adapter.
+        freeze: the part of the model that is not trained; None: no part.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -59,7 +69,7 @@ class RunSpec(Stored):
     data_fingerprint: str
     model: str
     model_revision: str
-    method: Literal["prompt", "head"]
+    method: Literal["prompt", "head", "causal"]
     k: int
     seed: int
     optimizer: str
@@ -75,8 +85,12 @@ class RunSpec(Stored):
     eval_every: int
     test_limit: int | None
     dropout: float | None
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "medium", "tf32"]
     threads_per_run: int
+    data_parallel_ranks: int | None = None
+    deterministic: Literal[True] | None = None
+    peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
+    freeze: Literal["embeddings", "encoder"] | None = None
 
     @property
     def run_id(self) -> str:
@@ -86,22 +100,32 @@ class RunSpec(Stored):
     @property
     def label(self) -> str:
         """The run in a few words, for progress lines and messages."""
+        if not self.max_steps:
+            return f"{self.task} zero-shot seed {self.seed}"
         return f"{self.task} {self.optimizer} lr {self.learning_rate:g} seed {self.seed}"
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means in nats, `step` counts from 1."""
+    """One scoring of the dev split; losses are means, in nats or squared, and `step` counts from 1.
+
+    Without training there is one of step 0, and no loss of training.
+    """
 
     step: int
     learning_rate: float
-    train_loss: float
+    train_loss: float | None
     dev_metric: float
     dev_loss: float
 
 
+def by_rank(evaluation: Evaluation) -> tuple[float, float, int]:
+    """Sorts checkpoints, the one that is chosen first: dev metric, then lower dev loss, then earlier."""
+    return -evaluation.dev_metric, evaluation.dev_loss, evaluation.step
+
+
 def is_better(a: Evaluation, b: Evaluation) -> bool:
-    """Whether checkpoint `a` is chosen over `b`: dev metric, then lower dev loss, then earlier."""
-    return (-a.dev_metric, a.dev_loss, a.step) < (-b.dev_metric, b.dev_loss, b.step)
+    """Whether checkpoint `a` is chosen over `b`."""
+    return by_rank(a) < by_rank(b)
 
 
 class Split(Stored):
@@ -134,27 +158,37 @@ class ReadBack(Stored):
     new_parameters: tuple[str, ...] = Field(description="drawn from the seed, not pre-trained")
     parameter_dtype: str
     autocast_dtype: str | None
+    matmul_precision: str | None = Field(None, description="torch's float32_matmul_precision")
     dropout_probabilities: tuple[float, ...]
     model_class: str
     attention: str
     device: str
     threads: int
     layout: dict[str, int | str]
+    deterministic: bool = False
+    trained: tuple[str, ...] | None = Field(
+        default=None, description="parameters, numbers of layers as `*`; None: all"
+    )
+    adapter: dict[str, float | str | tuple[str, ...]] | None = Field(
+        default=None, description="of the `peft` library, as it was configured"
+    )
 
 
 class FinalScore(Stored):
     """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
 
     `further` holds the scores by the task's other metrics, by their ids; they choose nothing. `loss` is
-    None where it overflowed; test never ends a run.
+    None where it overflowed; test never ends a run. Labels and predictions are classes, numbers, or
+    (all right) texts; `questions` numbers the question that each row answers, where several do.
     """
 
     metric: float
     further: dict[str, float] = {}
     loss: float | None
     rows: tuple[int, ...]
-    labels: tuple[int, ...]
-    predictions: tuple[int, ...]
+    labels: tuple[int | float | tuple[str, ...], ...]
+    predictions: tuple[int | float | str, ...]
+    questions: tuple[int, ...] | None = None
 
 
 class Costs(Stored):
@@ -172,7 +206,7 @@ class RunRecord(Stored):
     Attributes:
         metric: id of the `evaluate` metric that dev and test scores equal.
         best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
-        parameters_hash: xxh3-128 of the chosen parameters, by name.
+        parameters_hash: xxh3-128 of the chosen parameters, by name; of those that were trained.
         clipped_fraction: share of steps whose gradient norm was above `max_grad_norm`.
         failure: for `diverged` and `failed`, why.
     """
@@ -195,3 +229,10 @@ class RunRecord(Stored):
     def best(self) -> Evaluation | None:
         """The evaluation of the chosen checkpoint."""
         return next((e for e in self.evaluations if e.step == self.best_step), None)
+
+
+class Plan(Stored):
+    """The runs of one sweep, and how much work each is beside the others (`shares.work`)."""
+
+    specs: tuple[RunSpec, ...]
+    work: tuple[float, ...]

@@ -81,11 +81,59 @@ def few_shot_split(labels: Sequence[int], n_classes: int, k: int, order: Sequenc
     return FewShotSplit(train, dev, [c for c, size in enumerate(sizes) if size < 2 * k])
 
 
-def select_test_rows(n: int, limit: int | None) -> list[int]:
-    """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them."""
+def few_shot_passages(passages: Sequence[int], k: int, seed: int) -> FewShotSplit:
+    """Draw the rows of k whole passages for train and of the next k for dev.
+
+    Rows of one passage share most of their text, so no passage is in both. Every passage is equally
+    likely, however many rows it has; its rows stay in their stored order. `short_classes` is [0]
+    where dev has fewer than k passages.
+
+    Args:
+        passages: the passage of each training row, numbered from 0.
+
+    Raises:
+        UserError: no passage is left for dev.
+    """
+    n = max(passages) + 1
+    if n <= k:
+        raise UserError(
+            f"k = {k} passages for train leave none for dev: the training rows are of {n} passages. "
+            f"Choose --k below {n}"
+        )
+    rows: list[list[int]] = [[] for _ in range(n)]
+    for row, passage in enumerate(passages):
+        rows[passage].append(row)
+    order = np.random.RandomState(seed).permutation(n).tolist()
+    train, dev = ([row for p in part for row in rows[p]] for part in (order[:k], order[k : 2 * k]))
+    return FewShotSplit(train, dev, [0] if n < 2 * k else [])
+
+
+def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None = None) -> list[int]:
+    """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them.
+
+    Args:
+        questions: the question that each row answers. Questions are then drawn, each with all of its
+            rows, until the next one would exceed the limit: an exact match needs all of its answers.
+
+    Raises:
+        UserError: the first question alone has more rows than the limit.
+    """
     if limit is None or n <= limit:
         return list(range(n))
-    return np.random.RandomState(TEST_SEED).permutation(n)[:limit].tolist()
+    random = np.random.RandomState(TEST_SEED)
+    if questions is None:
+        return random.permutation(n)[:limit].tolist()
+    rows: list[list[int]] = [[] for _ in range(max(questions) + 1)]
+    for row, question in enumerate(questions):
+        rows[question].append(row)
+    chosen: list[int] = []
+    for question in random.permutation(len(rows)):
+        if len(chosen) + len(rows[question]) > limit:
+            break
+        chosen += rows[question]
+    if not chosen:
+        raise UserError(f"--test-limit {limit} is below the answers of one question: raise it")
+    return chosen
 
 
 def derived_seed(seed: int, purpose: str, position: int = 0) -> int:
@@ -107,6 +155,17 @@ def batch_indices(seed: int, step: int, n: int, batch_size: int) -> list[int]:
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(_epoch_order(seed, p // n, n)[p % n]) for p in positions]
+
+
+def rank_share(rows: list[int], rank: int, ranks: int) -> list[int]:
+    """The rank's consecutive part of a micro-batch, which divides evenly among the ranks."""
+    size = len(rows) // ranks
+    return rows[rank * size : (rank + 1) * size]
+
+
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """What a step's dropout masks are drawn from; ranks that share a batch draw masks of their own."""
+    return derived_seed(seed, f"dropout of rank {rank}" if rank else "dropout", step)
 
 
 def exponential_scale(seed: int, step: int) -> float:

@@ -9,8 +9,10 @@ from accelerate import Accelerator
 from torch import nn
 
 from harness.encoding import Batch, Encoded
-from harness.metrics import METRICS
+from harness.kinds import Prediction
+from harness.metrics import compute
 from harness.models import LoadedModel
+from harness.objectives import Objective
 from harness.reading import read
 
 TOKENS_PER_BATCH = 4096
@@ -19,26 +21,55 @@ TOKENS_PER_BATCH = 4096
 
 @dataclass(frozen=True)
 class Scores:
-    """Metric (0 .. 1), mean cross-entropy in nats, and the predicted class of each example."""
+    """Metric (a fraction), mean loss in nats, and the prediction for each example."""
 
     metric: float
     loss: float
-    predictions: list[int]
+    predictions: list[Prediction]
 
 
-def logits(loaded: LoadedModel, batch: Batch, label_words: torch.Tensor | None) -> torch.Tensor:
-    """B x L scores in fp32: of the label words at the mask, or of the classifier."""
+def logits(loaded: LoadedModel, batch: Batch, objective: Objective) -> torch.Tensor:
+    """B x C scores in fp32, of classes or of candidates.
+
+    Classes are scored by their label words at the mask, or by a head; candidates one by one, each by
+    its log-likelihood a token, or by the one output of a head. Where examples have different numbers
+    of candidates, -inf stands for those that are not there.
+    """
     scores = read(loaded, batch)
-    return scores.float() if label_words is None else scores[:, label_words].float()
+    if objective.label_words is not None:
+        return scores[:, objective.label_words].float()
+    if batch.candidates is None:
+        return scores.float()
+    each = scores[:, 0].float() if batch.targets is None else _log_likelihoods(scores.float(), batch)
+    return nn.utils.rnn.pad_sequence(each.split(batch.candidates), True, -torch.inf)
 
 
-def scoring_batches(lengths: list[int]) -> list[list[int]]:
-    """Positions of examples, sorted by length and cut into batches of a bounded padded size."""
+def _log_likelihoods(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The mean log-probability of the targets of each of S sequences, in nats a token."""
+    assert batch.read_at is not None
+    assert batch.targets is not None
+    assert batch.candidates is not None
+    of_token = scores.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
+    sequences = torch.arange(sum(batch.candidates), device=scores.device)
+    theirs = batch.read_at[0] == sequences[:, None]  # S x R: a sum over it is the same at every run
+    return torch.where(theirs, of_token, 0.0).sum(dim=1) / theirs.sum(dim=1)
+
+
+def scoring_batches(lengths: list[int], sequences: list[int] | None = None) -> list[list[int]]:
+    """Positions of examples, sorted by length and cut into batches of a bounded padded size.
+
+    Args:
+        lengths: of each example, or of the longest of its sequences.
+        sequences: how many each example has; None: one each.
+    """
     batches: list[list[int]] = []
+    n_sequences = 0
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        n_sequences += 1 if sequences is None else sequences[row]
         # the new row is the longest so far, so it sets the padded length of the whole batch
-        if not batches or (len(batches[-1]) + 1) * lengths[row] > TOKENS_PER_BATCH:
+        if not batches or n_sequences * lengths[row] > TOKENS_PER_BATCH:
             batches.append([])
+            n_sequences = 1 if sequences is None else sequences[row]
         batches[-1].append(row)
     return batches
 
@@ -46,26 +77,39 @@ def scoring_batches(lengths: list[int]) -> list[list[int]]:
 def score(
     loaded: LoadedModel,
     encoded: Encoded,
-    label_words: torch.Tensor | None,
+    objective: Objective,
     metric: str,
     pad_id: int,
     accelerator: Accelerator,
 ) -> Scores:
-    """Score every example once, without dropout; the model is left in the mode it was in."""
+    """Score every example once, without dropout; the model is left in the mode it was in.
+
+    Ranks that share a run's batches share these too: each fills in its own, and their sum is the whole.
+    """
     was_training = loaded.model.training
     loaded.model.eval()
-    predictions = torch.zeros(len(encoded.labels), dtype=torch.long)
-    loss = torch.zeros((), dtype=torch.float64)
+    number = torch.float if objective.kind == "regression" else torch.long
+    predictions = torch.zeros(len(encoded.labels), dtype=number)
+    batches = scoring_batches(encoded.lengths, encoded.candidates)
+    losses = torch.zeros(len(batches), dtype=torch.float64)
     with torch.inference_mode():
-        for rows in scoring_batches([len(ids) for ids in encoded.input_ids]):
-            batch = encoded.batch(rows, pad_id, accelerator.device)
+        for at in range(accelerator.process_index, len(batches), accelerator.num_processes):
+            batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
-                scores = logits(loaded, batch, label_words)
-            predictions[rows] = scores.argmax(dim=1).cpu()
-            loss += nn.functional.cross_entropy(scores, batch.labels, reduction="sum").cpu().double()
+                scores = logits(loaded, batch, objective)
+            predictions[batches[at]] = objective.predictions(scores).cpu()
+            losses[at] = objective.loss(scores, batch.labels, "sum").cpu().double()
     loaded.model.train(was_training)
+    if accelerator.num_processes > 1:
+        predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()
+        losses = accelerator.reduce(losses.to(accelerator.device), "sum").cpu()
+    loss = 0.0
+    for part in losses.tolist():  # one by one, whoever scored it: the same bits for any number of ranks
+        loss += part
+    references = encoded.references
+    stated = references.stated(predictions.tolist())
     return Scores(
-        metric=METRICS[metric](encoded.labels, predictions.tolist()),
-        loss=float(loss) / len(encoded.labels),
-        predictions=predictions.tolist(),
+        metric=compute(metric, references.answers, stated, references.questions),
+        loss=loss / len(encoded.labels),
+        predictions=stated,
     )

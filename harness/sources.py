@@ -6,28 +6,42 @@ import csv
 import gzip
 import hashlib
 import json
+import math
 import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness import lmbff
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
 from tasks import HubSource, LocalOnly, Task, TextFolders
+from tasks.task import PLACEHOLDER
 
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
-UNLABELLED = -1
+HIDDEN = ("-1", "-1.0")
+"""How a label that is not published is written."""
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 class Example(NamedTuple):
-    """One row: its texts in the order of `Task.fields`, and its label as a position in logit order."""
+    """One row: its texts in the order of `Task.fields`, and what is right.
+
+    Attributes:
+        label: the class as a position in logit order; the number itself of a regression; the
+            position of the (first) right one of the candidates.
+        candidates: the texts to choose from, under multiple choice.
+        answers: the texts that are right, where the candidates come from a list.
+    """
 
     texts: tuple[str, ...]
-    label: int
+    label: int | float
+    candidates: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,6 +53,7 @@ class TaskData:
         fingerprint: digest of all rows of both roles; other rows, other fingerprint.
         n_unlabelled: rows labelled -1 that the task told us to drop.
         n_empty: rows with an empty text; they are kept.
+        left_out: positions of broken rows among the stored training rows; LM-BFF draws from all.
     """
 
     task: Task
@@ -48,43 +63,72 @@ class TaskData:
     fingerprint: str
     n_unlabelled: int
     n_empty: int
+    left_out: tuple[int, ...] = ()
+
+
+class _Rows(NamedTuple):
+    """What is stored of a task, and which column holds the label there."""
+
+    train: Iterable[dict[str, Any]]
+    test: Iterable[dict[str, Any]]
+    origin: str
+    label: str
+    left_out: tuple[int, ...] = ()
 
 
 def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
     """Read and check the rows of both roles.
 
     Args:
-        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`; None: the task's own
-            source.
+        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, or with LM-BFF's own
+            files; None: the task's own source.
 
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label.
     """
-    train: Iterable[dict[str, Any]]
-    test: Iterable[dict[str, Any]]
-    label = task.label
-    if missing := missing_data(task, data_dir):
-        raise UserError(missing)
-    if data_dir is not None:
-        (train, test), origin = _read_folder(task, data_dir), "folder"
-    elif isinstance(task.source, TextFolders):
-        train, test, origin = _read_package(task, task.source)
-    else:
-        assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
-        train, test, origin = _read_hub(task, task.source)
-        label = task.source.label or task.label
-    train_examples, train_dropped = _examples(task, train, task.train, label)
-    test_examples, test_dropped = _examples(task, test, task.test, label)
+    found = _stored(task, data_dir)
+    train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
+    test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
     both = train_examples + test_examples
     return TaskData(
         task=task,
         train=train_examples,
         test=test_examples,
-        origin=origin,
+        origin=found.origin,
         fingerprint=content_hash([train_examples, test_examples]),
         n_unlabelled=train_dropped + test_dropped,
         n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
+        left_out=found.left_out,
     )
+
+
+def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows behind the examples of `load_task_data`, one for one: train, test; columns by our names."""
+    found = _stored(task, data_dir)
+    names = dict(zip(task.columns, (*task.columns[:-1], found.label), strict=True))
+    train, test = (
+        [
+            {name: row[column] for name, column in names.items()}
+            for row in part
+            if not _dropped(task, row[found.label])
+        ]
+        for part in (found.train, found.test)
+    )
+    return train, test
+
+
+def _stored(task: Task, data_dir: Path | None) -> _Rows:
+    if missing := missing_data(task, data_dir):
+        raise UserError(missing)
+    if data_dir is not None:
+        if files := _lmbff_files(task, data_dir):
+            return _read_lmbff(task, files)
+        train, test = _read_folder(task, data_dir)
+        return _Rows(train, test, "folder", task.label)
+    if isinstance(task.source, TextFolders):
+        return _Rows(*_read_package(task, task.source), task.label)
+    assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
+    return _Rows(*_read_hub(task, task.source), task.source.label or task.label)
 
 
 def content_hash(parts: Iterable[list[Example]]) -> str:
@@ -93,7 +137,8 @@ def content_hash(parts: Iterable[list[Example]]) -> str:
     for part in parts:
         digest.update(f"{len(part)} examples\n".encode())
         for example in part:
-            digest.update(canonical_json(example).encode())
+            # what a row has none of is left out, so that the hashes of plain rows stay as they were
+            digest.update(canonical_json(example if example.candidates else example[:2]).encode())
     return digest.hexdigest()[:16]
 
 
@@ -101,46 +146,104 @@ def _examples(
     task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
 ) -> tuple[list[Example], int]:
     columns = [*task.columns[:-1], label_column]
+    read_label = partial(_number, task) if task.kind == "regression" else _class_reader(task)
+    examples, dropped, number = [], 0, 0
+    for number, row in enumerate(rows, 1):
+        place = f"{task.name}, {split}, row {number}"
+        if missing := [column for column in columns if column not in row]:
+            raise UserError(f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}")
+        label = row[label_column]
+        if _dropped(task, label):
+            dropped += 1
+            continue
+        texts = _texts(task, row, place)
+        if len(task.choices) == 1:
+            examples.append(_choice_from_list(texts, row[task.choices[0]], label, place))
+        else:
+            candidates = tuple(row[column] for column in task.choices)
+            if not all(isinstance(text, str) for text in candidates):
+                raise UserError(f"{place}: {list(task.choices)} must be text, found {candidates}")
+            examples.append(Example(texts, read_label(label, place), candidates))
+    if not examples:
+        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
+    return examples, dropped
+
+
+def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
+    """The row's texts in the order of `Task.fields`."""
+    texts = tuple(row[column] for column in task.text)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{place}: {list(task.text)} must be text, found {[type(text).__name__ for text in texts]}"
+        )
+    for column, words in task.wordings.items():
+        if row[column] not in words:
+            raise UserError(f"{place}: {column} is {row[column]!r}, expected one of {list(words)}")
+    texts = tuple(
+        task.wordings[column][text] if column in task.wordings else text
+        for column, text in zip(task.text, texts, strict=True)
+    )
+    if task.cloze and PLACEHOLDER not in row[task.cloze]:
+        raise UserError(f"{place}: {task.cloze} holds no {PLACEHOLDER}: {row[task.cloze]!r}")
+    if not task.marks:
+        return texts
+    try:
+        spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
+    except (TypeError, ValueError):
+        found = [row[position] for _, position in task.marks]
+        raise UserError(f"{place}: the positions of the spans must be whole numbers, found {found}") from None
+    return (*texts, marked(texts[0], spans))
+
+
+def _class_reader(task: Task) -> Callable[[Any, str], int]:
+    """From a stored label to its position in logit order."""
     # the names of the labels stand for their numbers: copies differ in how they count
     positions: dict[int | str, int] = {name: position for position, name in enumerate(task.labels.values())}
     positions |= {str(value): position for position, value in enumerate(task.labels)}
     positions |= {value: position for position, value in enumerate(task.labels)}
-    examples, dropped, number = [], 0, 0
-    for number, row in enumerate(rows, 1):
-        if missing := [column for column in columns if column not in row]:
-            raise UserError(
-                f"{task.name}, {split}, row {number}: no column {missing[0]!r}; found "
-                f"{sorted(row)}, expected {columns}"
-            )
-        texts = tuple(row[column] for column in task.text)
-        if not all(isinstance(text, str) for text in texts):
-            raise UserError(
-                f"{task.name}, {split}, row {number}: {list(task.text)} must be text, found "
-                f"{[type(text).__name__ for text in texts]}"
-            )
-        if task.marks:
-            try:
-                spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
-            except (TypeError, ValueError):
-                found = [row[position] for _, position in task.marks]
-                raise UserError(
-                    f"{task.name}, {split}, row {number}: the positions of the spans must be whole "
-                    f"numbers, found {found}"
-                ) from None
-            texts = (*texts, marked(texts[0], spans))
-        label = row[label_column]
-        if str(label) == str(UNLABELLED) and task.unlabelled == "drop":
-            dropped += 1
-        elif isinstance(label, int | str) and label in positions:
-            examples.append(Example(texts, positions[label]))
-        else:
-            hidden = " (-1 stands for a hidden label)" if str(label) == str(UNLABELLED) else ""
-            raise UserError(
-                f"{task.name}, {split}, row {number}: label {label!r}{hidden} is none of {list(task.labels)}"
-            )
-    if not examples:
-        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
-    return examples, dropped
+
+    def position_of(label: Any, place: str) -> int:
+        if isinstance(label, int | str) and label in positions:
+            return positions[label]
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is none of {list(task.labels)}")
+
+    return position_of
+
+
+def _number(task: Task, label: Any, place: str) -> float:
+    """The number that a regression predicts, between the ends of the task's scale."""
+    low, high = task.ends
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is no number from {low:g} to {high:g}")
+    return number
+
+
+def _choice_from_list(texts: tuple[str, ...], choices: Any, answers: Any, place: str) -> Example:
+    """A row whose candidates are a list, and whose label lists the right ones among them."""
+    try:
+        if isinstance(choices, str) or isinstance(answers, str):
+            raise TypeError
+        candidates, right = tuple(dict.fromkeys(choices)), tuple(dict.fromkeys(answers))
+    except TypeError:
+        raise UserError(
+            f"{place}: candidates and answers must be lists of texts, found {choices!r} and {answers!r}"
+        ) from None
+    first = next((i for i, candidate in enumerate(candidates) if candidate in right), None)
+    if first is None or not all(isinstance(text, str) and text.strip() for text in candidates + right):
+        raise UserError(f"{place}: none of the answers {list(right)} is among the candidates {candidates}")
+    return Example(texts, first, candidates, right)
+
+
+def _hidden(label: Any) -> str:
+    return " (-1 stands for a hidden label)" if str(label) in HIDDEN else ""
+
+
+def _dropped(task: Task, label: Any) -> bool:
+    return str(label) in HIDDEN and task.unlabelled == "drop"
 
 
 def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:
@@ -182,11 +285,16 @@ def missing_data(task: Task, data_dir: Path | None) -> str | None:
             f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir "
             f"DIR, with DIR/{task.folder or task.name}/{task.train}.jsonl and {task.test}.jsonl ({columns})"
         )
+    if _lmbff_files(task, data_dir):
+        return None
     folder = data_dir / (task.folder or task.name)
     if not folder.is_dir():
+        layout = lmbff.LAYOUTS.get(task.name)
+        names = [f"{name}.{layout.suffix}" for name in ("train", layout.tests[0])] if layout else []
+        theirs = f", or {layout.folder}/ with LM-BFF's {' and '.join(names)}" if layout else ""
         return (
             f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
-            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)})"
+            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)}){theirs}"
         )
     for split in (task.train, task.test):
         if not _split_files(folder, split):
@@ -199,6 +307,26 @@ def _split_files(folder: Path, split: str) -> list[Path]:
     stems = dict.fromkeys((split, split.removesuffix("_matched")))
     paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
     return [path for path in paths if path.is_file()]
+
+
+def _lmbff_files(task: Task, data_dir: Path) -> lmbff.Files | None:
+    """The task's files in LM-BFF's layout; an error where there are others in ours."""
+    files = lmbff.files_of(task, data_dir)
+    ours = [_split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
+    if files and all(ours) and {path for paths in ours for path in paths} != {files.train, files.test}:
+        raise UserError(
+            f"{task.name} is there twice, in LM-BFF's layout ({files.train}, {files.test.name}) and in ours "
+            f"({ours[0][0]}, {ours[1][0].name}): keep one"
+        )
+    return files
+
+
+def _read_lmbff(task: Task, files: lmbff.Files) -> _Rows:
+    train, test = (lmbff.read_rows(task, files.layout, path) for path in (files.train, files.test))
+    n_broken = len(train.left_out) + len(test.left_out)
+    broken = f", broken lines left out: {n_broken}" if n_broken else ""
+    origin = f"folder in LM-BFF's layout{broken}"
+    return _Rows(train.rows, test.rows, origin, task.label, tuple(train.left_out))
 
 
 def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:

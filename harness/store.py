@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,25 +17,74 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from harness.errors import UserError
-from harness.records import PROTOCOL_VERSION, Evaluation, RunRecord, RunSpec, Stored, canonical_json
+from harness.records import (
+    PROTOCOL_VERSION,
+    Evaluation,
+    Plan,
+    RunRecord,
+    RunSpec,
+    Stored,
+    canonical_json,
+    content_id,
+)
 
 MARKER = "momentum-bench.json"
+
+JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
+"""What lies in the folder of a run in progress."""
+
+LARGEST_BYTES = 2**29
+"""A record of a million test rows has some 20 MB; a file larger than this is none."""
+
+LEFTOVERS = ".*.tmp"
+"""What `write_atomically` leaves where its process is killed in the middle."""
+
+GO_ON = "Finished runs are kept: type the same command to go on"
 
 Record = TypeVar("Record", bound=Stored)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file so that a reader sees the old content or the new one, never a part of it."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            Path(file.name).unlink(missing_ok=True)
+    with replacing(path) as name, name.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """The name of a temporary file that, written and closed, takes the place of `path` at once.
+
+    It is on the disk before it does, and gone where anything goes wrong.
+    """
+    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        os.close(number)
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        with open(name, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """What the disk under `place` refuses, as a message.
+
+    Raises:
+        UserError: it is full, read-only or gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOMEM:  # no affair of the disk's
             raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"no room is left under {place}: make some. {GO_ON}") from error
+        what = f"{place} cannot be written" if error.filename is None else str(error.filename)
+        raise UserError(f"{what}: {error.strerror or error}. {GO_ON}") from error
 
 
 def _umask() -> int:
@@ -44,15 +95,22 @@ def _umask() -> int:
 
 def write_record(path: Path, record: Stored) -> None:
     """Write a record with its checksum, atomically; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, record_text(record))
+
+
+def record_text(record: Stored) -> str:
+    """What a record's file holds: one line of JSON, with its checksum."""
     content = record.model_dump(mode="json")
     content["checksum"] = checksum(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(content, allow_nan=False) + "\n")
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def read_record(path: Path, kind: type[Record]) -> Record | None:
     """The record in a file, or None where there is none, or none that is whole and of this kind."""
     try:
+        if path.stat().st_size > LARGEST_BYTES:
+            return None
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.pop("checksum") != checksum(content):
             return None
@@ -62,12 +120,22 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
 
 class Journal:
-    """Where one run in progress notes its evaluations, a line each, as they happen."""
+    """What one run in progress leaves on disk, until its record is there.
 
-    def __init__(self, path: Path):
+    Its evaluations, a line each as they happen, from which `status` tells how far it is; and its last
+    checkpoint, which the run goes on from after an interruption.
+
+    Args:
+        path: of the evaluations; the checkpoint lies beside it.
+        checkpoint_every: steps from one checkpoint to the next; None: none is written or read.
+    """
+
+    def __init__(self, path: Path, checkpoint_every: int | None = None):
         self._path = path
+        self.checkpoint = path.with_name(CHECKPOINT)
+        self.checkpoint_every = checkpoint_every
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")  # an interrupted run starts over
+        path.write_text("")  # a run that goes on notes its evaluations anew
 
     def append(self, evaluation: Evaluation) -> None:
         with self._path.open("a", encoding="utf-8") as file:
@@ -84,6 +152,7 @@ class Store:
     def __init__(self, output_dir: Path):
         self.output_dir = output_dir
         self._runs = output_dir / "runs"
+        self._plans = output_dir / "plans"
 
     @property
     def exists(self) -> bool:
@@ -99,8 +168,9 @@ class Store:
         marker = self.output_dir / MARKER
         try:
             self._runs.mkdir(parents=True, exist_ok=True)
-            if not marker.exists():
-                write_atomically(marker, canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n")
+            with self.alone():
+                if not marker.exists():
+                    write_atomically(marker, canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n")
             tempfile.TemporaryFile(dir=self._runs).close()
         except OSError as error:
             raise UserError(
@@ -124,10 +194,28 @@ class Store:
             )
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process writes tables or plans here, and clear up after a killed one."""
+        with FileLock(self.output_dir / "lock"):
+            for path in (*self.output_dir.glob(LEFTOVERS), *self.output_dir.glob(f"*/{LEFTOVERS}")):
+                path.unlink(missing_ok=True)
+            yield
+
+    def check_space(self, needed: int) -> None:
+        """Raises: UserError, when the disk has fewer free bytes than the sweep is about to write."""
+        free = shutil.disk_usage(self.output_dir).free
+        if free < needed:
+            raise UserError(
+                f"--output-dir {self.output_dir}: its disk has {free / 1e6:,.1f} MB free, and this sweep "
+                f"needs about {needed / 1e6:,.1f} MB: make room, or choose another --output-dir"
+            )
+
+    @contextmanager
     def claim(self, spec: RunSpec) -> Iterator[bool]:
         """Hold a run against all other processes on this directory; gives False where one holds it.
 
-        The operating system frees the claim of a process that dies, so no claim is ever stale.
+        The operating system frees the claim of a process that dies, so no claim is ever stale. What such
+        a process left half-written is cleared up.
         """
         folder = self._runs / spec.run_id
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,23 +226,74 @@ class Store:
             yield False
             return
         try:
+            for path in folder.glob(LEFTOVERS):
+                path.unlink(missing_ok=True)
             yield True
         finally:
             lock.release()
 
-    def journal(self, spec: RunSpec) -> Journal:
-        """A fresh list of evaluations for a run that starts now."""
-        return Journal(self._runs / spec.run_id / "evaluations.jsonl")
+    def is_claimed(self, run_id: str) -> bool:
+        """Whether a live process holds the run at this moment; nothing is written."""
+        path = self._runs / run_id / "lock"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    def journal(self, spec: RunSpec, checkpoint_every: int | None = None) -> Journal:
+        """Where a run that starts now, or goes on, notes what it has."""
+        return Journal(self._runs / spec.run_id / JOURNAL, checkpoint_every)
+
+    def steps_done(self, run_id: str) -> int | None:
+        """Steps of a run in progress at its last evaluation; None where none has begun."""
+        try:
+            lines = (self._runs / run_id / JOURNAL).read_text(encoding="utf-8").splitlines()
+            return Evaluation.model_validate_json(lines[-1]).step if lines else 0
+        except FileNotFoundError:
+            return None
+        except ValueError:  # its last line is being written
+            return 0
 
     def write(self, record: RunRecord) -> None:
-        """Store a finished run; from here on it is never run again."""
-        write_record(self._runs / record.spec.run_id / "record.json", record)
+        """Store a finished run, which is never run again, and remove what it kept in progress."""
+        folder = self._runs / record.spec.run_id
+        write_record(folder / "record.json", record)
+        for name in (JOURNAL, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
+
+    def clear_finished(self) -> None:
+        """Remove what runs left beside their records, where a process was killed at that moment."""
+        for name in self.run_folders():
+            if self.steps_done(name) is None or (record := self.read(name)) is None:
+                continue
+            with self.claim(record.spec) as claimed:
+                if claimed:
+                    self.write(record)
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Note what a sweep is going to run, for `status`: one file a plan, which never changes."""
+        path = self._plans / f"{content_id(plan)}.json"
+        if read_record(path, Plan) is None:
+            with self.alone():
+                write_record(path, plan)
+
+    def plans(self) -> list[Plan]:
+        """All plans of the directory, sorted by their ids."""
+        found = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
+        return [plan for plan in found if plan is not None]
+
+    def is_damaged(self, run_id: str) -> bool:
+        """Whether what stands in a record's place is none: torn, changed, or of a newer version."""
+        return (self._runs / run_id / "record.json").exists() and self.read(run_id) is None
 
     def set_aside_damaged(self, run_id: str) -> Path | None:
         """Rename a record that is there but not whole; its new path, or None where there is none."""
-        path = self._runs / run_id / "record.json"
-        if not path.exists() or self.read(run_id) is not None:
+        if not self.is_damaged(run_id):
             return None
+        path = self._runs / run_id / "record.json"
         aside = path.with_name("record.damaged.json")
         os.replace(path, aside)
         return aside

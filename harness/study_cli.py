@@ -13,11 +13,15 @@ from rich.markup import escape
 
 from harness.errors import UserError
 from harness.exits import note, plain_errors
-from harness.sweep import Inputs, Sweep, check_launcher, make_sweep, plan
+from harness.sweep import Inputs, Sweep, check_launcher, draw_split, make_sweep, plan
+from harness.user_tasks import find_task
 
 if TYPE_CHECKING:
     from harness.records import RunSpec
+    from harness.sources import TaskData
+    from harness.studies.batch_size import BatchSizeRecord
     from harness.studies.closeness import ClosenessRecord
+    from harness.studies.noise import NoiseRecord
     from harness.studies.svag import SvagRecord
     from harness.workbench import Workbench
 
@@ -40,7 +44,7 @@ for the rounding of bf16 would be part of every distance."""
 
 # steps are those at the largest rate; rates are effective
 CLOSENESS: dict[str, dict[str, Any]] = {
-    # on bbc_news: 500 steps of 4 models, 100 of the control, at some 0.17 s of one core
+    # on bbc_news: 500 steps of 4 models, 100 of the control, at some 0.13 s of one core
     "small": {
         "k": 4,
         "seeds": (13,),
@@ -64,17 +68,69 @@ CLOSENESS: dict[str, dict[str, Any]] = {
     },
 }
 
-# 30 effective steps are 450 steps of 2 models, most of them with two forward passes
+# 100 effective steps are 700 steps of 2 models, most of them with two forward passes
 SVAG: dict[str, dict[str, Any]] = {
     "small": {
         "k": 4,
         "seeds": (13,),
-        "batch_size": 2,
-        "steps": 30,
+        "batch_size": 1,
+        "steps": 100,
         "momentum": 0.9,
-        "levels": (1, 2, 4, 8),
-        "n_times": 6,
+        "levels": (1, 2, 4),
+        "n_times": 5,
         "rates": {"head": (0.03,), "prompt": (0.003,)},
+    },
+}
+
+# 3 rates x 100 steps of 2 models at 1, 3 and all 10 examples: 8,400 examples at some 0.05 s of one core
+BATCH_SIZE: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 2,
+        "seeds": (13,),
+        "batch_sizes": (1, 3, None),
+        "steps": 100,
+        "momentum": 0.9,
+        "n_times": 2,
+        "n_examples": 64,
+        "rates": {"head": (0.03, 0.1, 0.3), "prompt": (0.003, 0.01, 0.03)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 64,
+        "seeds": (13, 21, 42, 87, 100),
+        "batch_sizes": (1, 2, 4, 8, 16, 32, 64, None),
+        "steps": 1000,
+        "momentum": 0.9,
+        "n_times": 10,
+        "n_examples": 64,
+        "rates": {
+            "head": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+            "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+        },
+    },
+}
+
+NOISE: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 2,
+        "steps": 100,
+        "momentum": 0.9,
+        "n_times": 10,
+        "n_examples": 64,
+        "rates": {"head": (0.03,), "prompt": (0.003,)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 64,
+        "seeds": (13, 21, 42),
+        "batch_size": 8,
+        "steps": 1000,
+        "momentum": 0.9,
+        "n_times": 20,
+        "n_examples": 64,
+        "rates": {"head": (0.001, 0.003, 0.01), "prompt": (1e-4, 3e-4, 1e-3)},
     },
 }
 
@@ -91,6 +147,8 @@ Method = Annotated[str | None, _option("prompt (masked LM) or head (classifier)"
 K = Annotated[int | None, _option("Examples of each class, in train and dev")]
 Seeds = Annotated[str | None, _option("e.g. 13,21", "--seeds", "--seed")]
 BatchSize = Annotated[int | None, _option("Examples a step")]
+Momentum = Annotated[float | None, _option("beta of SGDM [0.9]")]
+NExamples = Annotated[int | None, _option("Examples whose own gradients are taken, at most [64]", min=2)]
 Threads = Annotated[int | None, _option("CPU threads of each model [1]")]
 Workers = Annotated[
     int | None,
@@ -135,16 +193,16 @@ def closeness(
         settings = _preset(CLOSENESS, preset) | given
         betas = _momenta(settings["momenta"])
         sweep = _sweep(settings, settings["steps"])
-        specs = _runs(sweep)
+        specs = _runs(sweep, _data(sweep))
         _run_closeness(sweep, specs, betas, settings["n_times"], settings["n_dev"])
 
 
 def _run_closeness(
     sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
 ) -> None:
+    from harness.reporting import csv_text
     from harness.store import Store, write_atomically
     from harness.studies import closeness as study
-    from harness.studies.outputs import csv_text
 
     cells = study.closeness_cells(specs, betas, n_times, n_dev)
     Store(sweep.output_dir).open()
@@ -170,6 +228,137 @@ def _run_closeness(
     print(", ".join(str(folder / f"closeness{end}") for end in (".csv", "_slopes.csv", ".svg")))
 
 
+@app.command("batch-size")
+def batch_size(
+    preset: Preset = "small",
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    k: K = None,
+    seeds: Seeds = None,
+    learning_rates: Annotated[str | None, _option("Effective rates eta, one grid for both")] = None,
+    momentum: Momentum = None,
+    batch_sizes: Annotated[
+        str | None, _option("full is the training set [small: 1,3,full, large: 1,2,4,...,64,full]")
+    ] = None,
+    steps: Annotated[int | None, _option("At every batch size [small: 100, large: 1000]", min=1)] = None,
+    n_examples: NExamples = None,
+    threads_per_run: Threads = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = None,
+    workers: Workers = None,
+) -> None:
+    """From which batch size on does momentum pay?
+
+    SGD and SGDM train on the same batches at equal effective rates, at batch sizes from 1 to the whole
+    training set, for the same number of steps. Compared are their final losses, at every rate and at the
+    best of each, beside the simple noise scale (McCandlish et al. 2018) along the way.
+
+    Finished cells are not run again: type the same command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    with plain_errors("finished cells are kept, type the same command to go on"):
+        settings = _preset(BATCH_SIZE, preset) | given
+        sizes = _batch_sizes(settings["batch_sizes"])
+        # the size of the plan's runs is replaced by each of `sizes`
+        sweep = _sweep(settings | {"batch_size": 1}, settings["steps"])
+        data = _data(sweep)
+        specs = _runs(sweep, data)
+        n_train = len(draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol).train)
+        _run_batch_size(sweep, specs, sizes, n_train, settings["n_times"], settings["n_examples"])
+
+
+def _run_batch_size(
+    sweep: Sweep,
+    specs: list[RunSpec],
+    sizes: tuple[int | None, ...],
+    n_train: int,
+    n_times: int,
+    n_examples: int,
+) -> None:
+    from harness.reporting import csv_text
+    from harness.store import Store, write_atomically
+    from harness.studies import batch_size as study
+
+    cells = study.batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
+    Store(sweep.output_dir).open()
+    folder = sweep.output_dir / "studies"
+
+    def describe(record: BatchSizeRecord) -> str:
+        name = f"{record.spec.sgd.label}, batch {record.spec.sgd.batch_size}"
+        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
+
+    records = _finish_cells(
+        folder / "batch_size", cells, study.BatchSizeRecord, study.batch_size, describe, sweep
+    )
+    write_atomically(folder / "batch_size.csv", csv_text(study.point_rows(records)))
+    write_atomically(folder / "batch_size_gaps.csv", csv_text(study.gap_rows(records)))
+    write_atomically(folder / "batch_size.svg", study.plot(records))
+    found = study.gaps(records)
+    print(f"SGDM (beta {sweep.momentum:g}) minus SGD after {sweep.max_steps} steps, best rate of each:")
+    print("\n".join(study.gap_table(found)))
+    print(study.conclusion(study.mean_gaps(found)))
+    print(study.EXPECTATION)
+    print(", ".join(str(folder / f"batch_size{end}") for end in (".csv", "_gaps.csv", ".svg")))
+
+
+@app.command()
+def noise(
+    preset: Preset = "small",
+    task: Task = None,
+    model: Model = None,
+    method: Method = None,
+    k: K = None,
+    seeds: Seeds = None,
+    learning_rates: Annotated[str | None, _option("Effective rates eta [small, head: 0.03]")] = None,
+    momentum: Momentum = None,
+    steps: Annotated[int | None, _option("[small: 100, large: 1000]", min=1)] = None,
+    batch_size: BatchSize = None,
+    n_examples: NExamples = None,
+    threads_per_run: Threads = None,
+    data_dir: DataDir = None,
+    output_dir: OutputDir = None,
+    workers: Workers = None,
+) -> None:
+    """How noisy are search directions with momentum, and without?
+
+    Along the paths of SGD and SGDM, measures the variance C^2 of the gradients of single examples, the norm
+    of the full gradient, and how far each direction is from it; beside these, the degrees of smoothing by
+    Sato & Iiduka's formulas for SGD, heavy ball (SHB) and the averaging form (NSHB).
+
+    Finished cells are not run again: type the same command to go on after an interruption.
+    """
+    given = {name: value for name, value in locals().items() if value is not None}
+    with plain_errors("finished cells are kept, type the same command to go on"):
+        settings = _preset(NOISE, preset) | given
+        sweep = _sweep(settings, settings["steps"])
+        specs = _runs(sweep, _data(sweep))
+        _run_noise(sweep, specs, settings["n_times"], settings["n_examples"])
+
+
+def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
+    from harness.reporting import csv_text
+    from harness.store import Store, write_atomically
+    from harness.studies import noise as study
+
+    cells = study.noise_cells(specs, sweep.momentum, n_times, n_examples)
+    Store(sweep.output_dir).open()
+    folder = sweep.output_dir / "studies"
+
+    def describe(record: NoiseRecord) -> str:
+        return f"{record.spec.sgd.label}: {record.failure or f'{record.run_seconds:.1f} s'}"
+
+    records = _finish_cells(folder / "noise", cells, study.NoiseRecord, study.noise, describe, sweep)
+    write_atomically(folder / "noise.csv", csv_text(study.point_rows(records)))
+    write_atomically(folder / "noise_degrees.csv", csv_text(study.degree_rows(records)))
+    write_atomically(folder / "noise.svg", study.plot(records))
+    print("Degrees of smoothing by the formulas, beside the measured level, rate x ||omega||:")
+    print("\n".join(study.degree_table(records)))
+    print(study.conclusion(records))
+    print(study.EXPECTATION)
+    print(", ".join(str(folder / f"noise{end}") for end in (".csv", "_degrees.csv", ".svg")))
+
+
 @app.command()
 def svag(
     preset: Annotated[str, typer.Option(help="small (minutes on two CPU cores)")] = "small",
@@ -179,8 +368,8 @@ def svag(
     k: K = None,
     seeds: Seeds = None,
     learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [head: 0.03]")] = None,
-    momentum: Annotated[float | None, _option("beta of SGDM [0.9]")] = None,
-    levels: Annotated[str | None, _option("l [1,2,4,8]")] = None,
+    momentum: Momentum = None,
+    levels: Annotated[str | None, _option("l [1,2,4]")] = None,
     steps: Annotated[int | None, _option("At l = 1; l times as many at l", min=1)] = None,
     batch_size: BatchSize = None,
     max_grad_norm: Annotated[str | None, _option("none: SVAG does not clip [none]")] = None,
@@ -207,14 +396,14 @@ def svag(
         settings = _preset(SVAG, preset) | given
         chosen = _levels(settings["levels"])
         sweep = _sweep(settings, settings["steps"])
-        specs = _runs(sweep)
+        specs = _runs(sweep, _data(sweep))
         _run_svag(sweep, specs, chosen, settings["n_times"])
 
 
 def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
+    from harness.reporting import csv_text
     from harness.store import Store, write_atomically
     from harness.studies import svag as study
-    from harness.studies.outputs import csv_text
 
     cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
     Store(sweep.output_dir).open()
@@ -270,6 +459,21 @@ def _levels(values: str | Sequence[int]) -> tuple[int, ...]:
     return levels
 
 
+def _batch_sizes(values: str | Sequence[int | None]) -> tuple[int | None, ...]:
+    """Raises: UserError, when one is neither a whole number from 1 nor full, or is there twice."""
+    words = values.split(",") if isinstance(values, str) else values
+    try:
+        sizes = tuple(None if word in (None, "full") else int(word) for word in words)
+    except ValueError:
+        sizes = (0,)
+    if any(size is not None and size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise UserError(
+            f"--batch-sizes {values}: expected different whole numbers from 1, or full for the whole "
+            f"training set, e.g. 1,4,full"
+        )
+    return sizes
+
+
 def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     """The runs of plain SGD that a study couples others to, as a sweep.
 
@@ -288,14 +492,18 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     return sweep
 
 
-def _runs(sweep: Sweep) -> list[RunSpec]:
-    from harness.models import resolve_model
+def _data(sweep: Sweep) -> TaskData:
     from harness.sources import load_task_data
-    from tasks import get_task
+
+    data = load_task_data(find_task(sweep.task[0]), sweep.data_dir)
+    note(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
+    return data
+
+
+def _runs(sweep: Sweep, data: TaskData) -> list[RunSpec]:
+    from harness.models import resolve_model
 
     source = resolve_model(sweep.model)
-    data = load_task_data(get_task(sweep.task[0]), sweep.data_dir)
-    note(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
     note(f"{source.name}: revision {source.revision}")
     return plan(sweep, [data], source.name, source.revision)
 

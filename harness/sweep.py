@@ -6,22 +6,37 @@ import difflib
 import math
 import os
 import tomllib
+from bisect import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from harness import kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
+from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
-from harness.records import RunSpec, Stored
-from harness.sampling import FewShotSplit, few_shot_split, shuffled_rows
+from harness.ranks import launched
+from harness.records import NO_OPTIMIZER, RunSpec, Stored
+from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
 from harness.sources import TaskData, missing_data
+from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
-from tasks import SUITES, UnknownTaskError, get_task
+from harness.user_tasks import find_task, task_of
+from tasks import SUITES, UnknownTaskError
+from tasks.task import Method
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -32,6 +47,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "seeds": (13, 21, 42, 87, 100),
     "optimizers": ("sgd", "sgdm"),
     "optimizer_file": None,
+    "task_file": None,
     "learning_rates": None,
     "extend_grid": 0,
     "momentum": 0.9,
@@ -40,6 +56,13 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "checkpoint_every": None,
+    "log_with": None,
+    "executor": "local",
+    "ray_address": None,
+    "gpus_per_run": None,
+    "data_parallel_ranks": None,
+    "deterministic": None,
 }
 
 QUICK_START: dict[str, Any] = {
@@ -64,6 +87,10 @@ def _or_none(value: Any) -> Any:
     return None if value == "none" else value
 
 
+def _true_or_none(value: Any) -> Any:
+    return value or None
+
+
 def _without_repeats(values: tuple) -> tuple:
     repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
@@ -85,9 +112,10 @@ class Sweep(Stored):
     The fields are the command line's flags and the keys of a sweep file.
     """
 
+    task_file: Path | None
     task: Words
     model: str = Field(min_length=1)
-    method: Literal["prompt", "head"]
+    method: Method
     k: int = Field(ge=1)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     optimizer_file: Path | None
@@ -98,7 +126,7 @@ class Sweep(Stored):
     protocol: Literal["mezo", "lm-bff"]
     batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
-    max_steps: int = Field(ge=1)
+    max_steps: int = Field(ge=0)
     eval_every: int = Field(ge=1)
     lr_schedule: Literal["linear", "constant", "cosine"]
     warmup_steps: int = Field(ge=0)
@@ -106,21 +134,39 @@ class Sweep(Stored):
     max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
     test_limit: Annotated[int | None, BeforeValidator(_or_none)] = Field(ge=1)
     dropout: float | None = Field(ge=0, lt=1)
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "bf16", "medium", "tf32"]
     threads_per_run: int = Field(ge=1)
+    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
+    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
     learning_rate_axis: Literal["effective", "torch"]
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    checkpoint_every: int | None = Field(ge=1)
+    log_with: Annotated[
+        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
+    ]
+    executor: Literal["local", "ray"]
+    ray_address: str | None = Field(min_length=1)
+    gpus_per_run: float | None = Field(gt=0)
+    data_parallel_ranks: int | None = Field(ge=1)
+    deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
 
     @field_validator("task")
     @classmethod
-    def _known_tasks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_tasks(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        file = info.data.get("task_file")
+        own = task_of(file).name if file else None
         for name in names:
             try:
-                _ = name in SUITES or get_task(name)
+                _ = (name in SUITES and name != own) or find_task(name, file)
             except UnknownTaskError as error:
                 raise ValueError(str(error)) from None
+        if own and own not in names:
+            raise ValueError(
+                f"{','.join(names)} leaves out {own}, the task of --task-file {file}: "
+                f"add it, or leave out --task"
+            )
         return _without_repeats(names)
 
     @field_validator("optimizers")
@@ -152,12 +198,44 @@ class Sweep(Stored):
 
     @model_validator(mode="after")
     def _consistent(self) -> Sweep:
-        if self.warmup_steps >= self.max_steps:
+        if self.max_steps == 0 and self.method == "head":
+            raise ValueError(
+                "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
+                "classifier on it, whose score says nothing: use --method prompt"
+            )
+        if self.max_steps == 0 and (self.peft or self.freeze):
+            raise ValueError(
+                f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
+                f"{self.peft or self.freeze} says nothing: leave it out"
+            )
+        if self.warmup_steps >= max(self.max_steps, 1):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
         if self.batch_size % self.gradient_accumulation_steps:
             raise ValueError(
                 f"batch_size {self.batch_size} is the global batch and does not divide into "
                 f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
+            )
+        micro_batch = self.batch_size // self.gradient_accumulation_steps
+        if self.data_parallel_ranks and micro_batch % self.data_parallel_ranks:
+            raise ValueError(
+                f"a micro-batch of {micro_batch} (batch_size {self.batch_size} over "
+                f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
+                f"parts for {self.data_parallel_ranks} ranks"
+            )
+        if self.data_parallel_ranks and self.checkpoint_every:
+            raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
+        if self.executor == "ray" and self.checkpoint_every:
+            raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
+        if self.executor == "local" and (self.ray_address or self.gpus_per_run):
+            raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
+        if self.executor == "ray" and self.log_with:
+            raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
+        if self.executor == "ray" and self.workers:
+            raise ValueError("workers is for one machine: on a cluster, Ray places as many runs as fit")
+        if self.peft and self.freeze:
+            raise ValueError(
+                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
+                f"pre-trained model as it is: leave out one of them"
             )
         for name in self.optimizers:
             _check_entry(self, name)
@@ -172,11 +250,13 @@ class Inputs:
         model: as typed by the user.
         data_dir: None: each task's own source.
         optimizer_file: the user's own optimizer, if there is one.
+        task_file: the user's own task, if there is one.
     """
 
     model: str
     data_dir: Path | None
     optimizer_file: Path | None = None
+    task_file: Path | None = None
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
@@ -192,6 +272,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
+        asked["task"] = (task_of(Path(file)).name,)
     embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     try:
@@ -203,16 +285,21 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     """The sweep with its suites replaced by their tasks, and a message for each that is left out.
 
-    A suite leaves out tasks without data; a task that is named by itself never is.
+    A suite leaves out tasks without data, and those that the method does not fit; a task that is
+    named by itself never is.
 
     Raises:
-        UserError: nothing is left.
+        UserError: nothing is left, or a task that is named does not fit the method.
     """
     tasks: dict[str, None] = {}
     left_out: dict[str, str] = {}
     for word in sweep.task:
         for name in SUITES.get(word, (word,)):
-            missing = None if name in sweep.task else missing_data(get_task(name), sweep.data_dir)
+            missing = _misfit(sweep, name)
+            if missing and name in sweep.task:
+                raise UserError(missing)
+            if name not in sweep.task:
+                missing = missing or missing_data(find_task(name, sweep.task_file), sweep.data_dir)
             if missing:
                 left_out[name] = f"{word}: {name} is left out: {missing}"
             else:
@@ -220,6 +307,14 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
     if not tasks:
         raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
     return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _misfit(sweep: Sweep, name: str) -> str | None:
+    """Why the sweep's method cannot learn a task; None: it can."""
+    methods = find_task(name, sweep.task_file).methods
+    if sweep.method in methods:
+        return None
+    return f"--method {sweep.method} does not fit {name}, which has {' and '.join(methods)}"
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -268,8 +363,9 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
         return tuple(sorted(sweep.learning_rates))
     entry = entry_of(sweep, optimizer)
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
-    hint = None if entry.own_rate else get_task(task).learning_rates.get(sweep.method)
-    return tuple(sorted(hint or entry.default_rates[sweep.method]))
+    hint = None if entry.own_rate else find_task(task, sweep.task_file).learning_rates.get(sweep.method)
+    method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    return tuple(sorted(hint or entry.default_rates[method]))
 
 
 def rates(
@@ -311,12 +407,52 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
     """The few-shot split of a task's training rows, as the protocol shuffles them.
 
+    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+
     Raises:
-        UserError: too few rows of a class.
+        UserError: too few rows of a class, or too few passages.
     """
-    labels = [example.label for example in data.train]
+    if data.task.groups:
+        return few_shot_passages(kinds.passages(data.task, data.train), k, seed)
+    order = _drawing_order(data, seed, protocol)
+    return few_shot_split(kinds.strata(data.task, data.train), len(data.task.labels), k, order)
+
+
+def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which they are drawn from."""
     accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
-    return few_shot_split(labels, len(data.task.labels), k, shuffled_rows(len(labels), seed, accumulate))
+    stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
+    if not data.left_out:
+        return stored
+    left_out = set(data.left_out)
+    return [row - bisect(data.left_out, row) for row in stored if row not in left_out]
+
+
+def without_short_tasks(
+    sweep: Sweep, data: Sequence[TaskData], named: Sequence[str]
+) -> tuple[Sweep, list[TaskData], list[str]]:
+    """The sweep and its data without the tasks of suites that have too few rows, and why each is left out.
+
+    Args:
+        named: what the user asked for; a task that is named by itself is never left out.
+
+    Raises:
+        UserError: a task that is named has too few rows, or nothing is left.
+    """
+    kept: list[TaskData] = []
+    left_out: list[str] = []
+    for rows in data:
+        try:
+            for seed in sweep.seeds:
+                draw_split(rows, sweep.k, seed, sweep.protocol)
+            kept.append(rows)
+        except UserError as error:
+            if rows.task.name in named:
+                raise
+            left_out.append(f"{rows.task.name} is left out: {error}")
+    if not kept:
+        raise UserError(f"no task of {', '.join(named)} has enough rows. {left_out[0]}")
+    return sweep.model_copy(update={"task": tuple(r.task.name for r in kept)}), kept, left_out
 
 
 def plan(
@@ -328,31 +464,32 @@ def plan(
 ) -> list[RunSpec]:
     """All runs of a sweep: by task, seed and rate, the optimizers side by side.
 
+    Without steps neither optimizers nor rates matter, so there is one run a task and seed.
+
     Args:
         data: of each of the sweep's tasks, in their order.
         model, model_revision: as records call them.
         added: more rates of a (task, optimizer) than its grid has, as in `rates`.
 
-    Raises:
-        UserError: a few-shot split cannot be drawn.
     """
     common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
     common |= {"model": model, "model_revision": model_revision}
     specs = []
     for rows in data:
         for seed in sweep.seeds:
-            draw_split(rows, sweep.k, seed, sweep.protocol)
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
+            if not sweep.max_steps:
+                cells = [(0.0, NO_OPTIMIZER)]
             specs += [
                 RunSpec(
                     **common
                     | {
                         "task": rows.task.name,
-                        "task_version": rows.task.version,
+                        "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": optimizer,
-                        "hyperparameters": hyperparameters(sweep, optimizer),
+                        "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
                         "learning_rate": rate,
                     }
                 )
@@ -367,13 +504,29 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting from there contradicts the sweep, or would be ignored without a word.
     """
-    if sweep.extend_grid and (ranks := int(os.environ.get("WORLD_SIZE", "1"))) > 1:
+    ranks = launched().ranks
+    if sweep.data_parallel_ranks not in (None, ranks):
+        raise UserError(
+            f"the sweep's data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were "
+            f"started: torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
+        )
+    if sweep.data_parallel_ranks == 1:
+        raise UserError(
+            "--data-parallel shares each batch among the ranks of a launch, and there is one rank: start it "
+            "with torchrun --nproc_per_node N harness/run.py, or leave the flag out"
+        )
+    if sweep.executor == "ray" and ranks > 1:
+        raise UserError(
+            f"--executor ray is started once, and Ray places the runs; here are {ranks} ranks of a launcher: "
+            f"start it by momentum-bench run"
+        )
+    if sweep.extend_grid and ranks > 1:
         raise UserError(
             f"--extend-grid {sweep.extend_grid} waits for all runs of a grid, which {ranks} ranks do not: "
             f"run the grid without it first, then type the command again, with it, without a launcher"
         )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
-    asked = {"fp32": "no", "bf16": "bf16"}[sweep.precision]
+    asked = PRECISIONS[sweep.precision].autocast
     if precision not in ("no", asked):
         raise UserError(
             f"accelerate's configuration says mixed_precision={precision}, but this sweep's "

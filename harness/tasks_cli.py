@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +14,14 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.errors import UserError
-from harness.exits import plain_errors
+from harness.exits import note, plain_errors
+from harness.kinds import candidate_texts
 from harness.sources import load_task_data
-from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, get_task, suites_of, task_names
-from tasks.task import filled, parse_template
+from harness.split_files import jsonl_texts, lmbff_texts, write_texts
+from harness.sweep import expand_suites, make_sweep
+from harness.user_tasks import find_task, further_names, task_of
+from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, suites_of, task_names
+from tasks.task import CANDIDATE, filled, parse_template
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 
@@ -23,13 +29,19 @@ app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 @app.command("list")
 def list_tasks() -> None:
     """List all tasks: a table on a terminal, tab-separated lines elsewhere."""
-    header = ("name", "classes", "metric", "source", "suites", "title")
+    header = ("name", "kind", "classes", "metric", "source", "methods", "suites", "title")
     rows = []
-    for name in task_names():
-        task = get_task(name)
+    for name in sorted({*task_names(), *further_names()}):
+        try:
+            task = find_task(name)
+        except UserError as error:  # a broken package hides no other task
+            note(f"{name} is left out: {error}")
+            continue
         metric = ";".join((task.metric, *task.further_metrics))
+        n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
+        kind, methods = task.kind.replace("_", " "), ";".join(task.methods)
         rows.append(
-            (name, str(len(task.labels)), metric, _source(task), ";".join(suites_of(name)), task.title)
+            (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
         )
     if sys.stdout.isatty():
         table = Table(*header, box=box.SIMPLE)
@@ -43,20 +55,96 @@ def list_tasks() -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A task's name", show_default=False)],
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
     data_dir: Annotated[
         Path | None, typer.Option(help="Fill the template with a row from DIR/TASK", show_default=False)
     ] = None,
 ) -> None:
-    """Print all that is known of a task; with --data-dir, also what a model is given of a real row."""
+    """Print all that is known of a task, and what a model is given of a real row.
+
+    Without --data-dir the row is from a package or from the hub's cache; nothing is downloaded.
+    """
     with plain_errors("nothing was written"):
+        task, _ = _task(name)
+        facts = _facts(task)
+        if data_dir is None:
+            os.environ["HF_HUB_OFFLINE"] = "1"
         try:
-            task = get_task(name)
-        except UnknownTaskError as error:
-            raise UserError(str(error)) from None
-        facts = _facts(task) | (_first_row(task, data_dir) if data_dir else {})
+            facts |= _first_row(task, data_dir)
+        except UserError as error:
+            if data_dir is not None:
+                raise
+            note(f"no row is shown, give one by --data-dir DIR: {str(error).splitlines()[0]}")
         for fact, value in facts.items():
             print(f"{fact:<17}{value}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder, or package:NAME (default: roberta-large)")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="As of `run` (default: prompt)")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+) -> None:
+    """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
+    with plain_errors("nothing was written"):
+        task, file = _task(name)
+        words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
+        given = {word: value for word, value in words.items() if value is not None}
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        from harness import task_check
+
+        sweep, _ = expand_suites(make_sweep({"task": task.name} | task_check.SETTINGS | given, None))
+        n_warnings = 0
+        for finding in task_check.findings(sweep):
+            n_warnings += finding.is_warning
+            text = finding.text.replace("\n", f"\n{' ' * 9}")
+            print(f"{finding.about:<9}{text}", flush=True)
+        print(f"{'passed':<9}{n_warnings} warning(s)")
+
+
+@app.command()
+def split(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    out: Annotated[Path, typer.Option(help="Where the files go", show_default=False)],
+    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+    seeds: Annotated[str, typer.Option(help="Seeds of the split")] = "100,13,21,42,87",
+    protocol: Annotated[str, typer.Option(help="mezo or lm-bff")] = "lm-bff",
+    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
+    test_limit: Annotated[
+        str | None, typer.Option(help="Test rows at most, or none (default: the protocol's)")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="lm-bff: LM-BFF's files, byte for byte; jsonl: the rows")
+    ] = "lm-bff",
+) -> None:
+    """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
+    with plain_errors("the files that are there are whole"):
+        if form not in ("lm-bff", "jsonl"):
+            raise UserError(f"--format {form}: expected lm-bff or jsonl")
+        task, file = _task(name)
+        words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
+        given = {word: value for word, value in words.items() if value is not None}
+        sweep = make_sweep({"task": task.name} | given, None)
+        if form == "lm-bff":
+            texts = lmbff_texts(task, data_dir, sweep.k, sweep.seeds, sweep.test_limit)
+        else:
+            texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
+        write_texts(out, texts)
+        for path, text in texts.items():
+            print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
+
+
+def _task(name: str) -> tuple[Task, Path | None]:
+    """A task by its name or by its file, and the file."""
+    file = Path(name) if name.endswith(".py") else None
+    try:
+        return (find_task(task_of(file).name, file), file) if file else (find_task(name), None)
+    except UnknownTaskError as error:
+        raise UserError(str(error)) from None
 
 
 def _source(task: Task) -> str:
@@ -68,7 +156,9 @@ def _source(task: Task) -> str:
 
 
 def _facts(task: Task) -> dict[str, str]:
-    words = zip(task.labels.items(), task.label_words, strict=True)
+    classes = [f"{value} {label}" for value, label in task.labels.items()]
+    if task.label_words:
+        classes = [f"{each} -> {word}" for each, word in zip(classes, task.label_words, strict=True)]
     facts = {
         "name": task.name,
         "title": task.title,
@@ -80,8 +170,12 @@ def _facts(task: Task) -> dict[str, str]:
         "roles": f"train and dev are cut from {task.train}, test is {task.test}",
         "columns": ", ".join(task.columns),
         "rows labelled -1": "dropped" if task.unlabelled == "drop" else "an error",
-        "classes": ", ".join(f"{value} {label} -> {word}" for (value, label), word in words),
+        "kind": task.kind.replace("_", " "),
+        "classes": ", ".join(classes),
+        "candidates": ", ".join(task.choices),
+        "methods": ", ".join(task.methods),
         "prompt": task.template,
+        "causal prompt": task.causal or "",
         "head input": " | ".join(task.head_inputs),
         "tokens at most": str(task.max_length),
         "of first text": str(task.first_limit or ""),
@@ -97,13 +191,24 @@ def _facts(task: Task) -> dict[str, str]:
     return {fact: value for fact, value in facts.items() if value}
 
 
-def _first_row(task: Task, data_dir: Path) -> dict[str, str]:
+def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
     data = load_task_data(task, data_dir)
     example = data.train[0]
+    right = int(example.label) if task.kind != "regression" else None
+    words = candidate_texts(task, example)
     texts = dict(zip(task.fields, example.texts, strict=True))
+    if words:
+        texts[CANDIDATE] = words[right] if right is not None else f"[{' or '.join(words)}]"
+    prompt = {
+        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
+        "its label word": words[right]
+        if right is not None
+        else f"{words[0]} .. {words[-1]}: {example.label:g}",
+    }
+    causal = {"first causal": filled(parse_template(task.causal), texts)} if task.causal else {}
     return {
         "rows": f"{len(data.train)} train, {len(data.test)} test",
-        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
-        "its label word": task.label_words[example.label],
+        **(prompt if task.template else {}),
+        **causal,
         "first input": " | ".join(filled(parse_template(text), texts) for text in task.head_inputs),
     }

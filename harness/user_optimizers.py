@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import importlib.util
-import sys
-import traceback
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from types import ModuleType
 
 from harness.errors import UserError, first_line
 from harness.optimizers import OPTIMIZERS, OptimizerEntry
+from harness.user_files import executed, line_of, source_of
 
 ENTRY_POINTS = "momentum_bench.optimizers"
 """The entry point group: each name in it leads to an `OptimizerEntry`."""
@@ -62,9 +59,9 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
     try:
         entry = load()
     except Exception as error:
-        raise UserError(
-            f"{origin} cannot be loaded: {_place(error, optimizer_file)}{first_line(error)}"
-        ) from error
+        line = line_of(error, optimizer_file)
+        place = f"line {line}: " if line else ""
+        raise UserError(f"{origin} cannot be loaded: {place}{first_line(error)}") from error
     if not isinstance(entry, OptimizerEntry):
         raise UserError(
             f"{origin}: expected OPTIMIZER, a harness.optimizers.OptimizerEntry, found {type(entry).__name__}"
@@ -84,7 +81,7 @@ def _offers_from_outside(plain: str, optimizer_file: Path | None) -> dict[str, t
         version = hashlib.sha256(source).hexdigest()[:12]
         offers[f"--optimizer-file {optimizer_file}"] = (
             f"{plain}@{version}",
-            lambda: getattr(_executed(optimizer_file, source), "OPTIMIZER", None),
+            lambda: getattr(executed(optimizer_file, source), "OPTIMIZER", None),
         )
     for point in metadata.entry_points(group=ENTRY_POINTS, name=plain):
         package, version = (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
@@ -98,35 +95,7 @@ def _read(path: Path) -> bytes:
             f"--optimizer-file {path}: the file's name is to be the optimizer's, a word of letters, "
             f"digits and underscores, and end in .py"
         )
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"--optimizer-file {path}: {error.strerror}") from error
-
-
-@lru_cache
-def _executed(path: Path, source: bytes) -> ModuleType:
-    """The module of exactly these bytes: no stale byte code, and nothing written beside the file.
-
-    Run once, though the optimizer is looked up by its name and by its full name.
-    """
-    name = f"momentum_bench_optimizer_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # the name ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    exec(compile(source, str(path), "exec"), module.__dict__)
-    return module
-
-
-def _place(error: Exception, optimizer_file: Path | None) -> str:
-    """The line of the user's file at which it went wrong, where it went wrong inside it."""
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == str(optimizer_file)
-    ]
-    return f"line {lines[-1]}: " if lines else ""
+    return source_of(path, "--optimizer-file")
 
 
 def _unknown(name: str, optimizer_file: Path | None) -> str:

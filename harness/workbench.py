@@ -13,17 +13,28 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from harness import models
-from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
+from harness import kinds, models
+from harness.encoding import (
+    CAUSAL_LENGTH,
+    Encoded,
+    encode_candidates,
+    encode_plain,
+    encode_prompts,
+    label_word_ids,
+)
 from harness.errors import UserError
 from harness.models import LoadedModel, ModelSource
+from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
+from harness.reading import share_batches, with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
 from harness.sweep import Inputs, draw_split
+from harness.trainable import choose_trainable
 from harness.user_optimizers import find_optimizer
-from tasks import Task, get_task
+from harness.user_tasks import find_task
+from tasks import Task
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,10 @@ class Workbench:
         """The model's tokenizer."""
         return models.load_tokenizer(self.model_source)
 
+    def task(self, spec: RunSpec) -> Task:
+        """The run's task: ours, a package's, or the user's file's."""
+        return find_task(spec.task, self.inputs.task_file)
+
     def data(self, task: Task) -> TaskData:
         """The task's checked rows."""
         if task.name not in self._data:
@@ -68,9 +83,10 @@ class Workbench:
         return self._data[task.name]
 
     def check_inputs(self, spec: RunSpec) -> None:
-        """Raises: UserError, when data or model are no longer those that the sweep was planned on."""
+        """Raises: UserError, when task, data or model are no longer those that the sweep was planned on."""
         found = {
-            "data_fingerprint": self.data(get_task(spec.task)).fingerprint,
+            "task_version": self.task(spec).version_for(spec.method),
+            "data_fingerprint": self.data(self.task(spec)).fingerprint,
             "model_revision": self.model_source.revision,
         }
         for name, value in found.items():
@@ -86,22 +102,23 @@ class Workbench:
 
     def split(self, spec: RunSpec) -> EncodedSplit:
         """The run's few-shot split, tokenised for its model and method."""
-        key = (spec.protocol, spec.task, spec.method, spec.k, spec.seed, spec.test_limit)
+        key = (spec.protocol, spec.task, spec.method, spec.k, spec.seed, spec.test_limit, spec.peft)
         if key not in self._splits:
             self._splits[key] = self._make_split(spec)
         return self._splits[key]
 
     def _make_split(self, spec: RunSpec) -> EncodedSplit:
-        data = self.data(get_task(spec.task))
+        data = self.data(self.task(spec))
         few = draw_split(data, spec.k, spec.seed, spec.protocol)
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
-        key = (spec.task, spec.method, spec.test_limit)
+        key = (spec.task, spec.method, spec.test_limit, spec.peft)
         if key not in self._tests:
-            rows = select_test_rows(len(data.test), spec.test_limit)
+            questions = kinds.questions(data.task, data.test)
+            rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
-        encoded = [self._encode(spec, train), self._encode(spec, dev), test]
-        names = list(data.task.labels.values())
+        encoded = [self._encode(spec, train, to_train=True), self._encode(spec, dev), test]
+        names = ["passages"] if data.task.groups else list(data.task.labels.values())
         facts = Split(
             content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
             n_train=len(train),
@@ -115,37 +132,61 @@ class Workbench:
         )
         return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
 
-    def _encode(self, spec: RunSpec, examples: list[Example]) -> Encoded:
+    def _encode(self, spec: RunSpec, examples: list[Example], to_train: bool = False) -> Encoded:
+        task, tokenizer = self.task(spec), self.tokenizer
+        loaded = self.loaded(spec)
+        readable = models.max_input_length(loaded.model.config, tokenizer)
+        readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
+        if spec.method == "causal":
+            right_only = to_train and self.objective(spec).generative
+            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
         encode = encode_prompts if spec.method == "prompt" else encode_plain
-        task, tokenizer = get_task(spec.task), self.tokenizer
-        config = self.loaded(spec).model.config
-        limit = min(task.max_length, models.max_input_length(config, tokenizer))
-        return encode(tokenizer, task, examples, limit)
+        return encode(tokenizer, task, examples, min(task.max_length, readable))
 
-    def label_words(self, spec: RunSpec) -> torch.Tensor | None:
-        """Token ids of the label words in logit order, on the device; None under `head`."""
-        if spec.method != "prompt":
-            return None
-        ids = label_word_ids(self.tokenizer, get_task(spec.task))
-        return torch.tensor(ids, device=self.accelerator.device)
+    def objective(self, spec: RunSpec) -> Objective:
+        """What the run's scores stand for; the label words' token ids are on the device."""
+        task, label_words = self.task(spec), None
+        if spec.method == "prompt":
+            ids = label_word_ids(self.tokenizer, task)
+            label_words = torch.tensor(ids, device=self.accelerator.device)
+        return objective_of(task, spec.method, label_words)
+
+    def metrics(self, spec: RunSpec) -> tuple[str, ...]:
+        """Ids of all metrics that the run's predictions are scored by."""
+        task = self.task(spec)
+        return (task.metric, *task.further_metrics)
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
-        """The model for this method, task size and dropout, in whatever state it was left."""
-        n_labels = len(get_task(spec.task).labels) if spec.method == "head" else 0
-        key = (spec.method, n_labels, spec.dropout)
+        """The model for this method, task size, dropout, adapter and frozen part, as it was left."""
+        n_labels = self.task(spec).n_outputs if spec.method == "head" else 0
+        key = (spec.method, n_labels, spec.dropout, spec.peft, spec.freeze)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
             loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            if spec.peft:
+                from harness.adapters import with_adapter
+
+                loaded = with_adapter(loaded, spec.peft)
+            choose_trainable(loaded, spec)
             loaded.model.to(self.accelerator.device)
-            self._model = key, loaded
+            self._model = key, with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
         return self._model[1]
 
     def fresh_model(self, spec: RunSpec) -> LoadedModel:
-        """The model with its pre-trained weights, and with the head that belongs to the run's seed."""
+        """The model with its pre-trained weights, and the head and adapter that belong to the run's seed."""
         loaded = self.loaded(spec)
+        if self.accelerator.num_processes > 1 and loaded.shared is None:
+            # only here, where all ranks come at the same time: wrapping waits for all of them
+            assert self._model is not None
+            loaded = share_batches(loaded, self.accelerator)
+            self._model = self._model[0], loaded
         with torch.no_grad():
             for name, value in loaded.model.state_dict().items():
                 value.copy_(loaded.pristine[name])
         models.draw_new_parameters(loaded.model, loaded.new_parameters, derived_seed(spec.seed, "head"))
+        if loaded.adapter:
+            from harness.adapters import draw_adapter
+
+            draw_adapter(loaded, derived_seed(spec.seed, "adapter"))
         loaded.model.zero_grad(set_to_none=True)
         return loaded

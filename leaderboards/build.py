@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from harness.noise_floor import noise_floors, noise_sentence
 from harness.protocols import settings_name
 from harness.records import RunRecord, RunSpec, canonical_json
+from harness.reporting import cell, joined
 from harness.store import Store
 from leaderboards.paired import MARGIN, PairedDifference, holm, paired_difference, sentence, summary
 from leaderboards.selection import DevResult, Selection, select, select_shared
@@ -57,11 +59,16 @@ class Row:
     @property
     def setting_id(self) -> str:
         """A short name of the setting."""
-        return hashlib.sha256(self.setting_key.encode()).hexdigest()[:8]
+        return _id(_stated(self.setting))[:8]
 
     @property
     def arm(self) -> tuple[str, str]:
         return str(self.columns["optimizer"]), str(self.columns["hyperparameters"])
+
+    @property
+    def chosen_ids(self) -> list[str]:
+        """Ids of the chosen runs, in the order of their seeds."""
+        return [run.spec.run_id for run in self.chosen.values()]
 
     @property
     def row_id(self) -> str:
@@ -124,6 +131,7 @@ def build(*stores: Store, margin: float = MARGIN) -> Leaderboard:
         margin: half width of the band of equivalence, a fraction (0.01 is one point).
     """
     records, notes = _collect(stores)
+    notes = [*notes, *(noise_sentence(each) for store in stores for each in noise_floors(store.output_dir))]
     return board_of(records, notes, margin)
 
 
@@ -162,14 +170,20 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
     n_unfinished = 0
     for store in stores:
         found = store.records()
-        n_unfinished += len(store.run_folders()) - len(found)
+        without = set(store.run_folders()) - {record.spec.run_id for record in found}
+        n_unfinished += len(without)
+        if damaged := sorted(name for name in without if store.is_damaged(name)):
+            notes.append(
+                f"{len(damaged)} record(s) cannot be read and do not count (torn, changed, or of a newer "
+                f"version), the first that of run {damaged[0]}"
+            )
         for record in found:
             run_id = record.spec.run_id
             known = records.setdefault(run_id, record)
             if known is record:
                 continue
             # the specs are equal: a store gives out no record whose spec has another id than its folder
-            if _result(known) != _result(record):
+            if result_of(known) != result_of(record):
                 notes.append(
                     f"run {run_id} ({record.spec.label}) is there more than once, with different "
                     f"results; the first that did not fail counts"
@@ -181,7 +195,8 @@ def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
     return [records[run_id] for run_id in sorted(records)], notes
 
 
-def _result(run: RunRecord) -> tuple:
+def result_of(run: RunRecord) -> tuple:
+    """What two executions of one specification may differ in, if they differ in more than cost."""
     return run.status, run.evaluations, run.best_step, run.test
 
 
@@ -199,7 +214,8 @@ def rows_of(records: Iterable[RunRecord]) -> list[Row]:
     rows = []
     for key, runs in arms.items():
         spec = runs[0].spec
-        words = [spec.optimizer, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
+        name = spec.optimizer if spec.max_steps else "zero-shot"
+        words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
         rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
     return sorted(rows, key=_sort_key)
 
@@ -244,7 +260,6 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     spec = runs[0].spec
     setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
     hyperparameters = ";".join(_hyperparameters(spec))
-    identity = canonical_json([setting, spec.optimizer, spec.hyperparameters])
     costs = [run.costs for run in runs if run.costs]
     test = summary([_test_metric(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])
@@ -275,7 +290,8 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         **_shared_rate(results, done),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
-        "on_grid_edge": sum(selection.on_edge for selection in selections.values()),
+        # without training there is no grid to be on the edge of
+        "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
         "n_tied": sum(selection.n_tied for selection in selections.values()),
         "clipped_fraction": clipped.mean,
         "optimizer_state_bytes": max(
@@ -290,10 +306,19 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "task_version": spec.task_version,
         "data_fingerprint": spec.data_fingerprint,
         "model_revision": spec.model_revision,
-        "row_id": hashlib.sha256(identity.encode()).hexdigest()[:16],
+        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
     return Row(setting, label, chosen, runs, columns)
+
+
+def _stated(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting without what is None: as in run ids, a field that comes later leaves earlier ids alone."""
+    return {name: value for name, value in setting.items() if value is not None}
+
+
+def _id(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
 def dev_result(run: RunRecord) -> DevResult:
@@ -448,15 +473,3 @@ def _in_words(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={part}" for name, part in sorted(value.items()))
     return "none" if value is None else str(value)
-
-
-def cell(value: Any) -> str:
-    """A value as text: floats with 10 digits, and nothing where there is no number."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
-
-
-def joined(values: Iterable[Any]) -> str:
-    """Several values as one cell."""
-    return ";".join(map(cell, values))

@@ -21,10 +21,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from harness.errors import UserError, first_line
-from harness.metrics import METRICS
+from harness.metrics import CORRELATIONS, EVALUATE, METRICS, OF_QUESTIONS, compute
 from harness.optimizers import OPTIMIZERS
+from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS
 from harness.records import (
+    NO_OPTIMIZER,
     PROTOCOL_VERSION,
     Evaluation,
     FinalScore,
@@ -36,6 +38,7 @@ from harness.records import (
 )
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.store import MARKER, checksum
+from leaderboards.archive import ARCHIVE, unpacked
 from leaderboards.build import Leaderboard, Row, board_of
 from leaderboards.outputs import tables
 from leaderboards.paired import MARGIN
@@ -46,6 +49,17 @@ MOST_STEPS = 1_000_000
 """A schedule is followed step by step, so a record of more steps is refused."""
 
 MOST_CLASSES = 2**31
+
+NOTHING_TRAINED: dict[str, Any] = {
+    "optimizer_class": NO_OPTIMIZER,
+    "torch_learning_rate": 0.0,
+    "param_groups": (),
+    "state_tensors": (),
+    "optimizer_state_bytes": 0,
+    "n_trainable_parameters": 0,
+    "trained": (),
+}
+"""What is read back of a run of 0 steps."""
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; others are compared where they are."""
@@ -91,9 +105,10 @@ _TOO_LARGE = f"is larger than {LARGEST_BYTES // 2**20} MiB and was not read"
 
 
 def departures(directory: Path, margin: float = MARGIN) -> list[str]:
-    """All that is wrong with a folder of records `runs/<id>/record.json` and its tables, a line each.
+    """All that is wrong with a folder of records and its tables, a line each.
 
-    The page, the plots and `trials.parquet` are not read: they follow from the same records.
+    The records are `runs/<id>/record.json`, or all in one archive. The page, the plots and
+    `trials.parquet` are not read: they follow from the same records.
 
     Args:
         margin: the equivalence margin with which the tables must have been built, a fraction.
@@ -101,16 +116,27 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
     Raises:
         UserError: there is no folder of runs to check.
     """
-    if not (directory / "runs").is_dir():
-        raise UserError(f"{directory} has no folder runs/: check wants records and tables in one folder")
+    with unpacked(directory) as of_records:
+        if not (of_records / "runs").is_dir():
+            raise UserError(
+                f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one "
+                f"folder"
+            )
+        return _departures(_folder(directory), _folder(of_records), margin)
+
+
+def _folder(directory: Path) -> _Folder:
     root = directory.resolve()
-    folder = _Folder(root, dict(_refusals(root)))
+    return _Folder(root, dict(_refusals(root)))
+
+
+def _departures(folder: _Folder, of_records: _Folder, margin: float) -> list[str]:
     found = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
     found += _marker_departures(folder)
     records = []
-    for name in _run_folders(folder):
+    for name in _run_folders(of_records):
         file = f"runs/{name}/record.json"
-        record, wrong = _read_record(folder, file, name)
+        record, wrong = _read_record(of_records, file, name)
         if record:
             contradictions = _contradictions(record)
             if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
@@ -228,19 +254,26 @@ def _contradictions(run: RunRecord) -> list[str]:
     """What keeps a record out of any leaderboard: settings out of range, a status without its parts."""
     s = run.spec
     ranges = {
-        f"max_steps {s.max_steps}, expected 1 to {MOST_STEPS}": 1 <= s.max_steps <= MOST_STEPS,
+        f"max_steps {s.max_steps}, expected 0 to {MOST_STEPS}": 0 <= s.max_steps <= MOST_STEPS,
+        f"optimizer {show(s.optimizer)}, max_steps {s.max_steps}: {NO_OPTIMIZER} goes with 0 and 0 with it": (
+            (s.optimizer == NO_OPTIMIZER) == (s.max_steps == 0)
+        ),
         f"eval_every {s.eval_every}, expected 1 or more": s.eval_every >= 1,
         f"warmup_steps {s.warmup_steps}, expected 0 or more, below max_steps": (
             0 <= s.warmup_steps < max(s.max_steps, 1)
         ),
-        f"learning_rate {s.learning_rate:g}, expected above 0": s.learning_rate > 0,
+        f"learning_rate {s.learning_rate:g}, expected above 0, or 0 without training": (
+            s.learning_rate > 0 if s.max_steps else s.learning_rate == 0
+        ),
         f"protocol {show(s.protocol)!r}, expected one of {', '.join(PROTOCOLS)}": s.protocol in PROTOCOLS,
-        f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)}": run.metric in METRICS,
+        f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)} or {EVALUATE}NAME": (
+            run.metric in METRICS or run.metric.startswith(EVALUATE)
+        ),
     }
     wrong = [text for text, holds in ranges.items() if not holds]
     if wrong:
         return wrong
-    last = run.evaluations[-1].step if run.evaluations else 0
+    last = run.evaluations[-1].step if run.evaluations else -1
     done = run.status == "done"
     parts = ("best_step", "parameters_hash", "test") + (("split", "read_back", "costs") if done else ())
     for name in parts:
@@ -251,7 +284,8 @@ def _contradictions(run: RunRecord) -> list[str]:
     if run.status == "failed" and run.evaluations:
         wrong.append("status failed with evaluations")
     if done != (last == s.max_steps):
-        wrong.append(f"status {run.status} with a last evaluation at step {last} of {s.max_steps}")
+        where = f"a last evaluation at step {last}" if run.evaluations else "no evaluation"
+        wrong.append(f"status {run.status} with {where} of {s.max_steps} steps")
     if done and run.best is None:
         wrong.append(f"best_step {run.best_step} is no step that was evaluated")
     return wrong
@@ -277,7 +311,8 @@ def _evaluation_departures(run: RunRecord) -> Iterator[str]:
     s = run.spec
     steps = [e.step for e in run.evaluations]
     last = steps[-1] if steps else 0
-    expected = [step for step in range(1, min(last, s.max_steps) + 1) if is_evaluation_step(s, step)]
+    first = min(1, s.max_steps)
+    expected = [step for step in range(first, min(last, s.max_steps) + 1) if is_evaluation_step(s, step)]
     if steps != expected:
         yield f"evaluations at steps {show(steps)}, expected {show(expected)}"
     best: Evaluation | None = None
@@ -299,17 +334,25 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
         wrong.append(f"split.n_test {n} is above test_limit {run.spec.test_limit}")
     if len(set(test.rows)) < len(test.rows):
         wrong.append("test.rows: a row is there more than once")
-    classes = _n_classes(run)
-    for name in lengths:
-        values = getattr(test, name)
-        limit = math.inf if name == "rows" else classes
-        if not all(0 <= value < limit for value in values):
-            wrong.append(f"test.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
-    if not wrong:
-        redone = METRICS[run.metric](test.labels, test.predictions)
+    if any(row < 0 for row in test.rows):
+        wrong.append(f"test.rows: {_range(test.rows)}, expected 0 or more")
+    wrong += _value_departures(run, test)
+    scores = {f"test.further.{name}": (name, score) for name, score in test.further.items()}
+    for place, (metric, score) in ({"test.metric": (run.metric, test.metric)} | scores).items():
+        # what evaluate alone computes it has from the network, in code of its own
+        if wrong or metric.startswith(EVALUATE):
+            continue
+        if metric not in METRICS:
+            wrong.append(f"{place}: no metric of that name")
+            continue
+        try:
+            redone = compute(metric, test.labels, test.predictions, test.questions)
+        except (ArithmeticError, ValueError) as error:  # numbers too large to compare
+            wrong.append(f"{place}: labels and predictions give none: {show(first_line(error))}")
+            continue
         # not exactly: another release of the metric's library may add in another order
-        if not math.isclose(redone, test.metric, rel_tol=0, abs_tol=1e-12):
-            wrong.append(f"test.metric {test.metric!r}, labels and predictions give {redone!r}")
+        if not math.isclose(redone, score, rel_tol=0, abs_tol=1e-12):
+            wrong.append(f"{place} {score!r}, labels and predictions give {redone!r}")
     try:
         task = get_task(run.spec.task)
     except UnknownTaskError:
@@ -319,7 +362,31 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
     return wrong
 
 
-def _range(values: Sequence[int]) -> str:
+def _value_departures(run: RunRecord, test: FinalScore) -> list[str]:
+    """Labels and predictions of other types than the metric is of, or out of range."""
+    metrics = (run.metric, *test.further)
+    wrong = []
+    if any(metric in OF_QUESTIONS for metric in metrics) and test.questions is None:
+        wrong.append("test.questions: missing, and a metric is of questions")
+    if test.questions is not None and len(test.questions) != len(test.rows):
+        wrong.append(f"test.questions: {len(test.questions)} of them for {len(test.rows)} rows")
+    if any(metric.startswith("answer_") for metric in metrics):
+        right = all(isinstance(answers, tuple) and answers for answers in test.labels)
+        if not right or not all(isinstance(text, str) for text in test.predictions):
+            wrong.append("test.labels, test.predictions: expected lists of right texts, and texts")
+        return wrong
+    limit = _n_classes(run)
+    for name in ("labels", "predictions"):
+        values = getattr(test, name)
+        classes = not (run.metric in CORRELATIONS or run.metric.startswith(EVALUATE))
+        if not all(isinstance(value, int if classes else int | float) for value in values):
+            wrong.append(f"test.{name}: expected {'classes' if classes else 'numbers'}")
+        elif classes and not all(0 <= value < limit for value in values):
+            wrong.append(f"test.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
+    return wrong
+
+
+def _range(values: Sequence[float]) -> str:
     return f"values from {min(values)} to {max(values)}"
 
 
@@ -329,24 +396,39 @@ def _n_classes(run: RunRecord) -> int:
         task = get_task(run.spec.task)
     except UnknownTaskError:
         return MOST_CLASSES
-    return len(task.labels) if task.version == run.spec.task_version else MOST_CLASSES
+    return len(task.labels) if task.version_for(run.spec.method) == run.spec.task_version else MOST_CLASSES
 
 
 def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
     """What ran against what was asked for; an optimizer that is not built in keeps its own secrets."""
     wrong = []
+    if not spec.max_steps and live.model_copy(update=NOTHING_TRAINED) != live:
+        wrong.append("read_back: something is trained in a run of 0 steps")
     for place, group in enumerate(live.param_groups):
         if group.get("weight_decay") not in (spec.weight_decay, 0):
             wrong.append(
                 f"read_back.param_groups.{place}.weight_decay {show(group.get('weight_decay'))}, "
                 f"the spec says {spec.weight_decay:g}"
             )
-    if all(group.get("weight_decay") != spec.weight_decay for group in live.param_groups):
+    if spec.max_steps and all(g.get("weight_decay") != spec.weight_decay for g in live.param_groups):
         wrong.append(f"read_back.param_groups: none has the spec's weight_decay {spec.weight_decay:g}")
-    autocast = {"fp32": None, "bf16": "bfloat16"}[spec.precision]
+    wanted = PRECISIONS[spec.precision]
+    if live.matmul_precision not in (None, wanted.matmul):
+        wrong.append(
+            f"read_back.matmul_precision {show(live.matmul_precision)}, {spec.precision} means "
+            f"{wanted.matmul}"
+        )
+    autocast = {"no": None, "bf16": "bfloat16"}[wanted.autocast]
     if live.autocast_dtype != autocast:
         wrong.append(
             f"read_back.autocast_dtype {show(live.autocast_dtype)}, {spec.precision} means {autocast}"
+        )
+    if (live.adapter is None) != (spec.peft is None):
+        wrong.append(f"read_back.adapter {show(live.adapter)}, the spec says peft {spec.peft}")
+    whole = spec.max_steps > 0 and spec.peft is None and spec.freeze is None
+    if (live.trained is None) != whole:
+        wrong.append(
+            f"read_back.trained {show(live.trained)}, the spec says peft {spec.peft}, freeze {spec.freeze}"
         )
     return wrong + (_optimizer_departures(spec, live) if spec.optimizer in OPTIMIZERS else [])
 

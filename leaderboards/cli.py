@@ -1,7 +1,8 @@
-"""The command line of the leaderboard: `momentum-bench leaderboard build` and `check`. Loads no torch."""
+"""The command line of the leaderboard: `momentum-bench leaderboard build`, `check`, `publish`. No torch."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -26,13 +27,20 @@ def build(
     ] = None,
     margin: Annotated[float, typer.Option(help="Equivalence margin, a fraction: 0.01 is a point")] = 0.01,
     table: Annotated[
-        Literal["latex", "markdown"] | None,
-        typer.Option("--format", help="Print the rows as a table for a paper", show_default=False),
+        Literal["latex", "markdown", "model-index"] | None,
+        typer.Option("--format", help="Print the rows for a paper or a model card", show_default=False),
     ] = None,
+    png: Annotated[bool, typer.Option("--png", help="Plots as PNG files too, beside SVG")] = False,
+    archive: Annotated[
+        bool, typer.Option("--archive", help="All records beside the tables, in one small file")
+    ] = False,
 ) -> None:
     """Build the leaderboard of finished runs, and show it."""
-    with plain_errors("no file was written half"):
-        _build(runs, out, margin, table)
+    from leaderboards.archive import unpacked
+
+    with plain_errors("no file was written half"), ExitStack() as stack:
+        folders = [stack.enter_context(unpacked(folder)) for folder in runs]
+        _build(folders, out, margin, table, png, archive)
 
 
 @app.command()
@@ -60,16 +68,61 @@ def check(
         raise typer.Exit(EXIT_DEPARTURES)
 
 
+@app.command()
+def publish(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A results directory without gaps")],
+    to: Annotated[str, typer.Option(help="hf://datasets/USER/NAME, or a folder in a git clone")],
+    branch: Annotated[str, typer.Option(help="In a git clone: the branch of the commit")] = "leaderboard",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace published runs of the same id whose result differs")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and stop")] = False,
+) -> None:
+    """Add runs to a published leaderboard, and build its tables and page anew, in one commit.
+
+    Nobody's run is removed, and a commit that another publisher makes meanwhile is built upon. What does
+    not pass `leaderboard check` is not published. The hub's token comes from HF_TOKEN or `hf auth login`.
+    """
+    with plain_errors("nothing was published"):
+        _publish(directory, to, branch, replace, dry_run)
+
+
+def _publish(directory: Path, to: str, branch: str, replace: bool, dry_run: bool) -> None:
+    from leaderboards.publishing import check_own
+
+    check_own(directory)
+    if on_hub := to.startswith("hf:"):
+        from leaderboards.hub_target import publish_to_hub, repository
+
+        changes = publish_to_hub(directory, repository(to), replace, dry_run)
+    else:
+        from leaderboards.git_target import publish_to_git
+
+        changes = publish_to_git(directory, Path(to), branch, replace, dry_run)
+    for line in changes.rows:
+        print(line)
+    if not (changes.added or changes.replaced):
+        note(f"{to}: all runs are there already; nothing changes")
+    elif dry_run:
+        note(f"{to}: {len(changes.added)} run(s) would be added, {len(changes.replaced)} replaced")
+    else:
+        note(f"{to}: {len(changes.added)} run(s) added, {len(changes.replaced)} replaced")
+        if not on_hub:
+            note(f"on branch {branch}; git -C {to} push origin {branch}, then open a pull request")
+
+
 def _check_margin(margin: float) -> None:
     if not 0 < margin < 1:
         raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
 
 
-def _build(runs: list[Path], out: Path | None, margin: float, table: str | None) -> None:
+def _build(
+    runs: list[Path], out: Path | None, margin: float, table: str | None, png: bool, archive: bool
+) -> None:
     import gc
 
     from harness.store import Store
-    from leaderboards import display, paper
+    from leaderboards import display, model_card, paper
     from leaderboards.build import build as build_board
     from leaderboards.outputs import write
 
@@ -82,9 +135,10 @@ def _build(runs: list[Path], out: Path | None, margin: float, table: str | None)
     if not board.rows:
         raise UserError(f"no finished run in {', '.join(map(str, runs))}: let a sweep end first")
     if out is not None:
-        write(board, out)
+        write(board, out, png, archive)
         note("wrote " + ", ".join(str(out / name) for name in RESULTS))
     if table:
-        print({"latex": paper.latex, "markdown": paper.markdown}[table](board), end="")
+        formats = {"latex": paper.latex, "markdown": paper.markdown, "model-index": model_card.model_index}
+        print(formats[table](board), end="")
     else:
         display.show(board, Console())

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
+from harness.reporting import csv_text, png_bytes, svg_text
 from harness.store import write_atomically
-from leaderboards.build import Leaderboard, Row, cell
+from leaderboards.archive import ARCHIVE, pack
+from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
 from leaderboards.plots import board_plots
 
 
-def write(board: Leaderboard, output_dir: Path) -> None:
-    """Write all files of a leaderboard; equal records give equal CSVs, plots and page.
-
-    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
-    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`. All is made before anything is
-    written, and each file is replaced whole.
+def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool = False) -> None:
+    """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
         UserError: the directory cannot be written.
     """
-    plots = board_plots(board)
-    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
-    stems = {name: file_stem(name) for name in plots}
-    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
-    files["index.html"] = page(board, plots, stems)
+    files = contents(board, png, archive)
     try:
         for name, content in files.items():
             path = output_dir / name
@@ -40,6 +33,27 @@ def write(board: Leaderboard, output_dir: Path) -> None:
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
+    """All files of a leaderboard by their place; equal records give equal CSVs, plots and page.
+
+    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
+    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`.
+
+    Args:
+        png: each plot also as `plots/*.png`.
+        archive: all records in one file beside the tables.
+    """
+    plots = board_plots(board, svg_text)
+    stems = {name: file_stem(name) for name in plots}
+    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
+    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
+    if png:
+        files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
+    if archive:
+        files[ARCHIVE] = pack(run for row in board.rows for run in row.runs)
+    return files | {"index.html": page(board, plots, stems)}
 
 
 def tables(board: Leaderboard) -> dict[str, str]:
@@ -61,49 +75,32 @@ def file_stem(name: str) -> str:
     return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Comma-separated text with a header; nothing at all where there are no rows.
-
-    A text cell that a spreadsheet would read as a formula gets an apostrophe in front.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for number, row in enumerate(rows):
-        if number == 0:
-            writer.writerow(row)
-        writer.writerow(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values())
-    return text.getvalue()
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
 def _parquet(rows: Iterable[Row]) -> bytes:
     """Every run of the leaderboard, one line each, sorted by row and then seed and learning rate."""
-    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    lines = [
-        _trial(run, row.row_id, run.spec.run_id in {best.spec.run_id for best in row.chosen.values()})
-        for row in rows
-        for run in row.runs
-    ]
+    lines = []
+    for row in rows:
+        chosen = set(row.chosen_ids)
+        lines += [_trial(run, row.row_id, chosen) for run in row.runs]
     content = io.BytesIO()
-    pd.DataFrame(lines).to_parquet(content, index=False)
+    pq.write_table(pa.Table.from_pylist(lines), content)
     return content.getvalue()
 
 
-def _trial(run: RunRecord, row_id: str, chosen: bool) -> dict[str, Any]:
+def _trial(run: RunRecord, row_id: str, chosen: set[str]) -> dict[str, Any]:
+    run_id = run.spec.run_id
     spec = run.spec.model_dump(mode="json")
     spec["hyperparameters"] = canonical_json(spec["hyperparameters"])
     best, test, costs, split, live = run.best, run.test, run.costs, run.split, run.read_back
     return {
-        "run_id": run.spec.run_id,
+        "run_id": run_id,
         "row_id": row_id,
         **spec,
         "status": run.status,
         "failure": run.failure,
-        "chosen": chosen,
+        "chosen": run_id in chosen,
         "metric": run.metric,
         "best_step": run.best_step,
         "dev_metric": best.dev_metric if best else None,

@@ -11,10 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from leaderboards.build import Comparison, Leaderboard, Row, by_setting, cell
+from harness.reporting import COLOURS, FAINT, INK, PAPER, cell
+from leaderboards.build import Comparison, Leaderboard, Row, by_setting
 from leaderboards.display import percent, percent_range
 from leaderboards.paired import in_points
-from leaderboards.plots import ARM_COLOURS, BAND, FAINT, INK, PAPER, curves_name
+from leaderboards.plots import BAND, curves_name
 from leaderboards.published_results import matching
 
 CONTEXT = ("model", "method", "k", "protocol")
@@ -274,14 +275,15 @@ def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], 
 
 
 def _provenance(row: Row, varying: Sequence[str]) -> dict[str, Any]:
-    chosen = {run.spec.run_id for run in row.chosen.values()}
+    chosen = set(row.chosen_ids)
     lines = ["  run id            seed   rate      status    dev %   test %"]
     for run in row.runs:
         dev = percent(run.best.dev_metric) if run.best else "-"
         test = percent(run.test.metric) if run.test else "-"
-        star = "*" if run.spec.run_id in chosen else " "
+        run_id = run.spec.run_id
+        star = "*" if run_id in chosen else " "
         lines.append(
-            f"{star} {run.spec.run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
+            f"{star} {run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
             f"  {dev:>5}   {test:>6}"
         )
     facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
@@ -299,12 +301,12 @@ def _fact(value: Any) -> str:
     return "none" if value in (None, "") else str(value)
 
 
-COLOURS = {
+PAGE_COLOURS = {
     PAPER: "paper",
     INK: "ink",
     FAINT: "faint",
     BAND: "band",
-    **{colour: f"c{place}" for place, colour in enumerate(ARM_COLOURS)},
+    **{colour: f"c{place}" for place, colour in enumerate(COLOURS)},
 }
 
 
@@ -320,7 +322,7 @@ def _inline(svg: str, prefix: str) -> str:
     svg = re.sub(r'(id="|url\(#|href="#)([mp][0-9a-f]{10})', rf"\g<1>{prefix}\g<2>", svg)
     svg = re.sub(r" font-family: [^;\"]*;", "", svg)
     svg = re.sub(r"(\d\.\d\d)\d{2,}(?=[ \"])", r"\1", svg)
-    for colour, name in COLOURS.items():
+    for colour, name in PAGE_COLOURS.items():
         svg = svg.replace(f": {colour}", f": var(--{name})")
     return re.sub(r"\s*\n\s*", " ", svg).replace("<svg ", '<svg role="img" ', 1)
 

@@ -1,52 +1,45 @@
-"""The leaderboard's plots, as SVG text: the same records give the same bytes.
+"""The leaderboard's plots, as SVG text or PNG: the same records give the same bytes.
 
 Colours are a closed list, so that a page can put its own light and dark ones in their place.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 from harness.records import RunRecord
+from harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-PAPER, INK, FAINT, BAND = "#ffffff", "#222222", "#8a8a8a", "#d7e8d4"
-ARM_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")
-"""After Okabe and Ito's palette, which colour-blind readers can tell apart."""
+Rendered = TypeVar("Rendered")
+
+BAND = "#d7e8d4"
 
 VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
 
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "momentum-bench",
-    "svg.fonttype": "none",  # text stays text: small files, and a page's own font
-    "text.parse_math": False,  # names out of records are no formulas
-    "font.size": 10,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "figure.facecolor": PAPER,
-    "axes.facecolor": "none",
-}
+STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
-def board_plots(board: Leaderboard) -> dict[str, str]:
-    """All plots by name: `forest`, where anything is compared, and `curves-...` of each setting."""
-    plots = {"forest": forest(board)} if board.comparisons else {}
-    for rows in by_setting(board.rows):
-        if any(row.chosen for row in rows):
-            plots[curves_name(rows[0])] = curves(rows)
+def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dict[str, Rendered]:
+    """The plots by name: `forest`, if anything is compared, and `curves-...` of each setting that trains.
+
+    Args:
+        render: what becomes of a figure: `svg_text` or `png_bytes` of `harness.reporting`.
+    """
+    plots = {}
+    with plot_style(STYLE):
+        if board.comparisons:
+            plots["forest"] = render(forest(board))
+        for rows in by_setting(board.rows):
+            if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
+                plots[curves_name(rows[0])] = render(curves(rows))
     return plots
 
 
@@ -55,40 +48,38 @@ def curves_name(row: Row) -> str:
     return f"curves-{row.columns['task']}-{row.setting_id}"
 
 
-def curves(rows: Sequence[Row]) -> str:
+def curves(rows: Sequence[Row]) -> Figure:
     """Test score against effective learning rate, all arms of one setting on one axis.
 
     Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
     the rate that dev chose for a seed; a cross at the bottom is a rate that diverged, with the count.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
-        figure = Figure(figsize=(5, 3.1))
-        axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
-        rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
-        for place, row in enumerate(rows):
-            _arm(axes, row, place)
-        axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
-        if len(rates) > 8:
-            axes.tick_params(axis="x", labelrotation=45, labelsize=8)
-        axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
-        axes.margins(y=0.12)
-        axes.locator_params(axis="y", nbins=5)
-        if any(run.status == "diverged" for row in rows for run in row.runs):
-            low, high = axes.get_ylim()  # room below the curves for the counts
-            axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
-        axes.set_xlabel("effective learning rate")
-        axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
-        axes.legend(
-            loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
-        )
-        return _svg(figure)
+    figure = Figure(figsize=(5, 3.1))
+    axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
+    rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
+    for place, row in enumerate(rows):
+        _arm(axes, row, place)
+    axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
+    if len(rates) > 8:
+        axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+    axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
+    axes.margins(y=0.12)
+    axes.locator_params(axis="y", nbins=5)
+    if any(run.status == "diverged" for row in rows for run in row.runs):
+        low, high = axes.get_ylim()  # room below the curves for the counts
+        axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
+    axes.set_xlabel("effective learning rate")
+    axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
+    )
+    return figure
 
 
 def _arm(axes: Axes, row: Row, place: int) -> None:
-    colour = ARM_COLOURS[place % len(ARM_COLOURS)]
+    colour = COLOURS[place % len(COLOURS)]
     by_rate: dict[float, list[float]] = {}
     seeds = {run.spec.seed for run in row.runs}
     thin: list[tuple[float, float]] = []
@@ -125,33 +116,31 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def forest(board: Leaderboard) -> str:
+def forest(board: Leaderboard) -> Figure:
     """All paired differences with their 95 % t intervals over the band of equivalence, in points.
 
     Squares: equivalent; triangles point to the better arm; open circles: inconclusive; crosses: no
     verdict. Diamonds are means over tasks, with an interval over tasks.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     entries = _entries(board)
     limit = 105 * max(_reach(board), 2 * board.margin)
-    with rc_context(STYLE):
-        names = forest_labels(board)
-        width, height = 4.8, 0.75 + 0.27 * len(entries)
-        figure = Figure(figsize=(width, height))
-        left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
-        axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
-        axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
-        axes.axvline(0, color=FAINT, linewidth=0.8)
-        for place, entry in enumerate(entries):
-            _interval(axes, entry, place, limit)
-        axes.set_xlim(-limit, limit)
-        axes.set_ylim(len(entries) - 0.5, -0.5)
-        axes.set_yticks(range(len(entries)), names)
-        axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("difference in points (second minus first)")
-        return _svg(figure)
+    names = forest_labels(board)
+    width, height = 4.8, 0.75 + 0.27 * len(entries)
+    figure = Figure(figsize=(width, height))
+    left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
+    axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
+    axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
+    axes.axvline(0, color=FAINT, linewidth=0.8)
+    for place, entry in enumerate(entries):
+        _interval(axes, entry, place, limit)
+    axes.set_xlim(-limit, limit)
+    axes.set_ylim(len(entries) - 0.5, -0.5)
+    axes.set_yticks(range(len(entries)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("difference in points (second minus first)")
+    return figure
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
@@ -172,7 +161,7 @@ def _interval(axes: Axes, entry: Comparison | Pooled, place: int, limit: float) 
     mean, low, high = (100 * c[name] for name in ("mean_difference", "ci_low", "ci_high"))
     pooled = isinstance(entry, Pooled)
     verdict = "" if pooled else c["verdict"]
-    colours = {"equivalent": ARM_COLOURS[2], "a better": ARM_COLOURS[0], "b better": ARM_COLOURS[1]}
+    colours = {"equivalent": COLOURS[2], "a better": COLOURS[0], "b better": COLOURS[1]}
     colour = INK if pooled else colours.get(verdict, FAINT)
     if not math.isnan(low):
         axes.plot([max(low, -limit), min(high, limit)], [place, place], color=colour, linewidth=1.6)
@@ -207,13 +196,3 @@ def plain(text: str) -> str:
     """Printable text of at most 30 characters for a plot."""
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     return text if len(text) <= 30 else text[:29] + "…"
-
-
-def _svg(figure: Any) -> str:
-    text = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with warnings.catch_warnings():
-        # letters that matplotlib's own font lacks: the file holds them as text, the reader's font draws them
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(text, format="svg", metadata=nothing)
-    return text.getvalue()

@@ -22,6 +22,7 @@ FILE = Path(__file__).parent / "reference" / "published.csv"
 MODEL_NAMES = {"FacebookAI/roberta-large": "roberta-large"}
 """The papers' names of models that the hub has under an organisation's name."""
 
+ADAPTER_NAMES = {"lora": "LoRA"}
 
 KEY = ("task", "model", "method", "k", "metric")
 """What a published line must share with a row of ours to be shown."""
@@ -41,5 +42,15 @@ def matching(rows: Iterable[Row]) -> list[dict[str, str]]:
 
 def _key(row: Row) -> tuple[str, ...]:
     model = str(row.columns["model"])
-    values = row.columns | {"model": MODEL_NAMES.get(model, model)}
+    values = row.columns | {"model": MODEL_NAMES.get(model, model), "method": _method(row)}
+    if not row.setting["max_steps"]:
+        values["k"] = 0
     return tuple(str(values[name]) for name in KEY)
+
+
+def _method(row: Row) -> str:
+    """A row's method as the papers' tables name it: `zero-shot prompt`, `prompt LoRA`."""
+    zero_shot = [] if row.setting["max_steps"] else ["zero-shot"]
+    adapter = ADAPTER_NAMES.get(row.setting["peft"], row.setting["peft"])
+    frozen = row.setting["freeze"] and f"with frozen {row.setting['freeze']}"
+    return " ".join([*zero_shot, row.columns["method"], *filter(None, (adapter, frozen))])

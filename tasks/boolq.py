@@ -9,7 +9,8 @@ TASK = Task(
     labels={0: "no", 1: "yes"},
     template="{passage} {question|upper_first|question_mark}{mask}.",
     label_words=("No", "Yes"),
+    causal_template="{passage} {question|upper_first|question_mark}\n{candidate}",
     max_length=256,
     licence="CC BY-SA 3.0",
-    citation="Clark et al. 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+    citation="Clark et al. 2019; prompt, causal: MeZO (Malladi et al. 2023), the answer a mask",
 )

@@ -9,8 +9,9 @@ TASK = Task(
     labels={0: "entailment", 1: "contradiction", 2: "neutral"},
     template='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?{mask}.',
     label_words=("Yes", "No", "Maybe"),
+    causal_template='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n{candidate}',
     max_length=256,
     further_metrics=("macro_f1",),
     licence="research",
-    citation="de Marneffe et al. 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+    citation="de Marneffe et al. 2019; prompt, causal: MeZO (Malladi et al. 2023), the answer a mask",
 )

@@ -9,8 +9,9 @@ TASK = Task(
     labels={0: "not_equivalent", 1: "equivalent"},
     template="{sentence1}{mask}, {sentence2|lower_first}",
     label_words=("No", "Yes"),
+    causal_template="{sentence1}\n{sentence2}\nDo these two sentences mean the same? Yes or No?\n{candidate}",
     metric="f1",
     further_metrics=("accuracy",),
     licence="Microsoft Research licence",
-    citation="Dolan & Brockett 2005; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Dolan & Brockett 2005; prompt: LM-BFF (Gao et al. 2021); causal: ours",
 )

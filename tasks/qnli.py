@@ -9,6 +9,7 @@ TASK = Task(
     labels={0: "entailment", 1: "not_entailment"},
     template="{question|cut_last}?{mask}, {sentence|lower_first}",
     label_words=("Yes", "No"),
+    causal_template='{sentence}\nDoes this answer the question "{question}"? Yes or No?\n{candidate}',
     licence="CC BY-SA 4.0 (SQuAD)",
-    citation="Rajpurkar et al. 2016, Wang et al. 2019; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Rajpurkar et al. 2016, Wang et al. 2019; prompt: LM-BFF (Gao et al. 2021); causal: ours",
 )

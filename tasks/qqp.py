@@ -9,8 +9,9 @@ TASK = Task(
     labels={0: "not_duplicate", 1: "duplicate"},
     template="{question1}{mask}, {question2|lower_first}",
     label_words=("No", "Yes"),
+    causal_template="{question1}\n{question2}\nDo these two questions ask the same? Yes or No?\n{candidate}",
     metric="f1",
     further_metrics=("accuracy",),
     licence="Quora's terms (non-commercial)",
-    citation="Iyer et al. 2017; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Iyer et al. 2017; prompt: LM-BFF (Gao et al. 2021); causal: ours",
 )

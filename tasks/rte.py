@@ -9,8 +9,9 @@ TASK = Task(
     labels={0: "entailment", 1: "not_entailment"},
     template="{premise|cut_last}?{mask}, {hypothesis|lower_first}",
     label_words=("Yes", "No"),
+    causal_template='{premise}\nDoes this mean that "{hypothesis}" is true? Yes or No?\n{candidate}',
     max_length=256,
     first_limit=240,
     licence="none stated (research)",
-    citation="Dagan et al. 2005 to Bentivogli et al. 2009; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Dagan et al. 2005 to Bentivogli et al. 2009; prompt: LM-BFF (Gao et al.); causal: MeZO",
 )

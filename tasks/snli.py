@@ -10,7 +10,8 @@ TASK = Task(
     unlabelled="drop",  # pairs on which the annotators did not agree
     template="{premise|cut_last}?{mask}, {hypothesis|lower_first}",
     label_words=("No", "Yes", "Maybe"),
+    causal_template='Suppose {premise} Can we infer that "{hypothesis}"? Yes, No, or Maybe?\n{candidate}',
     max_length=256,
     licence="CC BY-SA 4.0",
-    citation="Bowman et al. 2015; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Bowman et al. 2015; prompt: LM-BFF (Gao et al. 2021); causal: MeZO's of CB",
 )

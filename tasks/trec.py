@@ -11,7 +11,8 @@ TASK = Task(
     labels={2: "DESC", 1: "ENTY", 0: "ABBR", 3: "HUM", 4: "LOC", 5: "NUM"},
     template="{mask}: {text}",
     label_words=("Description", "Entity", "Expression", "Human", "Location", "Number"),
+    causal_template="Question: {text}\nAnswer type: {candidate}",
     first_limit=110,
     licence="none stated",
-    citation="Li & Roth 2002; prompt: LM-BFF (Gao et al. 2021)",
+    citation="Li & Roth 2002; prompt: LM-BFF (Gao et al. 2021); causal: ours",
 )

@@ -11,6 +11,8 @@ TASK = Task(
     template='Does the word "{word}" have the same meaning in these two sentences? Yes, No?'
     " {sentence1} {sentence2}{mask}.",
     label_words=("No", "Yes"),
+    causal_template='Does the word "{word}" have the same meaning in these two sentences? Yes, No?\n'
+    "{sentence1}\n{sentence2}\n{candidate}",
     licence="CC BY-NC 4.0",
-    citation="Pilehvar & Camacho-Collados 2019; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+    citation="Pilehvar & Camacho-Collados 2019; prompt, causal: MeZO (Malladi et al. 2023)",
 )

@@ -12,7 +12,9 @@ TASK = Task(
     template='{text} In the previous sentence, does the pronoun "{span2_text|lower}" refer to'
     " {span1_text}? Yes or No?{mask}.",
     label_words=("No", "Yes"),
+    causal_template='{text}\nIn the previous sentence, does the pronoun "{span2_text|lower}"'
+    " refer to {span1_text}? Yes or No?\n{candidate}",
     max_length=256,
     licence="CC BY 4.0",
-    citation="Levesque et al. 2012; prompt: MeZO (Malladi et al. 2023), the answer a mask",
+    citation="Levesque et al. 2012; prompt, causal: MeZO (Malladi et al. 2023), the answer a mask",
 )

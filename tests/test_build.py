@@ -241,3 +241,10 @@ def test_a_protocol_of_another_version_is_an_error_in_words(tmp_path: Path):
     store = fill(tmp_path, sweep_records(better_arm("sgdm", 0.02), protocol="of-tomorrow"))
     with pytest.raises(UserError, match="names protocol 'of-tomorrow', and this version knows mezo"):
         build(store)
+
+
+def test_ids_of_rows_stay(tmp_path: Path):
+    """Published tables hold them: a new field of a spec, None where it does not apply, changes none."""
+    board = board_of(tmp_path, sweep_records(better_arm("sgdm", 0.02)))
+    assert [row.row_id for row in board.rows] == ["4b101ff93ae1a3f7", "67b45a703d5fca25"]
+    assert {row.setting_id for row in board.rows} == {"3587a352"}

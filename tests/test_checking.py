@@ -186,7 +186,7 @@ def forge(folder: Path, change: Change) -> str:
         (lambda f: f["spec"].update(protocol_version=99), "protocol version 99, and this is version"),
         (lambda f: f["spec"].update(protocol="\x1b[2J"), "protocol '?[2J', expected one of"),
         (lambda f: f["spec"].update(eval_every=0), "eval_every 0, expected 1 or more"),
-        (lambda f: f["spec"].update(max_steps=10**12), "max_steps 1000000000000, expected 1 to"),
+        (lambda f: f["spec"].update(max_steps=10**12), "max_steps 1000000000000, expected 0 to"),
         (lambda f: f["spec"].update(seed=7), "it is in another run's folder"),
         (lambda f: f["spec"].update(seed="13"), "spec.seed: Input should be a valid integer"),
         (lambda f: f["read_back"].update(thoughts=1), "read_back.thoughts: Extra inputs are not permitted"),
@@ -198,6 +198,9 @@ def forge(folder: Path, change: Change) -> str:
         (lambda f: f["read_back"]["param_groups"][0].update(weight_decay=0.1), "weight_decay 0.1"),
         (lambda f: f["read_back"].update(autocast_dtype="bfloat16"), "read_back.autocast_dtype bfloat16"),
         (lambda f: f["spec"]["hyperparameters"].update(nu=1.0), "hyperparameters ["),
+        (lambda f: f["read_back"].update(trained=["a"]), "read_back.trained ('a',), the spec says peft None"),
+        (lambda f: f["read_back"].update(adapter={"r": 8}), "read_back.adapter {'r': 8"),
+        (lambda f: f["spec"].update(freeze="encoder"), "read_back.trained None, the spec says"),
         (lambda f: f["costs"].update(train_seconds=-1.0), "costs: a negative number"),
     ],
 )
@@ -327,5 +330,5 @@ def test_the_command_ends_with_0_where_all_fits_and_with_1_where_not(mine: Path)
 
 
 def test_without_runs_there_is_nothing_to_check(tmp_path: Path):
-    with pytest.raises(UserError, match="has no folder runs/"):
+    with pytest.raises(UserError, match="has no folder runs/ and no records"):
         departures(tmp_path)

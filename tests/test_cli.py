@@ -92,14 +92,39 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     assert len(records(tmp_path / "one")) == 8
 
 
-def test_no_path_and_no_host_reaches_what_is_stored(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
-    words = small_sweep(tiny_model, toy_data, "--seeds", "13", "--learning-rates", "0.1")
-    assert bench(*words, HF_TOKEN="hf_planted_secret").returncode == 0
-    for path in (tmp_path / "results").rglob("*"):
-        if path.is_file():
-            content = path.read_bytes()
-            for secret in (str(tmp_path), str(tiny_model.parent), os.uname().nodename, "hf_planted_secret"):
-                assert secret.encode() not in content, path
+SECRETS = {
+    "HF_TOKEN": "hf_planted_0",
+    "WANDB_API_KEY": "planted_1_1111",
+    "MLFLOW_TRACKING_PASSWORD": "planted_2_2222",
+    "AWS_SECRET_ACCESS_KEY": "planted_3_3333",
+}
+
+
+def test_no_secret_no_path_and_no_host_is_stored_or_printed(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    """One of the runs even fails with a message that quotes every secret."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nimport harness.finetune as f\nloop = f.batch_indices\n"
+        "def leaking(seed, step, n, size):\n"
+        "    if seed == 21: raise RuntimeError('401 ' + ' '.join(os.environ[name] for name in "
+        f"{list(SECRETS)}))\n"
+        "    return loop(seed, step, n, size)\n"
+        "f.batch_indices = leaking\n"
+    )
+    words = small_sweep(tiny_model, toy_data, "--learning-rates", "0.1", "--checkpoint-every", 3)
+    done = bench(*words, PYTHONPATH=f"{tmp_path}:{ROOT}", **SECRETS)
+    assert done.returncode == 1
+    assert "RuntimeError: 401 [HF_TOKEN] [WANDB_API_KEY]" in done.stderr
+    shown = [done.stdout, done.stderr, bench("status", "results", **SECRETS).stdout]
+    written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
+    assert len(written) > 10
+    for content in [path.read_bytes() for path in written] + [text.encode() for text in shown]:
+        for secret in SECRETS.values():
+            assert secret.encode() not in content
+    for path in written:
+        for place in (str(tmp_path), str(tiny_model.parent), os.uname().nodename):
+            assert place.encode() not in path.read_bytes(), path
 
 
 def test_a_sweep_file_and_both_spellings_of_flags(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
@@ -220,19 +245,31 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
 def test_several_processes_on_one_directory_do_each_run_once(
     bench, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os\nimport harness.store as s\nwrite = s.Store.write\n"
+        "def noting(store, record):\n"
+        "    write(store, record)\n"
+        "    with open('written.txt', 'a') as file: file.write(f'{record.spec.run_id}\\n')\n"
+        "s.Store.write = noting\n"
+    )
     words = [*map(str, small_sweep(tiny_model, toy_data, "--max-steps", 40)), "--output-dir", "shared"]
     command = [sys.executable, str(ROOT / "harness" / "run.py"), *words]
+    environment = cli_environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
     processes = [
-        subprocess.Popen(command, cwd=tmp_path, env=cli_environment(), stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
+        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
     ]
     # one of them is killed as soon as it is at work: what it held is taken over
     while not list(tmp_path.glob("shared/runs/*/evaluations.jsonl")):
+        assert processes[0].poll() is None
         time.sleep(0.05)
     processes[0].kill()
     errors = [process.communicate(timeout=200)[1] for process in processes]
-    assert [process.returncode for process in processes[1:]] == [0, 0], errors
+    assert [process.returncode for process in processes[1:]] == [0, 0, 0], errors
     assert len(records(tmp_path / "shared")) == 8
+    written = (tmp_path / "written.txt").read_text().split()
+    assert len(set(written)) == len(written)  # none twice
+    assert len(written) >= 7  # the killed one may have written a record and not have noted it
     assert bench(*words[:-1], "single").returncode == 0
     assert records(tmp_path / "shared") == records(tmp_path / "single")
     assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")

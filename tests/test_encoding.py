@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
 from harness.errors import UserError
+from harness.kinds import References
 from harness.sources import Example
 from tasks import get_task
 
@@ -139,6 +140,7 @@ def test_a_batch_keeps_the_sequences_of_an_example_together():
         token_type_ids=None,
         read_at=[[0], [0, 1], [0], [0], [0]],
         labels=[1, 0],
+        references=References([1, 0], None, None),
         n_truncated=0,
         targets=[[2], [4, 5], [6], [8], [9]],
         candidates=[3, 2],

@@ -37,8 +37,10 @@ def run(bench: Workbench, tmp_path: Path):
 
 
 def spec_for(bench: Workbench, **changes) -> RunSpec:
+    task = get_task(changes.get("task", "sst2"))
     facts = {
-        "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
+        "task_version": task.version_for(changes.get("method", "head")),
+        "data_fingerprint": bench.data(task).fingerprint,
         "model_revision": bench.model_source.revision,
         "dropout": 0.1,
     }
@@ -48,7 +50,7 @@ def spec_for(bench: Workbench, **changes) -> RunSpec:
 def by_hand(bench: Workbench, spec: RunSpec) -> dict[str, torch.Tensor]:
     """The same run in plain torch: heavy ball by its formula, whole batches, one clip."""
     loaded = bench.fresh_model(spec)
-    model, split, words = loaded.model, bench.split(spec), bench.label_words(spec)
+    model, split, words = loaded.model, bench.split(spec), bench.objective(spec)
     beta = spec.hyperparameters.get("momentum", 0.0)
     buffers = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     model.train()
@@ -108,11 +110,11 @@ def test_a_run_is_scored_by_its_tasks_metrics(
 
 def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Workbench):
     spec = spec_for(bench, method="prompt")
-    loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.label_words(spec)
-    assert loaded.mask_head is not None
+    loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.objective(spec)
+    assert loaded.vocabulary_head is not None
     loaded.model.eval()
     batch = split.dev.batch(range(6), 0, torch.device("cpu"))
-    everywhere = dataclasses.replace(loaded, mask_head=None)
+    everywhere = dataclasses.replace(loaded, vocabulary_head=None)
     torch.testing.assert_close(logits(loaded, batch, words), logits(everywhere, batch, words))
 
 
@@ -131,10 +133,17 @@ def test_a_run_is_the_same_alone_and_after_others(run, tiny_model: Path, toy_dat
     alone = run(Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32")), seed=21)
     run(optimizer="sgdm", seed=13, learning_rate=1.0)
     torch.manual_seed(99)
+    torch.set_float32_matmul_precision("medium")
     again = run(seed=21)
     assert again.evaluations == alone.evaluations
     assert again.test == alone.test
     assert again.parameters_hash == alone.parameters_hash
+    assert again.read_back.matmul_precision == alone.read_back.matmul_precision == "highest"
+
+
+def test_deterministic_algorithms_are_for_the_runs_that_ask_for_them(run):
+    assert run(deterministic=True).read_back.deterministic
+    assert not run().read_back.deterministic
 
 
 def test_other_seeds_and_rates_are_other_runs(run):
@@ -165,7 +174,8 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Workbe
     from harness.scoring import score
 
     split = bench.split(record.spec)
-    dev = score(bench.loaded(record.spec), split.dev, None, "accuracy", 0, bench.accelerator)
+    objective = bench.objective(record.spec)
+    dev = score(bench.loaded(record.spec), split.dev, objective, "accuracy", 0, bench.accelerator)
     assert (dev.metric, dev.loss) == (best.dev_metric, best.dev_loss)
 
 

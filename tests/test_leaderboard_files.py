@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -14,12 +15,14 @@ import pandas as pd
 import pytest
 
 from harness.records import RunSpec
+from harness.reporting import csv_text
+from harness.store import Store
 from leaderboards.build import build
-from leaderboards.outputs import csv_text, file_stem, write
+from leaderboards.outputs import file_stem, write
 from leaderboards.paper import latex, markdown
+from tests.conftest import ROOT, cli_environment
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
-ROOT = Path(__file__).resolve().parent.parent
 EVIL = '=1+1<script>alert("$x$")</script>/../../up'
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -45,8 +48,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(runs: Path) -> Path:
     """The files of that leaderboard."""
-    from harness.store import Store
-
     out = runs.parent / "board"
     write(build(Store(runs)), out)
     return out
@@ -75,15 +76,57 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_command_builds_everything_without_torch(runs: Path, built: Path, tmp_path: Path):
-    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out")
+    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out", "--png")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "False"
     assert "SGDM scores higher" in done.stdout
     assert "equivalent within 1 point" in done.stdout
+    pictures = sorted((tmp_path / "out" / "plots").glob("*.png"))
+    assert [p.stem for p in pictures] == [p.stem for p in sorted((built / "plots").glob("*.svg"))]
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        path.unlink()
     files = {path.relative_to(built) for path in built.rglob("*") if path.is_file()}
     assert files == {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()}
     for name in files:  # two processes write the same bytes
         assert (built / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
+    """As far as one machine can play two: other hash seed, time zone, language, threads, umask and
+    folder, a matplotlibrc of its own, and the records laid down in another order."""
+    records = build(Store(runs)).rows
+    shuffled = [run for row in records for run in row.runs]
+    random.Random(7).shuffle(shuffled)
+    fill(tmp_path / "shuffled", shuffled)
+    circumstances = [
+        (runs, "022", {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}),
+        (
+            tmp_path / "shuffled",
+            "077",
+            {"PYTHONHASHSEED": "2", "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "OMP_NUM_THREADS": "3"},
+        ),
+    ]
+    written = []
+    for place, (folder, umask, environment) in enumerate(circumstances):
+        cwd = tmp_path / f"cwd{place}"
+        cwd.mkdir()
+        (cwd / "matplotlibrc").write_text(f"font.size: {8 + place}\nlines.linewidth: {1 + place}\n")
+        code = "from harness.cli import main; main()"
+        words = [sys.executable, "-c", code, "leaderboard", "build", str(folder), "--out", "out", "--archive"]
+        done = subprocess.run(
+            ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words],
+            cwd=cwd,
+            env=cli_environment(PYTHONPATH=str(ROOT), **environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        files = [path for path in (cwd / "out").rglob("*") if path.is_file()]
+        written.append({str(path.relative_to(cwd)): path.read_bytes() for path in files})
+    assert written[0].keys() == written[1].keys()
+    assert [name for name in written[0] if written[0][name] != written[1][name]] == []
 
 
 def test_the_margin_can_be_chosen(runs: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.metrics import METRICS
+from harness.errors import UserError
+from harness.metrics import METRICS, compute
 from tasks.task import MetricName
 
 
@@ -80,3 +82,125 @@ def test_predictions_of_one_class_are_scored_without_a_warning(predicted: int):
     assert scored("matthews_correlation", [(predicted, predicted)] * 3) == 0
     assert scored("f1", [(label, 0) for label, _ in rows]) == 0
     assert scored("f1", [(0, 0)] * 3) == 0
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """Average ranks from 1, by counting."""
+    return np.array([np.sum(values < v) + (np.sum(values == v) + 1) / 2 for v in values])
+
+
+def pearson_of(x: np.ndarray, y: np.ndarray) -> float:
+    x, y = x - x.mean(), y - y.mean()
+    return float(np.sum(x * y) / np.sqrt(np.sum(x * x) * np.sum(y * y)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 25), st.integers(0, 40)), min_size=3, max_size=60))
+def test_correlations_are_the_textbooks(rows: list[tuple[int, int]]):
+    """As in evaluate's glue for stsb: pearsonr and spearmanr of predictions and labels."""
+    labels, predictions = (np.array(side) / 5 for side in zip(*rows, strict=True))
+    found = [compute(name, list(labels), list(predictions)) for name in ("pearsonr", "spearmanr")]
+    if len(set(labels)) == 1 or len(set(predictions)) == 1:
+        assert found == [0, 0]
+        return
+    expected = [pearson_of(labels, predictions), pearson_of(ranks(labels), ranks(predictions))]
+    assert found == pytest.approx(expected, abs=1e-9)
+    both = compute("pearson_spearman", list(labels), list(predictions))
+    assert both == pytest.approx(sum(expected) / 2, abs=1e-9)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1), st.integers(0, 5)), min_size=1, max_size=60))
+def test_multirc_is_scored_over_all_answers_and_by_question(rows: list[tuple[int, int, int]]):
+    """evaluate's super_glue for multirc: f1_a over all answers, exact_match and f1_m by question."""
+    labels, predictions, questions = zip(*rows, strict=True)
+    table = np.array(rows)
+    exact, macro = [], []
+    for question in set(questions):
+        mine = table[table[:, 2] == question]
+        exact.append(float(np.array_equal(mine[:, 0], mine[:, 1])))
+        classes = sorted(set(mine[:, :2].ravel().tolist()))
+        macro.append(np.mean([f1_of(mine, c) for c in classes]))
+    assert compute("f1_a", labels, predictions, questions) == pytest.approx(f1_of(table, 1))
+    assert compute("question_exact_match", labels, predictions, questions) == pytest.approx(np.mean(exact))
+    assert compute("f1_m", labels, predictions, questions) == pytest.approx(np.mean(macro))
+
+
+NAMES = st.lists(
+    st.sampled_from(["The", "a", "Red", "red!", "Cross", "cross.", "U.N.", "an"]), max_size=5
+).map(" ".join)
+
+
+def tokens_of(text: str) -> list[str]:
+    """SQuAD's normalisation, letter by letter and word by word."""
+    kept = "".join(c.lower() for c in text if c not in "!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")
+    return [word for word in kept.split() if word not in ("a", "an", "the")]
+
+
+@given(st.lists(st.tuples(st.lists(NAMES, min_size=1, max_size=3), NAMES), min_size=1, max_size=12))
+def test_record_takes_the_best_of_the_right_answers(rows: list[tuple[list[str], str]]):
+    """evaluate's super_glue for record: the best token F1 and exact match over the answers."""
+    f1s, exact = [], []
+    for answers, prediction in rows:
+        best = 0.0
+        for answer in answers:
+            right, found = tokens_of(answer), tokens_of(prediction)
+            rest, common = list(right), 0
+            for word in found:
+                if word in rest:
+                    rest.remove(word)
+                    common += 1
+            if common:
+                precision, recall = common / len(found), common / len(right)
+                best = max(best, 2 * precision * recall / (precision + recall))
+        f1s.append(best)
+        exact.append(float(any(tokens_of(answer) == tokens_of(prediction) for answer in answers)))
+    labels, predictions = zip(*rows, strict=True)
+    assert compute("answer_f1", labels, predictions) == pytest.approx(np.mean(f1s))
+    assert compute("answer_exact_match", labels, predictions) == pytest.approx(np.mean(exact))
+
+
+def test_the_same_numbers_through_evaluate_without_network_or_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pytest.importorskip("evaluate", reason="the evaluate extra is not installed")
+    from harness.evaluate_metrics import OurMetric
+
+    monkeypatch.chdir(tmp_path)
+    numbers = {"references": [1.0, 2.0, 2.5, 4.0], "predictions": [0.5, 2.5, 2.0, 5.0]}
+    assert OurMetric("pearsonr").compute(**numbers) == {
+        "pearsonr": compute("pearsonr", numbers["references"], numbers["predictions"])
+    }
+    texts = {"references": [["Ann", "Anna"], ["Bob"]], "predictions": ["anna", "Bob X"]}
+    assert OurMetric("answer_f1").compute(**texts)["answer_f1"] == pytest.approx((1 + 2 / 3) / 2)
+    answers = {"references": [1, 0, 1], "predictions": [1, 0, 0], "questions": [0, 0, 1]}
+    assert OurMetric("question_exact_match").compute(**answers) == {"question_exact_match": 0.5}
+    with pytest.raises(UserError, match="no metric 'rouge' of ours"):
+        OurMetric("rouge")
+    assert list(tmp_path.iterdir()) == []
+
+
+SCRIPT = """
+import datasets
+import evaluate
+
+class HalfRight(evaluate.Metric):
+    def _info(self):
+        number = datasets.Value("int64")
+        features = datasets.Features({"predictions": number, "references": number})
+        return evaluate.MetricInfo(description="", citation="", features=features)
+
+    def _compute(self, predictions, references):
+        share = sum(p == r for p, r in zip(predictions, references)) / len(references)
+        return {"half": share / 2, "whole": share}
+"""
+
+
+def test_any_metric_that_evaluate_loads_scores_a_users_task(tmp_path: Path):
+    pytest.importorskip("evaluate", reason="the evaluate extra is not installed")
+    (tmp_path / "half_right").mkdir()
+    (tmp_path / "half_right" / "half_right.py").write_text(SCRIPT)
+    metric = f"evaluate:{tmp_path / 'half_right'}"
+    assert compute(f"{metric}:half", [0, 1, 1, 0], [0, 1, 1, 1]) == 0.375
+    with pytest.raises(UserError, match="SCORE one of half, whole"):
+        compute(metric, [0], [0])
+    with pytest.raises(UserError, match="evaluate cannot load it"):
+        compute("evaluate:no_such_metric_anywhere", [0], [0])

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -111,3 +112,17 @@ def test_the_input_limit_is_the_smaller_of_tokenizer_and_positions(tiny_model: P
     assert max_input_length(model.config, tokenizer) == 64
     model.config.model_type, model.config.pad_token_id = "roberta", 1
     assert max_input_length(model.config, tokenizer) == 62
+
+
+def test_a_package_with_a_gguf_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "small.gguf").write_bytes(b"GGUF")
+    package = SimpleNamespace(files=[PurePosixPath("small.gguf")], locate_file=lambda file: tmp_path / file)
+    monkeypatch.setattr("harness.models.metadata.distribution", lambda name: package)
+    monkeypatch.setattr("harness.models.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'momentum-bench\[gguf\]'"):
+        resolve_model("package:small")
+    monkeypatch.setattr("harness.models.find_spec", lambda name: object())
+    source = resolve_model("package:small")
+    assert (source.name, source.folder, source.gguf) == ("package:small", tmp_path, "small.gguf")
+    (tmp_path / "small.gguf").write_bytes(b"GGUF2")
+    assert resolve_model("package:small").revision != source.revision

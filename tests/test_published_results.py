@@ -45,9 +45,36 @@ def test_only_lines_of_our_task_model_method_and_k_are_shown():
     }
     mezo = "MeZO (Malladi et al. 2023)"
     assert line == ((mezo, "MeZO", "0.769"), (mezo, "Adam", "0.85"))
-    for other in ({"model": "roberta-base"}, {"k": 32}, {"task": "bbc_news"}, {"method": "head"}):
+    others: tuple[dict, ...] = (
+        {"model": "roberta-base"},
+        {"k": 32},
+        {"task": "bbc_news"},
+        {"method": "head"},
+    )
+    for other in (*others, {"peft": "ia3"}, {"freeze": "encoder"}):
         changes = {"task": "trec", "model": "roberta-large", "seeds": (13,)} | other
         assert not matching(rows_of(sweep_records(score, rates=RATES[:1], **changes)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "k"),
+    [
+        ({"peft": "lora"}, "prompt LoRA", "16"),
+        ({"peft": "prefix"}, "prompt prefix", "16"),
+        ({"max_steps": 0}, "zero-shot prompt", "0"),
+    ],
+)
+def test_adapters_and_zero_shot_stand_beside_their_like(changes: dict, method: str, k: str):
+    common = {
+        "task": "sst2",
+        "model": "roberta-large",
+        "method": "prompt",
+        "seeds": (13,),
+        "rates": RATES[:1],
+    }
+    found = matching(rows_of(sweep_records(score, **common | changes)))
+    assert found
+    assert {(line["method"], line["k"]) for line in found} == {(method, k)}
 
 
 def test_they_stand_apart_on_the_page_and_in_no_table(tmp_path: Path):

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from harness.cli import app
 from harness.errors import UserError
 from harness.records import RunSpec
 from harness.sources import load_task_data
+from harness.store import Store
 from harness.sweep import make_sweep, plan
 from leaderboards.build import Row, rows_of
-from leaderboards.reproduce import row_of, sweep_text
+from leaderboards.reproduce import circumstances, differences, row_of, sweep_text
 from tasks import get_task
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
 from tests.synthetic import Scores, fill, make_record
 
 EVIL = "local:a\nseeds = [1]\n\x7f\"''\\"
@@ -49,6 +53,7 @@ def ids(specs: list[RunSpec]) -> set[str]:
         ({"precision": "bf16", "weight_decay": 1e-7, "warmup_steps": 3, "lr_schedule": "cosine"}, EVIL),
         ({"learning_rate_axis": "torch", "learning_rates": "1e-4,1e-3", "threads_per_run": 2}, "local:m"),
         ({"batch_size": 6, "gradient_accumulation_steps": 3, "max_steps": 9, "eval_every": 2}, "local:m"),
+        ({"data_parallel_ranks": 4, "deterministic": True}, "local:m"),
     ],
 )
 def test_the_printed_sweep_plans_the_runs_of_the_row(toy_data: Path, tmp_path: Path, flags: dict, model: str):
@@ -85,7 +90,6 @@ def test_an_optimizer_of_somebodys_own_must_be_given(toy_data: Path):
     [
         ({"task_version": "old"}, "task sst2 in version old, and this version"),
         ({"optimizer": "qhm", "hyperparameters": {"momentum": 0.9, "nu": 0.5}}, "qhm has hyperparameters"),
-        ({"task": "gone"}, "unknown task 'gone'"),
     ],
 )
 def test_what_this_version_would_run_otherwise_is_an_error(toy_data: Path, change: dict, message: str):
@@ -121,3 +125,104 @@ def test_the_command_prints_a_file_without_torch(toy_data: Path, tmp_path: Path)
     )
     assert (done.returncode, done.stderr) == (0, "False")
     assert done.stdout == sweep_text(row)
+
+
+@pytest.fixture(scope="module")
+def small_row(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
+    """Data, a results directory with one row of really run runs, and the row's id."""
+    folder = tmp_path_factory.mktemp("small")
+    write_rows(folder / "data" / "sst2" / "train.jsonl", sentiment_rows(40))
+    write_rows(folder / "data" / "sst2" / "validation.jsonl", sentiment_rows(24))
+    words = [
+        "run",
+        "--task",
+        "sst2",
+        "--method",
+        "head",
+        "--k",
+        "4",
+        "--seeds",
+        "13,21",
+        "--optimizers",
+        "sgdm",
+    ]
+    words += ["--learning-rates", "0.1,0.3", "--max-steps", "4", "--eval-every", "2", "--workers", "1"]
+    words += ["--model", str(tiny_model), "--data-dir", str(folder / "data"), "--workers", "1"]
+    done = CliRunner().invoke(app, [*words, "--output-dir", str(folder / "results")])
+    assert done.exit_code == 0, done.stderr
+    (row,) = rows_of(Store(folder / "results").records())
+    return folder / "data", folder / "results", row.row_id
+
+
+def again(results: Path, into: Path, row_id: str, tiny_model: Path, data: Path) -> Result:
+    words = ["reproduce", row_id, str(results), "--run", str(into), "--model", str(tiny_model)]
+    return CliRunner().invoke(app, [*words, "--data-dir", str(data), "--workers", "1"])
+
+
+def test_a_row_is_run_again_and_comes_out_the_same(
+    small_row: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+):
+    data, results, row_id = small_row
+    done = again(results, tmp_path / "again", row_id, tiny_model, data)
+    assert done.exit_code == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == f"row {row_id}, 4 runs: no difference(s)"
+    first, second = (Store(folder).records() for folder in (results, tmp_path / "again"))
+    assert [r.parameters_hash for r in first] == [r.parameters_hash for r in second]
+    # what came out otherwise is named; the directory is gone on with, for it is the same sweep's
+    spoiled = shutil.copytree(results, tmp_path / "spoiled")
+    record = first[0]
+    assert record.test
+    assert record.best
+    test = record.test.model_copy(update={"metric": record.test.metric + 0.25})
+    changed = {"test": test, "parameters_hash": "0" * 32, "environment": {"torch": "0.1"}}
+    Store(spoiled).write(record.model_copy(update=changed))
+    done = again(spoiled, tmp_path / "again", row_id, tiny_model, data)
+    assert done.exit_code == 1
+    line = done.stdout.splitlines()[-1]
+    assert line.startswith(f"{record.spec.label}: test ")
+    assert line.endswith("(-0.25), other parameters")
+    assert "torch: 0.1, now " in done.stderr
+    done = again(results, results, row_id, tiny_model, data)
+    assert done.exit_code == 2
+    assert "is there and not empty" in done.stderr
+
+
+def test_other_data_is_named_before_anything_is_run(
+    small_row: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
+):
+    _, results, row_id = small_row
+    write_rows(tmp_path / "data" / "sst2" / "train.jsonl", sentiment_rows(42))
+    write_rows(tmp_path / "data" / "sst2" / "validation.jsonl", sentiment_rows(24))
+    done = again(results, tmp_path / "again", row_id, tiny_model, tmp_path / "data")
+    assert done.exit_code == 2
+    assert "is not what row" in done.stderr
+    assert "data_fingerprint is " in done.stderr
+    assert not (tmp_path / "again").exists()
+    done = CliRunner().invoke(app, ["reproduce", row_id, str(results), "--run", str(tmp_path / "again")])
+    assert done.exit_code == 2
+    assert "add --model PATH" in done.stderr
+
+
+def test_each_way_in_which_runs_may_differ_is_named(toy_data: Path):
+    specs = planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd", "seeds": (13,)})
+    first = [make_record(s, Scores(0.9 if s == specs[1] else 0.5)) for s in specs]
+    (row,) = rows_of(first)
+    assert differences(row, first) == []
+    assert circumstances(row, first) == []
+    second = [
+        make_record(
+            s, Scores(0.9 if s.learning_rate == specs[2].learning_rate else 0.5), {"padding": "packed"}
+        )
+        for s in specs[:-1]
+    ]
+    second[0] = make_record(specs[0], Scores(status="failed"))
+    found = differences(row, second)
+    assert (
+        f"{specs[0].label}: done, now failed (made up), best step 1000, now None, other parameters" in found
+    )
+    assert f"{specs[1].label}: dev 0.9, now 0.5 (-0.4)" in found
+    assert f"{specs[2].label}: dev 0.5, now 0.9 (+0.4)" in found
+    assert f"{specs[-1].label}: was not run again" in found
+    assert f"seed 13: dev chose rate {specs[1].learning_rate:g}, now {specs[2].learning_rate:g}" in found
+    assert circumstances(row, second)[-1] == "torch: 2.13.0, now none"
+    assert "layout padding: dynamic, now packed" in circumstances(row, second)

@@ -88,7 +88,7 @@ def test_records_are_listed_and_leave_no_other_files(tmp_path: Path):
     for seed in (3, 1, 2):
         store.write(make_record(seed=seed))
     assert sorted(record.spec.seed for record in store.records()) == [1, 2, 3]
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER, "lock"}
 
 
 def test_another_protocol_version_is_refused(tmp_path: Path):
@@ -120,10 +120,10 @@ def test_the_id_follows_every_field_of_the_spec():
         "hyperparameters": {"momentum": 0.5},
     }
     ids = {spec.run_id}
-    for name, field in RunSpec.model_fields.items():
+    for name in RunSpec.model_fields:
         value = other.get(name)
         if name not in other:
-            value = getattr(spec, name) + ("x" if field.annotation is str else 1)
+            value = "x" if getattr(spec, name) is None else getattr(spec, name) + type(getattr(spec, name))(1)
         ids.add(spec.model_copy(update={name: value}).run_id)
     assert len(ids) == len(RunSpec.model_fields) + 1
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.errors import UserError
 from harness.executor import make_accelerator
 from harness.finetune import finetune
 from harness.sampling import batch_indices, derived_seed
@@ -77,7 +78,7 @@ def test_level_4_is_the_recipe(bench: Workbench):
     c1, c2 = svag_coefficients(4)
     second = derived_seed(run.seed, "second batch")
     for arm, beta in zip(record.arms, (0.0, 0.9), strict=True):
-        loaded, split = bench.fresh_model(run), bench.split(run)
+        loaded, split, objective = bench.fresh_model(run), bench.split(run), bench.objective(run)
         parameters = dict(loaded.model.named_parameters())
         buffers = {name: torch.zeros_like(p) for name, p in parameters.items()}
         for step in range(12):
@@ -85,7 +86,7 @@ def test_level_4_is_the_recipe(bench: Workbench):
             for seed, weight in ((run.seed, c1), (second, c2)):
                 rows = batch_indices(seed, step, len(split.train.labels), run.batch_size)
                 batch = split.train.batch(rows, 0, torch.device("cpu"))
-                loss = torch.nn.functional.cross_entropy(logits(loaded, batch, None), batch.labels)
+                loss = torch.nn.functional.cross_entropy(logits(loaded, batch, objective), batch.labels)
                 found = torch.autograd.grad(loss, list(parameters.values()))
                 for name, gradient in zip(parameters, found, strict=True):
                     combined[name] = combined.get(name, 0) + weight * gradient
@@ -96,30 +97,32 @@ def test_level_4_is_the_recipe(bench: Workbench):
         moved = record.points[-1]
         dev = split.dev.batch(range(len(split.dev.labels)), 0, torch.device("cpu"))
         with torch.no_grad():
-            expected = torch.nn.functional.cross_entropy(logits(loaded, dev, None), dev.labels).item()
+            expected = torch.nn.functional.cross_entropy(logits(loaded, dev, objective), dev.labels).item()
         assert getattr(moved, f"dev_loss_{arm.name}") == pytest.approx(expected, rel=1e-4)
         assert arm.torch_learning_rate == pytest.approx(0.02 / 4 * (1 - beta))
 
 
 def test_levels_and_times_of_cells():
-    cells = svag_cells([make_spec(max_steps=30)], 0.9, (8, 1), 6)
+    cells = svag_cells([make_spec(max_steps=30)], 0.5, (8, 1), 6)
     assert [cell.level for cell in cells] == [1, 8]
     assert cells[0].steps == (5, 10, 15, 20, 25, 30)
     assert cells[1].steps == (40, 80, 120, 160, 200, 240)
-    assert svag_cells([make_spec(max_steps=3)], 0.9, (1,), 6)[0].n_times == 3
+    assert svag_cells([make_spec(max_steps=10)], 0.0, (1,), 60)[0].n_times == 10
+    with pytest.raises(UserError, match="--steps 99 is too short"):
+        svag_cells([make_spec(max_steps=99)], 0.9, (1, 8), 6)
 
 
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     words = ["svag", "--task", "sst2", "--model", tiny_model, "--method", "head", "--data-dir", toy_data]
-    words += ["--levels", "1,2", "--steps", 4]
+    words += ["--levels", "1,2", "--steps", 10, "--momentum", 0]
     assert study(*words, "--max-grad-norm", 1) == 2
     assert "--max-grad-norm 1: clipping" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
     assert study(*words, "--max-grad-norm", "none") == 0
     rows = list(csv.DictReader((tmp_path / "results" / "studies" / "svag.csv").open()))
     assert [(row["level"], row["effective_step"]) for row in rows] == [
-        (level, step) for level in "12" for step in "1234"
+        (level, step) for level in "12" for step in ("2", "4", "6", "8", "10")
     ]
     assert "l = 2" in (tmp_path / "results" / "studies" / "svag.svg").read_text()
     assert study(*words) == 0

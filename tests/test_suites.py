@@ -10,7 +10,8 @@ import pytest
 
 import tasks
 from harness.errors import UserError
-from harness.sweep import Sweep, expand_suites, make_sweep
+from harness.sources import load_task_data
+from harness.sweep import Sweep, expand_suites, make_sweep, without_short_tasks
 from tests.conftest import ROOT, cli_environment, write_rows
 
 LM_BFF = {
@@ -24,6 +25,7 @@ LM_BFF = {
     "cola",
     "mrpc",
     "qqp",
+    "stsb",
     "mnli",
     "snli",
     "qnli",
@@ -60,10 +62,19 @@ def test_suites_name_tasks_that_exist_and_no_suite_is_called_like_a_task():
 
 def test_a_suite_stands_for_its_tasks_each_once():
     sweep, left_out = expand_suites(asked("sst2,superglue,glue"))
-    assert sweep.task[:6] == ("sst2", "boolq", "cb", "rte", "wic", "wsc")
-    assert set(sweep.task) == set(tasks.SUITES["glue"]) | set(tasks.SUITES["superglue"])
+    assert sweep.task[:7] == ("sst2", "boolq", "cb", "multirc", "rte", "wic", "wsc")
+    unpromptable = {"copa", "record"}
+    assert set(sweep.task) == {*tasks.SUITES["glue"], *tasks.SUITES["superglue"]} - unpromptable
     assert len(set(sweep.task)) == len(sweep.task)
-    assert left_out == []
+    assert left_out == [
+        f"superglue: {name} is left out: --method prompt does not fit {name}, which has head and causal"
+        for name in ("copa", "record")
+    ]
+
+
+def test_a_named_task_that_the_method_does_not_fit_is_an_error():
+    with pytest.raises(UserError, match="--method prompt does not fit copa, which has head and causal"):
+        expand_suites(asked("copa"))
 
 
 def test_a_suite_leaves_out_what_cannot_be_downloaded():
@@ -78,12 +89,35 @@ def test_a_suite_leaves_out_tasks_without_data_and_a_named_task_stays(toy_data: 
         write_rows(toy_data / "mnli" / f"{split}.jsonl", [row])
     sweep, left_out = expand_suites(asked("glue,wnli", toy_data))
     assert sweep.task == ("sst2", "mnli", "wnli")
-    assert len(left_out) == 6
+    assert len(left_out) == 7
     assert any("mnli_mismatched is left out" in m and "no validation_mismatched file" in m for m in left_out)
     with pytest.raises(
         UserError, match=r"no task of superglue has data\. superglue: boolq is left out: no folder"
     ):
         expand_suites(asked("superglue", toy_data))
+
+
+def test_a_suite_leaves_out_tasks_with_too_few_rows_and_a_named_task_does_not(toy_data: Path):
+    pair = [{"premise": "a", "hypothesis": "b", "label": i % 3} for i in range(9)]
+    for split in ("train", "validation"):
+        write_rows(toy_data / "mnli" / f"{split}.jsonl", pair)
+
+    def drawable(words: str, k: int) -> tuple[tuple[str, ...], list[str]]:
+        request = make_sweep({"task": words, "data_dir": toy_data, "k": k}, None)
+        sweep, _ = expand_suites(request)
+        data = [load_task_data(tasks.get_task(name), toy_data) for name in sweep.task]
+        sweep, kept, left_out = without_short_tasks(sweep, data, request.task)
+        assert tuple(rows.task.name for rows in kept) == sweep.task
+        return sweep.task, left_out
+
+    assert drawable("paper", 2) == (("sst2", "mnli"), [])
+    kept, (message,) = drawable("paper", 5)
+    assert kept == ("sst2",)
+    assert message.startswith("mnli is left out: k = 5 leaves fewer than two classes with dev rows")
+    with pytest.raises(UserError, match="k = 5 leaves fewer than two classes"):
+        drawable("paper,mnli", 5)
+    with pytest.raises(UserError, match=r"no task of paper has enough rows\. sst2 is left out"):
+        drawable("paper", 512)
 
 
 def test_unknown_words_and_repeats_are_errors():
@@ -108,13 +142,15 @@ def test_the_list_is_whole_and_tab_separated_when_piped():
     done = momentum_bench("tasks", "list")
     assert done.returncode == 0, done.stderr
     header, *lines = (line.split("\t") for line in done.stdout.splitlines())
-    assert header == ["name", "classes", "metric", "source", "suites", "title"]
+    assert header == ["name", "kind", "classes", "metric", "source", "methods", "suites", "title"]
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert list(found) == tasks.task_names()
     mrpc = tasks.get_task("mrpc")
     assert found["mrpc"] == {
         "name": "mrpc",
+        "kind": "classification",
         "classes": "2",
+        "methods": "prompt;head;causal",
         "metric": "f1;accuracy",
         "source": "nyu-mll/glue (mrpc)",
         "suites": "glue;lmbff",

@@ -33,7 +33,7 @@ def test_a_task_is_one_short_file_of_data(name: str):
 
 
 def test_an_unknown_name_comes_with_the_nearest_ones():
-    with pytest.raises(tasks.UnknownTaskError, match="Did you mean sst2"):
+    with pytest.raises(tasks.UnknownTaskError, match=r"Did you mean .*sst2"):
         tasks.get_task("sts2")
 
 
@@ -147,13 +147,17 @@ def test_real_rows_of_every_task_become_a_split_that_models_can_read(
     data = load_task_data(task, data_dir)
     k = 16 if name != "cb" else 8  # cb has 16 neutral rows in all
     few = draw_split(data, k, 13, "lm-bff")
-    assert len(few.train) == k * len(task.labels)
+    if not task.groups:
+        assert len(few.train) == k * len(task.labels)
     assert not few.short_classes
     tokenizer = AutoTokenizer.from_pretrained(splade_tiny)
-    assert len(label_word_ids(tokenizer, task)) == len(task.labels)
     examples = [data.train[row] for row in few.train]
-    prompts = encode_prompts(tokenizer, task, examples, task.max_length)
-    assert all(ids.count(tokenizer.mask_token_id) == 1 for ids in prompts.input_ids)
     plain = encode_plain(tokenizer, task, examples, task.max_length)
-    assert max(map(len, plain.input_ids + prompts.input_ids)) <= task.max_length
-    assert prompts.labels == plain.labels == [example.label for example in examples]
+    assert max(map(len, plain.input_ids)) <= task.max_length
+    assert plain.labels == [example.label for example in examples]
+    if "prompt" in task.methods:
+        assert len(label_word_ids(tokenizer, task)) == len(task.labels)
+        prompts = encode_prompts(tokenizer, task, examples, task.max_length)
+        assert all(ids.count(tokenizer.mask_token_id) == 1 for ids in prompts.input_ids)
+        assert max(map(len, prompts.input_ids)) <= task.max_length
+        assert prompts.labels == plain.labels

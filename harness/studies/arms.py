@@ -17,9 +17,24 @@ from harness.encoding import Batch, Encoded
 from harness.errors import UserError
 from harness.finetune import hash_of
 from harness.models import LoadedModel
+from harness.objectives import Objective
+from harness.reading import layout_of
 from harness.records import RunSpec, Stored
 from harness.scoring import logits, scoring_batches
 from harness.workbench import Workbench
+
+STEPS_PER_MEMORY = 10
+"""SGDM makes at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
+
+
+def check_horizon(steps: int, momentum: float, at_least: int = 1) -> None:
+    """Raises: UserError, when `steps` are fewer than the momentum needs, or than `at_least`."""
+    needed = math.ceil(round(STEPS_PER_MEMORY / (1 - momentum), 6))
+    if steps < max(needed, at_least):
+        raise UserError(
+            f"--steps {steps} is too short: momentum {momentum:g} needs {needed} steps "
+            f"({STEPS_PER_MEMORY} / (1 - beta)). Pass --steps {max(needed, at_least)}, or a smaller momentum"
+        )
 
 
 class ArmFacts(Stored):
@@ -28,6 +43,7 @@ class ArmFacts(Stored):
     Attributes:
         order_seed: of the order of its batches.
         parameters_hash: xxh3-128 of its last parameters, by name, as in the record of a run.
+        layout: of its batches, as in the record of a run.
     """
 
     name: str
@@ -37,6 +53,7 @@ class ArmFacts(Stored):
     state_tensors: tuple[str, ...]
     order_seed: int
     parameters_hash: str
+    layout: dict[str, int | str] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,8 @@ class Arm:
     Attributes:
         spec: the run that this arm is, by its optimizer, rate and hyperparameters.
         start: the parameters where all arms begin, shared by them and never changed.
+        pad_id: the token that fills up a batch.
+        device: of the model and its batches.
     """
 
     name: str
@@ -54,42 +73,71 @@ class Arm:
     loaded: LoadedModel
     optimizer: torch.optim.Optimizer
     start: list[torch.Tensor]
-    label_words: torch.Tensor | None
+    objective: Objective
     order_seed: int
+    pad_id: int
+    device: torch.device
 
     @property
     def parameters(self) -> list[torch.Tensor]:
         """The live parameters, in the order of `start`."""
         return [p.detach() for p in self.loaded.model.parameters()]
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that learn."""
+        return [p for p in self.loaded.model.parameters() if p.requires_grad]
+
+    @property
+    def gradient(self) -> list[torch.Tensor]:
+        """What `backward` left, in the order of `trained`; zeros where the loss does not reach."""
+        return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+
+    @property
+    def momentum_buffers(self) -> list[torch.Tensor]:
+        """The live buffers of heavy ball after a step, in the order of `trained`."""
+        state = self.optimizer.state
+        return [state[p]["momentum_buffer"] if p in state else torch.zeros_like(p) for p in self.trained]
+
     def descend(self, batches: Sequence[Batch], weights: Sequence[float] = (1.0,)) -> float:
-        """One step on the weighted sum of the batches' mean losses; returns that sum, in nats.
+        """One step on the weighted sum of the batches' mean losses; returns that sum, in nats."""
+        loss = self.backward(batches, weights)
+        self.step()
+        return loss
+
+    def backward(self, batches: Sequence[Batch], weights: Sequence[float] = (1.0,)) -> float:
+        """Leave the gradient of the weighted sum of the batches' mean losses; returns that sum.
 
         Every batch has its own forward pass. One whose weight is 0 has none.
         """
         terms = [
-            weight * nn.functional.cross_entropy(logits(self.loaded, batch, self.label_words), batch.labels)
+            weight * self.objective.loss(logits(self.loaded, batch, self.objective), batch.labels)
             for weight, batch in zip(weights, batches, strict=True)
             if weight
         ]
         loss = sum(terms[1:], start=terms[0])
         loss.backward()
+        return loss.item()
+
+    def step(self) -> None:
+        """The optimizer's step, after which there is no gradient."""
         first = not self.optimizer.state
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if first:  # plain SGD never has a state, so it is checked at every step
             optimizers.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
-        return loss.item()
 
-    def scores(self, encoded: Encoded, pad_id: int, device: torch.device) -> torch.Tensor:
+    def batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
+        """The examples at `rows`, as this arm's model takes them."""
+        return encoded.batch(rows, self.pad_id, self.device, self.loaded.packing)
+
+    def scores(self, encoded: Encoded) -> torch.Tensor:
         """n x L logits in float64 on the CPU, in the order of the examples."""
         model = self.loaded.model
         model.eval()
-        rows_of = scoring_batches([len(ids) for ids in encoded.input_ids])
+        rows_of = scoring_batches(encoded.lengths, encoded.candidates)
         with torch.inference_mode():
-            parts = [
-                logits(self.loaded, encoded.batch(rows, pad_id, device), self.label_words) for rows in rows_of
-            ]
+            parts = [logits(self.loaded, self.batch(encoded, rows), self.objective) for rows in rows_of]
         model.train()
         together = torch.cat(parts).double().cpu()
         return together[torch.tensor([row for rows in rows_of for row in rows]).argsort()]
@@ -105,6 +153,7 @@ class Arm:
             state_tensors=optimizers.state_tensors(self.optimizer)[0],
             order_seed=self.order_seed,
             parameters_hash=hash_of(named),
+            layout=layout_of(self.loaded),
         )
 
 
@@ -124,16 +173,19 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
         )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
-    words = bench.label_words(common)
+    pad_id, device = bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    objective = bench.objective(common)
+    if objective.kind != "classification":
+        raise UserError(f"studies compare class probabilities, and {common.task} is a {objective.kind}")
     arms = []
     for name, spec, order_seed in specs:
-        model, mask_head = copy.deepcopy((origin.model, origin.mask_head))
+        model, head = copy.deepcopy((origin.model, origin.vocabulary_head))
         entry = bench.optimizer(spec)
         groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
         rate = entry.torch_rate(spec.hyperparameters) * spec.learning_rate
         optimizer = entry.build(groups, rate, spec.hyperparameters, spec.seed)
-        loaded = dataclasses.replace(origin, model=model, mask_head=mask_head)
-        arms.append(Arm(name, spec, entry, loaded, optimizer, start, words, order_seed))
+        loaded = dataclasses.replace(origin, model=model, vocabulary_head=head)
+        arms.append(Arm(name, spec, entry, loaded, optimizer, start, objective, order_seed, pad_id, device))
     return arms
 
 
@@ -170,18 +222,28 @@ def separation_of(a: Arm, b: Arm) -> Separation:
 def separation(
     a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], start: Sequence[torch.Tensor]
 ) -> Separation:
-    """How far two sets of parameters are from one another and from their start; sums in float64."""
-    apart = aa = bb = ab = 0.0
-    for p, q, s in zip(a, b, start, strict=True):
-        u, v = p - s, q - s
-        apart += (p - q).square_().sum(dtype=torch.float64).item()
-        ab += (u * v).sum(dtype=torch.float64).item()
-        aa += u.square_().sum(dtype=torch.float64).item()
-        bb += v.square_().sum(dtype=torch.float64).item()
-    lengths = math.sqrt(aa) * math.sqrt(bb)
+    """How far two sets of parameters are from one another and from their start."""
+    u, v = torch._foreach_sub(list(a), list(start)), torch._foreach_sub(list(b), list(start))
+    apart = torch._foreach_sub(list(a), list(b))
+    moved_a, moved_b = math.sqrt(inner_product(u, u)), math.sqrt(inner_product(v, v))
+    lengths = moved_a * moved_b
     # rounding may leave 1 + 1e-16
-    cosine = max(-1.0, min(1.0, ab / lengths)) if lengths else None
-    return Separation(math.sqrt(apart), math.sqrt(aa), math.sqrt(bb), cosine)
+    cosine = max(-1.0, min(1.0, inner_product(u, v) / lengths)) if lengths else None
+    return Separation(math.sqrt(inner_product(apart, apart)), moved_a, moved_b, cosine)
+
+
+def inner_product(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:
+    """The sum of a x b over all elements of all tensors.
+
+    fp32 sums of millions of squares are wrong in the fourth digit on a CPU, and float64 ones slow: so
+    fp32 within pieces of 65,536 elements, float64 over these.
+    """
+    pieces = [
+        torch.dot(x, y)
+        for p, q in zip(a, b, strict=True)
+        for x, y in zip(p.reshape(-1).split(2**16), q.reshape(-1).split(2**16), strict=True)
+    ]
+    return float(torch.stack(pieces).cpu().double().sum())
 
 
 def disagreement(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -196,6 +258,6 @@ def mean_kl(a: torch.Tensor, b: torch.Tensor) -> float:
     return max(0.0, float((log_a.exp() * (log_a - log_b)).sum(dim=1).mean()))
 
 
-def cross_entropy(scores: torch.Tensor, labels: Sequence[int]) -> float:
+def cross_entropy(scores: torch.Tensor, labels: Sequence[float]) -> float:
     """Mean cross-entropy in nats of n x L logits."""
-    return float(nn.functional.cross_entropy(scores, torch.tensor(labels)))
+    return float(nn.functional.cross_entropy(scores, torch.tensor(labels, dtype=torch.long)))

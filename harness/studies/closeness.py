@@ -40,13 +40,14 @@ from matplotlib.lines import Line2D
 from scipy.stats import linregress, t
 
 from harness.environment import environment
-from harness.errors import UserError
 from harness.records import RunSpec, Split, Stored, content_id
+from harness.reporting import COLOURS, FAINT, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
     ArmFacts,
     Separation,
+    check_horizon,
     cross_entropy,
     disagreement,
     make_arms,
@@ -54,11 +55,8 @@ from harness.studies.arms import (
     separation_of,
     side_by_side,
 )
-from harness.studies.outputs import COLOURS, DASHES, FAINT, INK, log_scale, panels, setting_columns, svg_text
+from harness.studies.outputs import DASHES, log_scale, panels, setting_columns
 from harness.workbench import Workbench
-
-STEPS_PER_MEMORY = 10
-"""A cell has at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
 
 EXPECTATION = """\
 What to expect: paths coupled by common batches, at the noise that the batches have, come closer about as
@@ -172,13 +170,8 @@ def closeness_cells(
         UserError: the largest rate has too few steps for the largest momentum.
     """
     largest = max(spec.learning_rate for spec in specs)
-    fewest, needed = specs[0].max_steps, math.ceil(round(STEPS_PER_MEMORY / (1 - max(momenta)), 6))
-    if fewest < max(needed, n_times):
-        raise UserError(
-            f"--steps {fewest} is too short: momentum {max(momenta):g} needs {needed} steps "
-            f"({STEPS_PER_MEMORY} / (1 - beta)) at the largest rate, {largest:g}. Pass --steps "
-            f"{max(needed, n_times)}, or smaller --momenta"
-        )
+    fewest = specs[0].max_steps
+    check_horizon(fewest, max(momenta), at_least=n_times)
     cells = []
     for spec in specs:
         steps = round(fewest * largest / spec.learning_rate)
@@ -199,7 +192,7 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
     """
     run = spec.sgd
     bench.check_inputs(run)
-    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    split = bench.split(run)
     wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
     for beta in spec.momenta:
         change = {"optimizer": "sgdm", "hyperparameters": {"momentum": beta}}
@@ -212,7 +205,7 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
 
     def descend(arm: Arm, step: int) -> float:
         rows = batch_indices(arm.order_seed, step, len(split.train.labels), run.batch_size)
-        return arm.descend([split.train.batch(rows, pad_id, device)])
+        return arm.descend([arm.batch(split.train, rows)])
 
     started = time.perf_counter()
     with side_by_side(workers, run.threads_per_run) as pool:
@@ -224,7 +217,7 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
             if step + 1 in spec.steps:
                 scores: list[torch.Tensor | None] = [None] * len(arms)
                 if step + 1 in spec.dev_steps:
-                    scores = list(pool.map(lambda arm: arm.scores(split.dev, pad_id, device), arms))
+                    scores = list(pool.map(lambda arm: arm.scores(split.dev), arms))
                 gaps = pool.map(lambda pair: separation_of(arms[pair[0]], arms[pair[1]]), couplings)
                 for (a, b), gap in zip(couplings, gaps, strict=True):
                     dev = _dev_columns(scores[a], scores[b], split.dev.labels)
@@ -263,7 +256,7 @@ def _comparison(
 
 
 def _dev_columns(
-    sgd: torch.Tensor | None, sgdm: torch.Tensor | None, labels: Sequence[int]
+    sgd: torch.Tensor | None, sgdm: torch.Tensor | None, labels: Sequence[float]
 ) -> dict[str, float | None]:
     if sgd is None or sgdm is None:
         return dict.fromkeys(("dev_disagreement", "dev_kl", "dev_loss_sgd", "dev_loss_sgdm"))

@@ -1,59 +1,27 @@
-"""What a study leaves for readers: CSV tables and SVG plots, the same to the byte for the same records."""
+"""What the tables and plots of all studies have in common."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from harness.records import RunSpec
+from harness.reporting import plot_style
 
-INK, FAINT = "#222222", "#8a8a8a"
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")
-"""After Okabe and Ito's palette, which colour-blind readers can tell apart."""
 DASHES = ("-", "--", ":", "-.")
 
 _STYLE: dict[str, Any] = {
-    "svg.hashsalt": "momentum-bench",
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,
-    "font.size": 10,
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": FAINT,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
     "axes.grid": True,
     "grid.color": "#e6e6e6",
-    "xtick.color": INK,
-    "ytick.color": INK,
     "legend.frameon": False,
 }
-
-
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A table with the first row's names as columns; floats to 10 digits, None as an empty cell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    if rows:
-        writer.writerow(rows[0])
-        writer.writerows([_cell(value) for value in row.values()] for row in rows)
-    return text.getvalue()
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def setting_columns(spec: RunSpec) -> dict[str, Any]:
@@ -65,7 +33,7 @@ def setting_columns(spec: RunSpec) -> dict[str, Any]:
 @contextmanager
 def panels(rows: int, columns: int, title: str) -> Iterator[tuple[Figure, list[Axes]]]:
     """A figure of rows x columns plots, in one style; it must be drawn and saved inside the context."""
-    with rc_context(_STYLE):
+    with plot_style(_STYLE):
         figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.9), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
         yield figure, list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -79,10 +47,3 @@ def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def svg_text(figure: Figure) -> str:
-    """The figure as SVG without date or version."""
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return text.getvalue()

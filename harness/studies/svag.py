@@ -31,20 +31,21 @@ import torch
 from matplotlib.lines import Line2D
 
 from harness.environment import environment
-from harness.metrics import METRICS
+from harness.metrics import compute
 from harness.records import RunSpec, Split, Stored, content_id
+from harness.reporting import COLOURS, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
     ArmFacts,
+    check_horizon,
     cross_entropy,
     make_arms,
     separation_of,
     side_by_side,
 )
-from harness.studies.outputs import COLOURS, INK, panels, setting_columns, svg_text
+from harness.studies.outputs import panels, setting_columns
 from harness.workbench import Workbench
-from tasks import get_task
 
 EXPECTATION = """\
 What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per
@@ -120,7 +121,12 @@ class SvagRecord(Stored):
 def svag_cells(
     specs: Sequence[RunSpec], momentum: float, levels: Sequence[int], n_times: int
 ) -> list[SvagSpec]:
-    """The cells of nominal SGD runs: every level for every seed."""
+    """The cells of nominal SGD runs: every level for every seed.
+
+    Raises:
+        UserError: too few steps for the momentum at l = 1, where the most are needed.
+    """
+    check_horizon(specs[0].max_steps, momentum)
     return [
         SvagSpec(sgd=spec, momentum=momentum, level=level, n_times=min(n_times, spec.max_steps))
         for spec in specs
@@ -141,20 +147,20 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
     run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
     change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
-    split, pad_id, device = bench.split(run), bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    split = bench.split(run)
     wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
     arms = make_arms(wanted, bench, run)
     weights = svag_coefficients(spec.level)
-    metric = get_task(run.task).metric
+    metric = bench.task(run).metric
 
     def descend(arm: Arm, step: int) -> float:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))
         n = len(split.train.labels)
         rows = [batch_indices(seed, step, n, run.batch_size) for seed in seeds]
-        return arm.descend([split.train.batch(of, pad_id, device) for of in rows], weights)
+        return arm.descend([arm.batch(split.train, of) for of in rows], weights)
 
     def scores(arm: Arm) -> tuple[torch.Tensor, torch.Tensor]:
-        return arm.scores(split.train, pad_id, device), arm.scores(split.dev, pad_id, device)
+        return arm.scores(split.train), arm.scores(split.dev)
 
     points: list[SvagPoint] = []
     failure: str | None = None
@@ -172,7 +178,10 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
                     columns[f"train_loss_{name}"] = cross_entropy(train, split.train.labels)
                     columns[f"dev_loss_{name}"] = cross_entropy(dev, split.dev.labels)
                     predictions = dev.argmax(dim=1).tolist()
-                    columns[f"dev_metric_{name}"] = METRICS[metric](split.dev.labels, predictions)
+                    right = split.dev.references
+                    columns[f"dev_metric_{name}"] = compute(
+                        metric, right.answers, predictions, right.questions
+                    )
                 points.append(
                     SvagPoint(
                         effective_step=(step + 1) // spec.level,

@@ -1,0 +1,47 @@
+"""`--data-parallel`: all ranks of a launch work on one run, each on its part of every batch.
+
+Rank 0 leads: it claims runs, tells the others which comes next, and alone writes. A rank that fails
+ends the launch, for the others would wait for it; the next start goes on behind the last finished run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from harness.finetune import finetune
+from harness.records import RunSpec
+from harness.store import Journal
+from harness.workbench import Workbench
+from harness.zero_shot import zero_shot
+
+
+def tell(accelerator: Accelerator, spec: RunSpec | None) -> None:
+    """Rank 0 says which run comes next; None: there is none. Nobody listens where it is alone."""
+    if accelerator.num_processes > 1:
+        text = torch.tensor(list(b"" if spec is None else spec.model_dump_json().encode()), dtype=torch.long)
+        broadcast(torch.tensor([len(text)], device=accelerator.device))
+        if spec is not None:
+            broadcast(text.to(accelerator.device))
+
+
+def told(accelerator: Accelerator) -> RunSpec | None:
+    """What rank 0 says by `tell`."""
+    length = torch.zeros(1, dtype=torch.long, device=accelerator.device)
+    n = int(broadcast(length))
+    if not n:
+        return None
+    text = broadcast(torch.zeros(n, dtype=torch.long, device=accelerator.device))
+    return RunSpec.model_validate_json(bytes(text.tolist()))
+
+
+def follow(bench: Workbench) -> None:
+    """Work on the runs that rank 0 names until it names no more; write nothing."""
+    while (spec := told(bench.accelerator)) is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            do = finetune if spec.max_steps else zero_shot
+            do(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))

@@ -1,0 +1,467 @@
+"""Batch size: where does momentum begin to pay?
+
+SGD and SGDM train at equal effective rate, on the same batches, for the same number of steps, at batch
+sizes from 1 to the whole training set (gradient descent without noise), over a grid of rates. All batch
+sizes have the same steps and so the same effective time, eta x steps; what a larger batch takes away is
+noise alone. (At equal numbers of examples it would take away steps as well.)
+
+Wang et al. 2024 expect momentum to help only where the best rate is limited by curvature and not by noise,
+that is at large batches. How large a batch is, the simple noise scale along SGD's path says (McCandlish et
+al. 2018, `gradient_noise`): below it a step is mostly noise, above it mostly gradient.
+
+The gap is SGDM's loss at the end minus SGD's: below 0 momentum pays. It is taken at *matched* rates, and
+between the *best* rate of each on the common grid. Best is by loss on the training set, which both
+minimise and on which nothing is sampled; the dev loss of these rates stands beside it and chooses nothing.
+An arm whose loss was not finite has no end.
+
+Dropout, clipping and schedule are off, as in `closeness`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from scipy.stats import t
+
+from harness.environment import environment
+from harness.errors import UserError
+from harness.metrics import compute
+from harness.records import RunSpec, Split, Stored, content_id
+from harness.reporting import COLOURS, FAINT, INK, svg_text
+from harness.sampling import batch_indices
+from harness.studies.arms import Arm, ArmFacts, check_horizon, cross_entropy, make_arms, side_by_side
+from harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
+from harness.studies.outputs import log_scale, panels, setting_columns
+from harness.workbench import Workbench
+
+SEEDS_FOR_AN_INTERVAL = 3
+"""Fewer have no interval, and no word on where momentum begins to pay."""
+
+EXPECTATION = """\
+What to expect: the same at small batches, where noise limits the rate of both; a gap, if any, from batch
+sizes about the noise scale on. Few examples are soon fitted: a gap in nats near 0 is a gap in nothing."""
+
+ArmName = Literal["sgd", "sgdm"]
+ARMS: tuple[ArmName, ...] = ("sgd", "sgdm")
+LOOKS = ({"ls": "-", "marker": "o"}, {"ls": "--", "marker": "s"})
+
+
+class BatchSizeSpec(Stored):
+    """One cell: SGD and SGDM at one batch size, rate and seed.
+
+    Attributes:
+        sgd: the SGD arm, as a run.
+        momentum: beta of the SGDM arm.
+        n_times: times of measurement, evenly spaced, the last at the end.
+        n_examples: training examples whose own gradients are taken for the noise, at most.
+    """
+
+    study: Literal["batch-size"] = "batch-size"
+    sgd: RunSpec
+    momentum: float
+    n_times: int
+    n_examples: int
+
+    @property
+    def cell_id(self) -> str:
+        """The name of its folder, which follows every field."""
+        return content_id(self)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps (from 1) after which the arms are measured."""
+        return tuple(round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1))
+
+
+class BatchSizePoint(Stored):
+    """One arm after `step` steps: train loss and gradient noise, dev loss in nats, dev metric."""
+
+    arm: ArmName
+    step: int
+    gradient: GradientNoise
+    dev_loss: float
+    dev_metric: float
+
+
+class BatchSizeRecord(Stored):
+    """A finished cell. `diverged`: a loss was not finite, and that arm's points end before that step."""
+
+    spec: BatchSizeSpec
+    metric: str
+    status: Literal["done", "diverged"]
+    failure: str | None
+    points: tuple[BatchSizePoint, ...]
+    arms: tuple[ArmFacts, ...]
+    split: Split
+    run_seconds: float
+    environment: dict[str, str]
+
+    def path(self, arm: ArmName) -> list[BatchSizePoint]:
+        """One arm's points, in the order of the steps."""
+        return [point for point in self.points if point.arm == arm]
+
+    def end(self, arm: ArmName) -> BatchSizePoint | None:
+        """One arm's point after the last step; None where it diverged."""
+        return next((p for p in self.path(arm) if p.step == self.spec.sgd.max_steps), None)
+
+
+def batch_size_cells(
+    specs: Sequence[RunSpec],
+    batch_sizes: Sequence[int | None],
+    n_train: int,
+    momentum: float,
+    n_times: int,
+    n_examples: int,
+) -> list[BatchSizeSpec]:
+    """The cells of runs of plain SGD: every batch size at every rate and seed.
+
+    Args:
+        batch_sizes: None is the whole training set.
+        n_train: size of the training set.
+
+    Raises:
+        UserError: too few steps for the momentum, or a batch larger than the training set, which would
+            see examples twice in a step.
+    """
+    check_horizon(specs[0].max_steps, momentum)
+    sizes = sorted({n_train if size is None else size for size in batch_sizes})
+    if sizes[-1] > n_train:
+        raise UserError(
+            f"--batch-sizes {sizes[-1]}: the training set has {n_train} examples. Use {n_train} at most, "
+            f"full for all, or a larger --k"
+        )
+    return [
+        BatchSizeSpec(
+            sgd=spec.model_copy(update={"batch_size": size}),
+            momentum=momentum,
+            n_times=min(n_times, spec.max_steps),
+            n_examples=n_examples,
+        )
+        for size in sizes
+        for spec in specs
+    ]
+
+
+def batch_size(spec: BatchSizeSpec, bench: Workbench, workers: int) -> BatchSizeRecord:
+    """Run one cell.
+
+    Args:
+        workers: arms that compute at the same time, 2 at most; of no effect on results.
+
+    Raises:
+        UserError: the split, the prompt or the model cannot be built.
+    """
+    run = spec.sgd
+    bench.check_inputs(run)
+    split = bench.split(run)
+    change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
+    wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
+    arms = make_arms(wanted, bench, run)
+    metric, n, right = bench.task(run).metric, len(split.train.labels), split.dev.references
+
+    def path(arm: Arm, name: ArmName) -> tuple[list[BatchSizePoint], str | None]:
+        points: list[BatchSizePoint] = []
+        for step in range(run.max_steps):
+            rows = batch_indices(arm.order_seed, step, n, run.batch_size)
+            loss = arm.descend([arm.batch(split.train, rows)])
+            if not math.isfinite(loss):
+                return points, f"training loss of {name} not finite at step {step + 1}"
+            if step + 1 in spec.steps:
+                examples = drawn_examples(run.seed, step, n, spec.n_examples)
+                found = measure(arm, split.train, examples).noise
+                scores = arm.scores(split.dev)
+                predictions = scores.argmax(dim=1).tolist()
+                if not math.isfinite(found.train_loss):
+                    return points, f"training loss of {name} not finite after step {step + 1}"
+                points.append(
+                    BatchSizePoint(
+                        arm=name,
+                        step=step + 1,
+                        gradient=found,
+                        dev_loss=cross_entropy(scores, split.dev.labels),
+                        dev_metric=compute(metric, right.answers, predictions, right.questions),
+                    )
+                )
+        return points, None
+
+    started = time.perf_counter()
+    with side_by_side(workers, run.threads_per_run) as pool:
+        paths = list(pool.map(path, arms, ARMS))
+    failures = [failure for _, failure in paths if failure]
+    return BatchSizeRecord(
+        spec=spec,
+        metric=metric,
+        status="diverged" if failures else "done",
+        failure="; ".join(failures) or None,
+        points=tuple(point for points, _ in paths for point in points),
+        arms=tuple(arm.facts() for arm in arms),
+        split=split.facts,
+        run_seconds=time.perf_counter() - started,
+        environment=environment(),
+    )
+
+
+@dataclass(frozen=True)
+class Gap:
+    """SGDM minus SGD at the end, at one batch size and seed, each at its best rate of the grid.
+
+    Attributes:
+        eta_sgd, eta_sgdm: the rate with the lowest train loss; None where all diverged.
+        edge: whether one of them is the smallest or largest of several rates tried.
+        train_loss_sgd, train_loss_sgdm, dev_loss_sgd, dev_loss_sgdm: at these rates, in nats.
+        noise_scale_first, noise_scale_last: of SGD at its best rate, at the first and last measurement.
+    """
+
+    batch_size: int
+    seed: int
+    eta_sgd: float | None
+    eta_sgdm: float | None
+    edge: bool
+    train_loss_sgd: float | None
+    train_loss_sgdm: float | None
+    dev_loss_sgd: float | None
+    dev_loss_sgdm: float | None
+    noise_scale_first: float | None
+    noise_scale_last: float | None
+
+    @property
+    def train(self) -> float | None:
+        """The gap in train loss, nats."""
+        return _minus(self.train_loss_sgdm, self.train_loss_sgd)
+
+    @property
+    def dev(self) -> float | None:
+        """The gap in dev loss, nats."""
+        return _minus(self.dev_loss_sgdm, self.dev_loss_sgd)
+
+
+def _minus(a: float | None, b: float | None) -> float | None:
+    return None if a is None or b is None else a - b
+
+
+def gaps(records: Sequence[BatchSizeRecord]) -> list[Gap]:
+    """The gap between best rates for each batch size and seed, sorted by these."""
+    found = []
+    keys = sorted({(r.spec.sgd.batch_size, r.spec.sgd.seed) for r in records})
+    for size, seed in keys:
+        cells = [r for r in records if (r.spec.sgd.batch_size, r.spec.sgd.seed) == (size, seed)]
+        rates = sorted({r.spec.sgd.learning_rate for r in cells})
+        sgd, sgdm = _best(cells, "sgd"), _best(cells, "sgdm")
+        etas = [best.eta if best else None for best in (sgd, sgdm)]
+        found.append(
+            Gap(
+                batch_size=size,
+                seed=seed,
+                eta_sgd=etas[0],
+                eta_sgdm=etas[1],
+                edge=len(rates) > 1 and any(eta in (rates[0], rates[-1]) for eta in etas),
+                train_loss_sgd=sgd.train_loss if sgd else None,
+                train_loss_sgdm=sgdm.train_loss if sgdm else None,
+                dev_loss_sgd=sgd.dev_loss if sgd else None,
+                dev_loss_sgdm=sgdm.dev_loss if sgdm else None,
+                noise_scale_first=sgd.noise_scales[0] if sgd else None,
+                noise_scale_last=sgd.noise_scales[1] if sgd else None,
+            )
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class _Best:
+    eta: float
+    train_loss: float
+    dev_loss: float
+    noise_scales: tuple[float | None, float | None]
+
+
+def _best(cells: Sequence[BatchSizeRecord], arm: ArmName) -> _Best | None:
+    """How the arm ends at the rate with the lowest train loss; of equal ones, at the smallest."""
+    ends = []
+    for record in cells:
+        if (end := record.end(arm)) is not None:
+            scales = record.path(arm)[0].gradient.noise_scale, end.gradient.noise_scale
+            rate = record.spec.sgd.learning_rate
+            ends.append(_Best(rate, end.gradient.train_loss, end.dev_loss, scales))
+    return min(ends, key=lambda end: (end.train_loss, end.eta)) if ends else None
+
+
+@dataclass(frozen=True)
+class MeanGap:
+    """A gap over seeds: its mean and the ends of a paired 95 % t interval (None: too few seeds)."""
+
+    batch_size: int
+    n: int
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def mean_gaps(found: Sequence[Gap]) -> list[MeanGap]:
+    """The gap in train loss between best rates, over seeds, for each batch size that has one."""
+    means = []
+    for size in sorted({gap.batch_size for gap in found}):
+        values = [gap.train for gap in found if gap.batch_size == size and gap.train is not None]
+        if not values:
+            continue
+        n, mean = len(values), sum(values) / len(values)
+        half = None
+        if n >= SEEDS_FOR_AN_INTERVAL:
+            variance = sum((value - mean) ** 2 for value in values) / (n - 1)
+            half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+        ends = (None, None) if half is None else (mean - half, mean + half)
+        means.append(MeanGap(size, n, mean, *ends))
+    return means
+
+
+def conclusion(means: Sequence[MeanGap]) -> str:
+    """One honest sentence on where momentum begins to pay, at the best rate of each."""
+    if not means:
+        return "No batch size has an end of both SGD and SGDM: nothing can be compared."
+    if all(m.low is None for m in means):
+        least = min(means, key=lambda m: m.mean)
+        return (
+            f"Too few seeds for an interval ({means[0].n}; {SEEDS_FOR_AN_INTERVAL} are needed): single paths "
+            f"show nothing about momentum.\nOf the batch sizes tried, the gap is most in its favour at "
+            f"{least.batch_size} ({least.mean:+.4f} nats)."
+        )
+    paying = [m.high is not None and m.high < 0 for m in means]
+    first = next((i for i in range(len(means)) if all(paying[i:])), None)
+    if first is None:
+        some = [str(m.batch_size) for m, pays in zip(means, paying, strict=True) if pays]
+        rest = f" (it does at {', '.join(some)}, but not at all larger ones)" if some else ""
+        return f"Momentum is not shown to pay from any batch size tried up to the largest{rest}."
+    return (
+        f"From batch size {means[first].batch_size} on, momentum pays: the 95 % intervals of the gap are "
+        f"below 0 ({means[first].n} paired seeds, one interval for each batch size, without correction)."
+    )
+
+
+def gap_table(found: Sequence[Gap]) -> list[str]:
+    """The lines of a table for a terminal: a line for each batch size, means over seeds."""
+    lines = [
+        "            noise scale       best eta        train loss, nats       gap, nats",
+        " batch    first     last      SGD     SGDM       SGD      SGDM     train       dev  95 % of train",
+    ]
+    intervals = {m.batch_size: m for m in mean_gaps(found)}
+    for size in sorted({gap.batch_size for gap in found}):
+        group = [gap for gap in found if gap.batch_size == size]
+        cells = [f"{size:>6}"]
+        cells += [_mean_cell(group, name, 8, ".1f") for name in ("noise_scale_first", "noise_scale_last")]
+        cells += [_rates_cell(group, name) for name in ("eta_sgd", "eta_sgdm")]
+        cells += [_mean_cell(group, name, 9, ".4f") for name in ("train_loss_sgd", "train_loss_sgdm")]
+        cells += [_mean_cell(group, name, 9, "+.4f") for name in ("train", "dev")]
+        mean = intervals.get(size)
+        known = mean is not None and mean.low is not None
+        cells.append(f"{mean.low:+.4f} to {mean.high:+.4f}" if mean and known else "none")
+        mark = " *" if any(gap.edge for gap in group) else ""
+        lines.append(" ".join(cells) + mark)
+    if any(gap.edge for gap in found):
+        lines.append(
+            "* a best rate is at the edge of the grid: widen --learning-rates before believing the gap"
+        )
+    return lines
+
+
+def _mean_cell(group: Sequence[Gap], name: str, width: int, form: str) -> str:
+    values = [value for gap in group if (value := getattr(gap, name)) is not None]
+    return f"{format(sum(values) / len(values), form):>{width}}" if values else f"{'none':>{width}}"
+
+
+def _rates_cell(group: Sequence[Gap], name: str) -> str:
+    """The chosen rates: one, or the smallest and largest over seeds."""
+    rates = sorted({rate for gap in group if (rate := getattr(gap, name)) is not None})
+    return f"{'-'.join(f'{rate:g}' for rate in dict.fromkeys((rates[0], rates[-1]))) if rates else 'none':>8}"
+
+
+def point_rows(records: Sequence[BatchSizeRecord]) -> list[dict[str, Any]]:
+    """The rows of batch_size.csv, sorted by seed, batch size, rate, arm and step."""
+    rows = []
+    for record in records:
+        setting = setting_columns(record.spec.sgd) | {"status": record.status}
+        setting["momentum"] = record.spec.momentum
+        rates = {arm.name: arm.torch_learning_rate for arm in record.arms}
+        for point in record.points:
+            own = {"arm": point.arm, "torch_learning_rate": rates[point.arm], "step": point.step}
+            own |= point.gradient.model_dump() | {"noise_scale": point.gradient.noise_scale}
+            rows.append(setting | own | {"dev_loss": point.dev_loss, "dev_metric": point.dev_metric})
+    names = ("seed", "batch_size", "learning_rate", "arm", "step")
+    return sorted(rows, key=lambda r: tuple(r[name] for name in names))
+
+
+def gap_rows(records: Sequence[BatchSizeRecord]) -> list[dict[str, Any]]:
+    """The rows of batch_size_gaps.csv, sorted by batch size and seed."""
+    return [gap.__dict__ | {"train_gap": gap.train, "dev_gap": gap.dev} for gap in gaps(records)]
+
+
+def plot(records: Sequence[BatchSizeRecord]) -> str:
+    """SVG: final train loss at every rate, best losses, noise scale, each against batch size.
+
+    Means over seeds; where only some seeds have an end, over these.
+    """
+    run = records[0].spec.sgd
+    rates = sorted({record.spec.sgd.learning_rate for record in records})
+    sizes = sorted({record.spec.sgd.batch_size for record in records})
+    colour = {rate: COLOURS[i % len(COLOURS)] for i, rate in enumerate(rates)}
+    found = gaps(records)
+    title = f"SGD and SGDM (beta {records[0].spec.momentum:g}) over batch size, {run.max_steps} steps: "
+    with panels(2, 2, title + f"{run.task}, {run.model}, {run.method}") as (
+        figure,
+        (matched, best, dev, scale),
+    ):
+        for rate in rates:
+            cells = [record for record in records if record.spec.sgd.learning_rate == rate]
+            for arm, look in zip(ARMS, LOOKS, strict=True):
+                losses = [
+                    (record.spec.sgd.batch_size, end.gradient.train_loss)
+                    for record in cells
+                    if (end := record.end(arm)) is not None
+                ]
+                _draw(matched, losses, {"color": colour[rate], **look})
+            for i, look in ((0, {"ls": ":", "marker": "^"}), (-1, {"ls": "-", "marker": "."})):
+                paths = [(r.spec.sgd.batch_size, r.path("sgd")) for r in cells]
+                scales = [(size, path[i].gradient.noise_scale) for size, path in paths if path]
+                _draw(scale, scales, {"color": colour[rate], **look})
+        for arm, look in zip(ARMS, LOOKS, strict=True):
+            for axes, name in ((best, "train_loss"), (dev, "dev_loss")):
+                values = [(gap.batch_size, getattr(gap, f"{name}_{arm}")) for gap in found]
+                _draw(axes, values, {"color": INK, **look})
+        scale.plot(sizes, sizes, color=FAINT, ls="-.")
+        matched.set(title="Train loss at the end, matched rates", ylabel="nats")
+        best.set(title="Train loss at the end, best rate of each", ylabel="nats")
+        dev.set(title="Dev loss at the same rates", ylabel="nats")
+        scale.set(title="Simple noise scale along SGD's path", ylabel="examples")
+        for axes in (matched, best, dev, scale):
+            axes.set_xlabel("batch size")
+            if axes.lines:
+                log_scale(axes, "x")
+                axes.set_xticks(sizes)
+        for axes in (matched, best, scale):
+            if axes.lines:
+                log_scale(axes, "y")
+        handles = [Line2D([], [], color=colour[rate], label=f"eta {rate:g}") for rate in rates]
+        handles += [
+            Line2D([], [], color=INK, ls="-", marker="o", label="SGD"),
+            Line2D([], [], color=INK, ls="--", marker="s", label="SGDM"),
+            Line2D([], [], color=INK, ls=":", marker="^", label="noise scale, first measurement"),
+            Line2D([], [], color=INK, ls="-", marker=".", label="noise scale, last"),
+            Line2D([], [], color=FAINT, ls="-.", label="noise scale = batch size"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=4)
+        return svg_text(figure)
+
+
+def _draw(axes: Axes, points: Sequence[tuple[int, float | None]], style: dict[str, Any]) -> None:
+    """The mean over what each batch size has, joined by a line."""
+    groups: dict[int, list[float]] = {}
+    for size, value in points:
+        if value is not None:
+            groups.setdefault(size, []).append(value)
+    if groups:
+        line = [(size, sum(values) / len(values)) for size, values in sorted(groups.items())]
+        axes.plot(*zip(*line, strict=True), **style)

@@ -1,0 +1,78 @@
+"""A run without training: the pre-trained model answers the prompt as it is."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from harness.environment import environment
+from harness.finetune import final_score, hash_of, peak_memory, read_live
+from harness.records import Costs, Evaluation, RunRecord, RunSpec
+from harness.scoring import score
+from harness.store import Journal
+from harness.workbench import Workbench
+
+
+def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
+    """Score dev and test once each, with the same split, prompt and label words as a run that trains.
+
+    Returns:
+        A record with status `done` and one evaluation, of step 0, or `diverged` when the loss on dev is
+        not finite.
+
+    Raises:
+        UserError: the split, the prompt or the model cannot be built.
+    """
+    torch.set_num_threads(spec.threads_per_run)
+    accelerator = bench.accelerator
+    bench.check_inputs(spec)
+    task = bench.task(spec)
+    split = bench.split(spec)
+    loaded = bench.fresh_model(spec)
+    objective = bench.objective(spec)
+    pad_id = bench.tokenizer.pad_token_id or 0
+    if accelerator.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    started = time.perf_counter()
+    dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
+    dev_done = time.perf_counter()
+    read_back = read_live(spec, bench, loaded, optimizer=None)
+    if not math.isfinite(dev.loss):
+        return RunRecord(
+            spec=spec,
+            metric=task.metric,
+            status="diverged",
+            failure=f"dev loss {dev.loss} without training",
+            split=split.facts,
+            read_back=read_back,
+            environment=environment(),
+        )
+    evaluation = Evaluation(
+        step=0, learning_rate=0.0, train_loss=None, dev_metric=dev.metric, dev_loss=dev.loss
+    )
+    journal.append(evaluation)
+    before_test = time.perf_counter()
+    test = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
+    test_done = time.perf_counter()
+    parameters = {name: p.detach().cpu() for name, p in loaded.model.named_parameters()}
+    return RunRecord(
+        spec=spec,
+        metric=task.metric,
+        status="done",
+        evaluations=(evaluation,),
+        best_step=0,
+        parameters_hash=hash_of(parameters),
+        clipped_fraction=0.0,
+        split=split.facts,
+        read_back=read_back,
+        test=final_score(test, split, task),
+        costs=Costs(
+            train_seconds=0.0,
+            dev_seconds=dev_done - started,
+            test_seconds=test_done - before_test,
+            peak_memory_bytes=peak_memory(accelerator.device),
+        ),
+        environment=environment(),
+    )

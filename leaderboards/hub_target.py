@@ -1,0 +1,120 @@
+"""Publishing to a dataset repository of the Hugging Face hub: one commit, on the commit that was read.
+
+The token is the one of the environment (`HF_TOKEN`) or of the hub's login; it is neither asked for nor kept.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from harness.errors import UserError, first_line
+from harness.store import MARKER
+from leaderboards.publishing import ATTEMPTS, Changes, merge
+
+PREFIX = "hf://datasets/"
+CONFLICTS = (409, 412)
+"""HTTP statuses with which the hub refuses a commit whose parent is no longer the latest."""
+
+CARD_FILE = "README.md"
+READ = [MARKER, "runs/*/record.json", "tasks/*.csv", "plots/*.svg", CARD_FILE]
+"""What is downloaded: records, and files that a new build may no longer have."""
+
+CARD = """\
+# {name}: a momentum-bench leaderboard
+
+Does momentum help when a pre-trained language model is fine-tuned on few examples? `index.html` is the
+page: download it with `plots/` and open it. `leaderboard.csv` has one row for each task, model, method, k
+and optimizer, `comparison.csv` the paired differences of two optimizers with their verdicts,
+`trials.parquet` every run. All of it follows from the records `runs/<id>/record.json`: `momentum-bench
+leaderboard check` computes it anew and names what does not fit.
+"""
+
+
+def repository(target: str) -> str:
+    """USER/NAME of `hf://datasets/USER/NAME`.
+
+    Raises:
+        UserError: it is something else.
+    """
+    name = target.removeprefix(PREFIX).strip("/")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"--to {target}: expected {PREFIX}USER/NAME")
+    return name
+
+
+def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Changes:
+    """Commit a results directory's runs and the tables rebuilt with them; the dataset must be there.
+
+    Args:
+        own: a results directory that has passed `publishing.check_own`.
+        name: USER/NAME of the dataset.
+
+    Raises:
+        UserError: the hub cannot be reached or refuses; see also `merge`.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
+
+    api = HfApi()
+    try:
+        for attempt in range(ATTEMPTS):
+            info = api.dataset_info(name)
+            with TemporaryDirectory(prefix="momentum-bench-") as scratch:
+                folder = Path(scratch)
+                api.snapshot_download(
+                    name, repo_type="dataset", revision=info.sha, local_dir=folder, allow_patterns=READ
+                )
+                _check_whole(folder, [file.rfilename for file in info.siblings or ()])
+                changes = merge(folder, own, replace)
+                has_card = (folder / CARD_FILE).exists()
+            if dry_run or not (changes.added or changes.replaced):
+                return changes
+            files = changes.files if has_card else changes.files | {CARD_FILE: card(name)}
+            added = [CommitOperationAdd(place, content) for place, content in files.items()]
+            removed = [CommitOperationDelete(place) for place in changes.removed]
+            try:
+                api.create_commit(
+                    name,
+                    [*added, *removed],
+                    commit_message=changes.title,
+                    commit_description="\n".join(changes.rows),
+                    repo_type="dataset",
+                    parent_commit=info.sha,
+                )
+                return changes
+            except HfHubHTTPError as error:
+                if error.response.status_code not in CONFLICTS:
+                    raise
+            time.sleep(0.2 * attempt)
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{PREFIX}{name} is not there, or not for this login: `hf repos create {name} --type dataset` "
+            f"makes it, `hf auth login` or HF_TOKEN says who you are"
+        ) from error
+    except (HTTPError, OSError, HFValidationError) as error:  # OSError: offline, or no connection
+        raise UserError(f"the hub, {PREFIX}{name}: {first_line(error)}") from error
+    raise UserError(f"{ATTEMPTS} times another commit came in between at {PREFIX}{name}: try again later")
+
+
+def _check_whole(folder: Path, names: list[str]) -> None:
+    """A download that breaks off may leave a part: tables of it would be without others' rows."""
+    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
+    if missing := [name for name in wanted if not (folder / name).is_file()]:
+        raise UserError(f"{len(missing)} of {len(wanted)} files were not downloaded: nothing was published")
+
+
+def card(name: str) -> bytes:
+    """The dataset card of a new leaderboard; one that is there belongs to its authors and stays."""
+    from huggingface_hub import DatasetCardData
+
+    tables = ("leaderboard.csv", "comparison.csv", "trials.parquet")
+    data = DatasetCardData(
+        pretty_name="momentum-bench leaderboard",
+        tags=["momentum-bench", "leaderboard", "few-shot", "optimizers"],
+        configs=[{"config_name": table.partition(".")[0], "data_files": table} for table in tables],
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{CARD.format(name=name)}".encode()

@@ -1,0 +1,18 @@
+from tasks.task import HubSource, Task
+
+TASK = Task(
+    name="copa",
+    title="Choice of Plausible Alternatives (SuperGLUE)",
+    kind="multiple_choice",
+    source=HubSource(id="aps/super_glue", config="copa"),
+    test="validation",
+    text=("premise", "question"),
+    choices=("choice1", "choice2"),
+    wordings={"question": {"cause": "because", "effect": "so"}},
+    cut=("premise",),
+    labels={0: "choice1", 1: "choice2"},
+    head_text=("{premise|cut_period} {question}", "{candidate|lower_first_word}"),
+    causal_template="{premise|cut_period} {question} {candidate|lower_first_word}",
+    licence="BSD-2-Clause",
+    citation="Roemmele et al. 2011; head: ours; causal: MeZO (Malladi et al. 2023)",
+)

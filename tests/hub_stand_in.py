@@ -1,0 +1,134 @@
+"""One dataset repository behind the part of the hub's HTTP interface that publishing uses, in memory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+NAME = "somebody/board"
+
+
+class Hub:
+    """Commits as a list of (sha, files); the last one is the branch.
+
+    Attributes:
+        before_commit: called once, ahead of the first commit: where another publisher comes in between.
+        tokens: what stood in the Authorization headers.
+        refused: how many commits were refused because their parent was no longer the latest.
+    """
+
+    def __init__(self) -> None:
+        self.commits: list[tuple[str, dict[str, bytes]]] = [(40 * "0", {".gitattributes": b""})]
+        self.before_commit: Callable[[], object] | None = None
+        self.tokens: set[str | None] = set()
+        self.refused = 0
+        self.address = ""
+        self.lock = threading.Lock()
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        return self.commits[-1][1]
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        return next((c for c in self.commits if c[0] == revision), self.commits[-1])
+
+    def commit(self, lines: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+        callback, self.before_commit = self.before_commit, None
+        if callback:
+            callback()
+        with self.lock:
+            if lines[0]["value"].get("parentCommit") != self.commits[-1][0]:
+                self.refused += 1
+                return 412, {"error": "A commit has happened since. Please refresh and try again."}
+            files = dict(self.files)
+            for line in lines[1:]:
+                value = line["value"]
+                if line["key"] == "file":
+                    files[value["path"]] = base64.b64decode(value["content"])
+                else:
+                    assert line["key"] == "deletedFile"
+                    del files[value["path"]]
+            sha = hashlib.sha1(str(len(self.commits)).encode()).hexdigest()
+            self.commits.append((sha, files))
+        return 200, {"commitUrl": f"{self.address}/datasets/{NAME}/commit/{sha}", "commitOid": sha}
+
+
+@contextmanager
+def serving(hub: Hub) -> Iterator[str]:
+    """The address under which the hub answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+        def answer(self, status: int, content: bytes, **headers: str) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
+
+        def json(self, status: int, value: object) -> None:
+            self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
+
+        def do_GET(self) -> None:
+            hub.tokens.add(self.headers.get("Authorization"))
+            path = unquote(urlsplit(self.path).path)
+            if found := re.fullmatch(rf"/datasets/{NAME}/resolve/(\w+)/(.+)", path):
+                sha, files = hub.at(found[1])
+                if found[2] not in files:
+                    self.answer(404, b"", X_Error_Code="EntryNotFound")
+                    return
+                content = files[found[2]]
+                etag = f'"{hashlib.sha1(content).hexdigest()}"'
+                self.answer(200, content, ETag=etag, X_Repo_Commit=sha)
+            elif found := re.fullmatch(rf"/api/datasets/{NAME}/tree/(\w+)", path):
+                files = hub.at(found[1])[1]
+                blobs = {n: hashlib.sha1(c).hexdigest() for n, c in files.items()}
+                self.json(
+                    200,
+                    [{"type": "file", "path": n, "size": len(c), "oid": blobs[n]} for n, c in files.items()],
+                )
+            elif found := re.fullmatch(rf"/api/datasets/{NAME}(?:/revision/(\w+))?", path):
+                sha, files = hub.at(found[1] or "main")
+                names = [{"rfilename": name} for name in files]
+                self.json(200, {"_id": "1", "id": NAME, "sha": sha, "siblings": names, "tags": []})
+            else:
+                self.answer(404, b"", X_Error_Code="RepoNotFound")
+
+        do_HEAD = do_GET
+
+        def do_POST(self) -> None:
+            hub.tokens.add(self.headers.get("Authorization"))
+            content = self.rfile.read(int(self.headers["Content-Length"]))
+            if self.path.startswith(f"/api/datasets/{NAME}/preupload/"):
+                names = [file["path"] for file in json.loads(content)["files"]]
+                modes = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]
+                self.json(200, {"files": modes})
+            elif self.path.startswith(f"/api/datasets/{NAME}/commit/"):
+                self.json(*hub.commit([json.loads(line) for line in content.splitlines()]))
+            elif self.path == "/api/validate-yaml":
+                self.json(200, {"errors": [], "warnings": []})
+            else:
+                self.answer(404, b"", X_Error_Code="RepoNotFound")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    hub.address = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield hub.address
+    finally:
+        server.shutdown()
+        server.server_close()

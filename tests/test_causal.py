@@ -1,0 +1,184 @@
+"""`--method causal`: candidates behind a prompt, scored by a decoder."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from harness.encoding import encode_candidates, encode_plain
+from harness.errors import UserError
+from harness.models import load_model, resolve_model
+from harness.objectives import objective_of
+from harness.scoring import logits, scoring_batches
+from harness.sources import Example, load_task_data
+from tasks import Task, get_task
+
+SST2, COPA, RECORD = map(get_task, ("sst2", "copa", "record"))
+CPU = torch.device("cpu")
+COPA_ROWS = [
+    Example(("The film was bad.", "because"), 1, ("It was fun.", "The plot was terrible.")),
+    Example(("It was a great film.", "so"), 0, ("I was good.", "A plot")),
+]
+RECORD_ROWS = [
+    Example(("a film", "@placeholder was fun"), 0, ("it", "the film", "a"), ("it",)),
+    Example(("the plot was bad " * 9, "was @placeholder good"), 1, ("it", "the plot"), ("the plot",)),
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_decoder: Path):
+    return AutoTokenizer.from_pretrained(tiny_decoder)
+
+
+def by_hand(folder: Path, prompts: Sequence[str], candidates: Sequence[str]) -> list[float]:
+    """Mean log-probability a token of each candidate behind its prompt, from the whole model."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    means = []
+    for prompt, candidate in zip(prompts, candidates, strict=True):
+        n_prompt = len(tokenizer(prompt)["input_ids"])
+        ids = tokenizer(prompt + candidate)["input_ids"]
+        with torch.no_grad():
+            scores = model(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+        found = [scores[i - 1, ids[i]].item() for i in range(n_prompt, len(ids))]
+        means.append(sum(found) / len(found))
+    return means
+
+
+def test_candidates_are_the_last_tokens_and_the_places_before_them_are_read(tokenizer):
+    encoded = encode_candidates(tokenizer, COPA, COPA_ROWS, 64)
+    assert encoded.candidates == [2, 2]
+    assert (encoded.labels, encoded.n_truncated) == ([1, 0], 0)
+    assert encoded.read_at is not None
+    assert encoded.targets is not None
+    texts = []
+    for ids, places, targets in zip(encoded.input_ids, encoded.read_at, encoded.targets, strict=True):
+        assert ids[0] == tokenizer.bos_token_id
+        assert [ids[place + 1] for place in places] == targets
+        assert places[-1] == len(ids) - 2
+        texts.append(tokenizer.decode(targets).replace(" .", "."))
+    assert texts == ["it was fun.", "the plot was terrible.", "i was good.", "a plot"]
+    assert tokenizer.decode(encoded.input_ids[1], skip_special_tokens=True).startswith("the film was bad ")
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_scores_are_mean_log_probabilities(tiny_decoder: Path, tokenizer, everywhere: bool):
+    loaded = load_model(resolve_model(str(tiny_decoder)), "causal", 0, None)
+    assert loaded.vocabulary_head is not None
+    assert loaded.new_parameters == ()
+    if everywhere:  # the scores of all positions, of which the same ones are read
+        loaded = dataclasses.replace(loaded, vocabulary_head=None)
+    encoded = encode_candidates(tokenizer, RECORD, RECORD_ROWS, 64)
+    batch = encoded.batch([1, 0], 0, CPU)
+    with torch.no_grad():
+        scores = logits(loaded, batch, objective_of(RECORD, "causal", None))
+    first = by_hand(
+        tiny_decoder, ["the plot was bad " * 9 + "\n-"] * 2, [" was it good", " was the plot good"]
+    )
+    second = by_hand(tiny_decoder, ["a film\n-"] * 3, [" it was fun", " the film was fun", " a was fun"])
+    assert scores[0, :2].tolist() == pytest.approx(first, abs=1e-5)
+    assert scores[1].tolist() == pytest.approx(second, abs=1e-5)
+    assert scores[0, 2] == -torch.inf
+
+
+def test_label_words_of_several_tokens_are_candidates_too(tiny_decoder: Path, tokenizer):
+    loaded = load_model(resolve_model(str(tiny_decoder)), "causal", 0, None)
+    task = SST2.model_copy(update={"label_words": ("terrible plot", "fun")})
+    encoded = encode_candidates(tokenizer, task, [Example(("a film",), 1)], 64)
+    with torch.no_grad():
+        scores = logits(loaded, encoded.batch([0], 0, CPU), objective_of(task, "causal", None))
+    expected = by_hand(tiny_decoder, ["a film It was"] * 2, [" terrible plot", " fun"])
+    assert scores[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_to_train_a_choice_the_right_candidate_is_enough(tokenizer):
+    every = encode_candidates(tokenizer, RECORD, RECORD_ROWS, 64)
+    right = encode_candidates(tokenizer, RECORD, RECORD_ROWS, 64, right_only=True)
+    assert right.input_ids == [every.input_ids[0], every.input_ids[4]]
+    assert right.targets == [every.targets[0], every.targets[4]]
+    assert (right.candidates, right.labels) == ([1, 1], [0, 0])
+
+
+@pytest.mark.parametrize("encode", [encode_candidates, encode_plain])
+def test_of_too_long_an_input_the_passage_alone_is_cut(tokenizer, encode):
+    encoded = encode(tokenizer, RECORD, RECORD_ROWS, 24)
+    assert encoded.n_truncated == 1
+    assert encoded.candidates == [3, 2]
+    assert max(map(len, encoded.input_ids)) == 24
+    longest = tokenizer.decode(encoded.input_ids[4], skip_special_tokens=True)
+    assert longest.startswith("the plot was bad the plot")
+    assert longest.endswith("was the plot good")
+    shorter = tokenizer.decode(encoded.input_ids[3], skip_special_tokens=True)
+    assert shorter.removesuffix("it good") == longest.removesuffix("the plot good")
+    with pytest.raises(UserError, match=r"example 1 of a split needs \d+ tokens even without passage"):
+        encode(tokenizer, RECORD, RECORD_ROWS, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label_words": ("great", "Great")}, "label words collide"),
+        ({"label_words": ("great", "\u00df\u4e2d")}, "is not in this model's vocabulary"),
+    ],
+)
+def test_words_that_cannot_be_told_apart_are_an_error(tokenizer, change: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        encode_candidates(tokenizer, SST2.model_copy(update=change), [Example(("a film",), 1)], 64)
+
+
+def test_an_empty_candidate_is_an_error(tokenizer):
+    with pytest.raises(UserError, match="candidate 2 of example 1 is empty"):
+        encode_candidates(tokenizer, COPA, [Example(("a film", "so"), 0, ("fun", ""))], 64)
+
+
+def test_an_encoder_is_no_decoder(tiny_model: Path):
+    with pytest.raises(UserError, match="causal needs a decoder-only language model"):
+        load_model(resolve_model(str(tiny_model)), "causal", 0, None)
+
+
+def test_batches_for_scoring_count_every_sequence():
+    lengths, sequences = [100, 30, 400, 2000], [2, 60, 5, 4]
+    batches = scoring_batches(lengths, sequences)
+    assert sorted(itertools.chain(*batches)) == [0, 1, 2, 3]
+    for rows in batches:
+        padded = sum(sequences[row] for row in rows) * max(lengths[row] for row in rows)
+        assert padded <= 4096 or len(rows) == 1
+
+
+STORIES = ("copa", "record", "multirc", "stsb", "rte", "trec", "wsc")
+
+
+@pytest.mark.parametrize("name", STORIES)
+def test_a_real_tokenizer_that_joins_words_keeps_candidates_whole(name: str, data_dir: Path):
+    """That of TinyStories has tokens that span words, so some prompts' ends merge with candidates."""
+    folder = data_dir.parent / "models" / "tinystories-656k"
+    if not folder.is_dir():
+        pytest.skip("no tinystories-656k beside the checkout")
+    tokenizer, task = AutoTokenizer.from_pretrained(folder), get_task(name)
+    rows = load_task_data(task, data_dir).test[:40]
+    encoded = encode_candidates(tokenizer, task, rows, 512)
+    assert encoded.candidates is not None
+    assert encoded.targets is not None
+    assert max(map(len, encoded.input_ids)) <= 512
+    firsts = [0, *itertools.accumulate(encoded.candidates)]
+    for example, start, end in zip(rows, firsts, firsts[1:], strict=False):
+        contexts = {
+            tuple(ids[: -len(t)])
+            for ids, t in zip(encoded.input_ids[start:end], encoded.targets[start:end], strict=True)
+        }
+        assert len(contexts) == 1  # all candidates are read behind the same tokens
+        for k, targets in enumerate(encoded.targets[start:end]):
+            words = kinds_words(task, example, k)
+            assert tokenizer.decode(targets).strip().endswith(words[-3:])
+
+
+def kinds_words(task: Task, example: Example, k: int) -> str:
+    from harness.kinds import candidate_texts
+
+    return candidate_texts(task, example)[k].strip()
