@@ -48,6 +48,7 @@ def step_costs(
     gradient written and read, the weights read and written by the update; all in fp32.
     """
     from harness.encoding import Encoded
+    from harness.kinds import References
     from harness.models import load_model, load_tokenizer, resolve_model
     from harness.reading import read, with_packing
 
@@ -58,7 +59,8 @@ def step_costs(
     for of in lengths:
         for layout, to, found in ((loaded.packing, 0, ours), (None, padded_to, padded)):
             ids = [[5] * max(length, to) for length in of]
-            encoded = Encoded(ids, None, None, labels=[0] * len(of), n_truncated=0)
+            labels = [0] * len(of)
+            encoded = Encoded(ids, None, None, labels, References([*labels], None, None), n_truncated=0)
             batch = encoded.batch(range(len(of)), 0, torch.device("cpu"), layout)
             with FlopCounterMode(display=False) as counter:
                 read(loaded, batch).sum().backward()

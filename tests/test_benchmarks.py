@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def roofline():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    yield pytest.importorskip("roofline")
+    sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_a_packed_step_is_counted_below_a_padded_one(roofline, tiny_model: Path):
+    costs = roofline.step_costs(tiny_model, 2, [[5, 9], [7, 12]], 48)
+    assert 0 < costs["flops_per_step"] < costs["flops_per_padded_step"] * 33 / 96
+    assert costs["least_bytes_per_step"] > 0
+
+
+@pytest.mark.parametrize("script", ["padded_run.py", "dynamic_run.py", "trainer_run.py"])
+def test_a_baseline_runs_and_reports(script: str, tiny_model: Path, tmp_path: Path):
+    rows = [{"texts": [text], "label": i % 2} for i, text in enumerate(["a good film", "a bad plot"] * 4)]
+    for split in ("train", "dev", "test"):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["--model", tiny_model, "--data", tmp_path, "--output", tmp_path / "out", "--seed", 1]
+    words += ["--learning-rate", 0.1, "--momentum", 0.9, "--steps", 2, "--eval-every", 1, "--batch-size", 4]
+    command = [sys.executable, ROOT / "benchmarks" / script, *words, "--max-length", 32]
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=240)
+    assert set(json.loads(done.stdout.splitlines()[-1])) == {"dev", "test"}
