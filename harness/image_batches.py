@@ -9,11 +9,15 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from harness.encoding import Batch
-from harness.images import CENTRE, ImageData, LabelledImage
+from harness.encoding import Batch, Encoded
+from harness.images import CENTRE
+from harness.kinds import References
+from harness.packing import Packing
+from harness.sources import Example, TaskData
+from tasks.image_task import ImageTask
 
-IMAGES_PER_BATCH = 256
-"""Images of a scoring batch at most. Fixed, so that scores never depend on the machine."""
+TOKENS_OF_AN_IMAGE = 16
+"""What an image counts for when scoring batches are cut by tokens: 256 images of 4,096 tokens."""
 
 
 class ImageSet:
@@ -26,22 +30,27 @@ class ImageSet:
     """
 
     n_truncated = 0
+    candidates = None
 
-    def __init__(self, data: ImageData, rows: Sequence[LabelledImage], augmented: bool):
-        self.data, self.rows = data, rows
-        self.labels = [row.label for row in rows]
-        self.augmented = augmented
-        task = data.task
+    def __init__(self, data: TaskData, rows: Sequence[Example], augmented: bool):
+        assert isinstance(data.task, ImageTask)
+        self.task = task = data.task
+        self.pixels, self.augmented = data.pixels, augmented
+        self.positions = [int(row.texts[0]) for row in rows]
+        self.labels = [int(row.label) for row in rows]
+        self.lengths = [TOKENS_OF_AN_IMAGE] * len(rows)
+        self.references = References([*self.labels], None, None)
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (task.mean, task.std))
 
-    def scoring_batches(self) -> list[list[int]]:
-        """Positions of all images, in batches for scoring."""
-        n = len(self.labels)
-        return [list(range(i, min(i + IMAGES_PER_BATCH, n))) for i in range(0, n, IMAGES_PER_BATCH)]
+    def batch(
+        self, rows: Sequence[int], pad_id: int, device: torch.device, packing: Packing | None = None
+    ) -> Batch:
+        """The images at `rows`: B x C x H x W in units of the task's mean and std.
 
-    def batch(self, rows: Sequence[int], pad_id: int, device: torch.device) -> Batch:
-        """The images at `rows`: B x C x H x W in units of the task's mean and std (`pad_id` is not used)."""
-        images = torch.stack([self._shown(self.data.pixels[self.rows[row].position]) for row in rows])
+        Args:
+            pad_id, packing: for text; of no effect here.
+        """
+        images = torch.stack([self._shown(self.pixels[self.positions[row]]) for row in rows])
         labels = torch.tensor([self.labels[row] for row in rows])
         return Batch(
             inputs={"pixel_values": images.to(device, non_blocking=True)},
@@ -53,7 +62,7 @@ class ImageSet:
 
     def _shown(self, pixels: np.ndarray) -> torch.Tensor:
         """One image as the network sees it, C x size x size."""
-        task = self.data.task
+        task = self.task
         image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
         how = task.augmentation
         if how == "resized_crop_flip":
@@ -104,3 +113,7 @@ def random_resized_crop(image: torch.Tensor, size: int) -> torch.Tensor:
             left = int(torch.randint(0, width - w + 1, ()))
             return resized(image[:, top : top + h, left : left + w], (size, size))
     return centre_crop(image, size)
+
+
+Examples = Encoded | ImageSet
+"""One part of a split, ready to be drawn from."""

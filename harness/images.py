@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from harness.errors import UserError, first_line
+from harness.sources import Example, TaskData, hub_splits
 from tasks import HubSource
 from tasks.image_task import ImageTask
 
@@ -19,35 +19,10 @@ CENTRE = 7 / 8
 """Of a resized ImageNet image, the share of each side that dev and test show (256 -> 224)."""
 
 
-class LabelledImage(NamedTuple):
-    """One row: where its pixels are (a position in `ImageData.pixels`), and its class."""
-
-    position: int
-    label: int
-
-
 class Pixels(Protocol):
     """Images by position: anything that gives H x W x C arrays of 0 .. 255."""
 
     def __getitem__(self, position: int) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """The rows of an image task in their stored order, checked.
-
-    Attributes:
-        train, test: positions in `pixels` and classes; the pixels themselves are decoded when read.
-        origin: the source without any path: hub id and commit, package and version, or `folder`.
-        fingerprint: digest of what identifies all images and their labels.
-    """
-
-    task: ImageTask
-    pixels: Pixels
-    train: list[LabelledImage]
-    test: list[LabelledImage]
-    origin: str
-    fingerprint: str
 
 
 def missing_images(task: ImageTask, data_dir: Path | None) -> str | None:
@@ -63,7 +38,7 @@ def missing_images(task: ImageTask, data_dir: Path | None) -> str | None:
     return None
 
 
-def load_image_data(task: ImageTask, data_dir: Path | None) -> ImageData:
+def load_image_data(task: ImageTask, data_dir: Path | None) -> TaskData:
     """Find the images of both roles; those of a folder or of the hub are decoded one by one, when used.
 
     Args:
@@ -81,24 +56,27 @@ def load_image_data(task: ImageTask, data_dir: Path | None) -> ImageData:
 
 def _data(
     task: ImageTask, pixels: Pixels, labels: Sequence[int], roles: Sequence[bool], origin: str, facts: str
-) -> ImageData:
+) -> TaskData:
     """Args: roles: whether each image is of the test split; facts: text that identifies the pixels."""
     unknown = sorted(set(labels) - set(range(task.n_classes)))
     if unknown:
         raise UserError(f"{task.name}: label {unknown[0]} is none of 0 .. {task.n_classes - 1}")
-    rows = [LabelledImage(position, int(label)) for position, label in enumerate(labels)]
+    # an image stands among the rows by its position
+    rows = [Example((str(position),), int(label)) for position, label in enumerate(labels)]
     digest = hashlib.sha256(f"{facts}\n{list(labels)}\n{list(map(int, roles))}".encode())
-    return ImageData(
+    return TaskData(
         task=task,
-        pixels=pixels,
         train=[row for row, is_test in zip(rows, roles, strict=True) if not is_test],
         test=[row for row, is_test in zip(rows, roles, strict=True) if is_test],
         origin=origin,
         fingerprint=digest.hexdigest()[:16],
+        n_unlabelled=0,
+        n_empty=0,
+        pixels=pixels,
     )
 
 
-def _from_sklearn(task: ImageTask) -> ImageData:
+def _from_sklearn(task: ImageTask) -> TaskData:
     import sklearn
     from sklearn.datasets import load_digits
 
@@ -127,7 +105,7 @@ class _Files:
             raise UserError(f"{path}: not an image that can be read: {first_line(error)}") from error
 
 
-def _from_folder(task: ImageTask, folder: Path) -> ImageData:
+def _from_folder(task: ImageTask, folder: Path) -> TaskData:
     """Classes are the folders' names in sorted order, the same in both splits."""
     paths: list[Path] = []
     labels: list[int] = []
@@ -168,15 +146,9 @@ class _HubImages:
         return np.atleast_3d(np.asarray(row[self.column].convert(self.mode)))
 
 
-def _from_hub(task: ImageTask, source: HubSource) -> ImageData:
-    from harness.sources import hub_splits
-
-    train, test, origin = hub_splits(
-        task.name,
-        source,
-        (task.train, task.test),
-        f"DIR/{task.name}/{task.train}/CLASS/*.png and {task.test}/",
-    )
+def _from_hub(task: ImageTask, source: HubSource) -> TaskData:
+    local = f"DIR/{task.name}/{task.train}/CLASS/*.png and {task.test}/CLASS/*.png"
+    train, test, origin = hub_splits(task.name, source, (task.train, task.test), local)
     for split in (train, test):
         if missing := [name for name in (task.image, task.label) if name not in split.column_names]:
             raise UserError(f"{task.name}: {origin} has no column {missing[0]!r}; found {split.column_names}")

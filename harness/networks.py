@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, first_line
+from harness.from_scratch import NETWORK
 from harness.models import LoadedModel, ModelSource
-from tasks.image_task import ImageTask
+from tasks.image_task import AnyTask, ImageTask
 
 if TYPE_CHECKING:
     import torch
 
 
-def network_source(task: ImageTask) -> ModelSource:
+def network_source(task: AnyTask) -> ModelSource:
     """How records call the task's network, and the digest of its configuration; there are no files."""
+    assert isinstance(task, ImageTask)
     facts = json.dumps([task.architecture, task.stem, task.n_classes, task.channels], sort_keys=True)
     revision = f"sha256:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
-    return ModelSource(f"config:{task.architecture['model_type']}", revision, Path())
+    return ModelSource(NETWORK + task.name, revision, Path())
 
 
 def build_network(task: ImageTask) -> Any:
@@ -67,7 +69,8 @@ def load_network(task: ImageTask) -> LoadedModel:
         model=model,
         pristine={name: value.clone() for name, value in model.state_dict().items()},
         new_parameters=tuple(name for name, _ in model.named_parameters()),
-        mask_head=None,
+        vocabulary_head=None,
+        why_padded="",
     )
 
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.task import HubSource, _Data
+from tasks.task import HubSource, Task, _Data
+
+AnyMethod = Literal["prompt", "head", "causal", "scratch"]
+"""How a model learns a task; images are learnt from scratch."""
 
 _BASIC = {"model_type": "resnet", "layer_type": "basic", "downsample_in_first_stage": False}
 RESNET_6: dict[str, Any] = _BASIC | {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]}
@@ -54,6 +57,8 @@ class ImageTask(_Data):
         batch_size, epochs, warmup_epochs, weight_decay: the defaults of the flags.
         decay_epochs: after each of these the learning rate is a tenth of what it was.
         licence, citation: of the data.
+
+    What stands below the fields is the same for all images, under the names that tasks of text use.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -99,6 +104,17 @@ class ImageTask(_Data):
             )
         return self
 
+    kind: ClassVar[str] = "classification"
+    methods: ClassVar[tuple[AnyMethod, ...]] = ("scratch",)
+    metric: ClassVar[str] = "accuracy"
+    further_metrics: ClassVar[tuple[str, ...]] = ()
+    label_words: ClassVar[tuple[str, ...]] = ()
+    choices: ClassVar[tuple[str, ...]] = ()
+    groups: ClassVar[tuple[str, ...]] = ()
+    balance_at: ClassVar[None] = None
+    accumulates_shuffles: ClassVar[bool] = False
+    learning_rates: ClassVar[dict[str, tuple[float, ...]]] = {}
+
     @property
     def labels(self) -> dict[int, str]:
         """Stored label -> name, in logit order."""
@@ -106,9 +122,17 @@ class ImageTask(_Data):
 
     @property
     def version(self) -> str:
+        """See `version_for`."""
+        return self.version_for("scratch")
+
+    def version_for(self, method: str) -> str:
         """Digest of what can change a result beside the flags' defaults, which every spec states itself."""
         left_out = {"title", "licence", "citation", "source", "n_train"}
         left_out |= {"batch_size", "epochs", "warmup_epochs", "decay_epochs", "weight_decay"}
         facts = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
         canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+AnyTask = Task | ImageTask
+"""What `--task` may name."""
