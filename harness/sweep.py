@@ -307,7 +307,14 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
             raise UserError(
                 f"--task: {images[0].name} has a network and steps of its own: give it a sweep to itself"
             )
-        settings |= from_scratch.settings(images[0], asked) | asked
+        own = from_scratch.settings(images[0], asked)
+        for name in ("method", "model"):
+            if asked.get(name, own[name]) != own[name]:
+                raise UserError(
+                    f"{images[0].name} is learnt from scratch by a network of its own: "
+                    f"leave out --{name} {asked[name]}"
+                )
+        settings |= own | asked
     try:
         return Sweep.model_validate(settings)
     except ValidationError as error:

@@ -9,8 +9,10 @@ from PIL import Image
 from pydantic import ValidationError
 
 from harness.errors import UserError
-from harness.image_batches import IMAGES_PER_BATCH, ImageSet, centre_crop, random_resized_crop, shifted
-from harness.images import ImageData, load_image_data
+from harness.image_batches import ImageSet, centre_crop, random_resized_crop, shifted
+from harness.images import load_image_data
+from harness.scoring import scoring_batches
+from harness.sources import Example, TaskData
 from tasks import get_task
 from tasks.image_task import ImageTask
 
@@ -18,13 +20,11 @@ DIGITS = get_task("digits")
 CIFAR10 = get_task("cifar10")
 
 
-def of_pixels(pixels: np.ndarray, **changed) -> ImageData:
+def of_pixels(pixels: np.ndarray, **changed) -> TaskData:
     """One image a row, all of the train split."""
-    from harness.images import LabelledImage
-
     task = DIGITS.model_copy(update=changed)
-    rows = [LabelledImage(i, i % task.n_classes) for i in range(len(pixels))]
-    return ImageData(task, pixels, rows, rows, "test", "0" * 16)
+    rows = [Example((str(i),), i % task.n_classes) for i in range(len(pixels))]
+    return TaskData(task, rows, rows, "test", "0" * 16, 0, 0, pixels=pixels)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_digits_are_all_there_once():
     data = load_image_data(DIGITS, None)
-    positions = [row.position for row in data.train + data.test]
+    positions = [int(row.texts[0]) for row in data.train + data.test]
     assert sorted(positions) == list(range(1797))
     assert len(data.train) == DIGITS.n_train
     assert {row.label for row in data.train} == {row.label for row in data.test} == set(range(10))
@@ -52,7 +52,7 @@ def test_the_digits_are_all_there_once():
 
 def test_the_stated_mean_and_deviation_are_those_of_the_training_digits():
     data = load_image_data(DIGITS, None)
-    pixels = np.stack([data.pixels[row.position] for row in data.train]) / 255
+    pixels = np.stack([data.pixels[int(row.texts[0])] for row in data.train]) / 255
     assert DIGITS.mean == pytest.approx((pixels.mean(),), abs=1e-3)
     assert DIGITS.std == pytest.approx((pixels.std(),), abs=1e-3)
 
@@ -60,7 +60,7 @@ def test_the_stated_mean_and_deviation_are_those_of_the_training_digits():
 def test_a_folder_of_images_is_read_by_class(folder: Path):
     data = load_image_data(DIGITS, folder)
     assert [row.label for row in data.train] == [label for label in range(10) for _ in range(2)]
-    assert data.pixels[data.train[5].position].tolist() == np.full((12, 10, 1), 41).tolist()
+    assert data.pixels[int(data.train[5].texts[0])].tolist() == np.full((12, 10, 1), 41).tolist()
     shown = ImageSet(data, data.test, augmented=False).batch([0, 19], 0, torch.device("cpu"))
     assert shown.inputs["pixel_values"].shape == (2, 1, 8, 8)
     assert shown.labels.tolist() == [0, 9]
@@ -142,11 +142,11 @@ def test_a_constant_image_stays_constant_under_every_crop():
         assert torch.allclose(crop, torch.tensor(0.25), atol=1e-6)
 
 
-def test_scoring_batches_hold_every_image_once():
+def test_images_are_scored_256_at_a_time():
     data = of_pixels(np.zeros((600, 8, 8, 1), dtype=np.uint8))
-    batches = ImageSet(data, data.train, augmented=False).scoring_batches()
-    assert [row for batch in batches for row in batch] == list(range(600))
-    assert max(map(len, batches)) == IMAGES_PER_BATCH
+    batches = scoring_batches(ImageSet(data, data.train, augmented=False).lengths)
+    assert sorted(row for batch in batches for row in batch) == list(range(600))
+    assert [len(batch) for batch in batches] == [256, 256, 88]
 
 
 @pytest.mark.parametrize(
