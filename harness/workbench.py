@@ -163,6 +163,8 @@ class Workbench:
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
             loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            if spec.method == "head":
+                models.agree_on_padding(loaded.model, self.tokenizer)
             if spec.peft:
                 from harness.adapters import with_adapter
 
