@@ -140,6 +140,8 @@ class Workbench:
         if spec.method == "causal":
             right_only = to_train and self.objective(spec).generative
             return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        if to_train:
+            examples = [kinds.with_one_answer(example) for example in examples]
         encode = encode_prompts if spec.method == "prompt" else encode_plain
         return encode(tokenizer, task, examples, min(task.max_length, readable))
 
