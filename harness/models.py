@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, first_line
+from harness.from_scratch import NETWORK
+from tasks import get_task
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +102,10 @@ def resolve_model(name: str) -> ModelSource:
     Raises:
         UserError: no such package, folder or hub model, no network, or no safetensors weights.
     """
+    if name.startswith(NETWORK):
+        from harness.networks import network_source
+
+        return network_source(get_task(name.removeprefix(NETWORK)))
     if name.startswith(PACKAGE):
         return _package(name, name.removeprefix(PACKAGE))
     path = Path(name).expanduser()
