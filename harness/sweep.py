@@ -202,7 +202,7 @@ class Sweep(Stored):
         if self.max_steps == 0 and self.method == "head":
             raise ValueError(
                 "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
-                "classifier on it, whose score says nothing: use --method prompt"
+                "classifier on it, whose score says nothing: use --method prompt, or causal with a decoder"
             )
         if self.max_steps == 0 and (self.peft or self.freeze):
             raise ValueError(

@@ -142,6 +142,12 @@ def split(
         else:
             texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
         write_texts(out, texts)
+        if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
+            note(
+                f"{task.name}: the test files differ between seeds, since LM-BFF's script shuffles one test "
+                f"list again for each. `run --test-limit` scores the same rows for all seeds: those of "
+                f"--format jsonl"
+            )
         for path, text in texts.items():
             print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
 

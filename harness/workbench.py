@@ -145,6 +145,8 @@ class Workbench:
         if spec.method == "causal":
             right_only = to_train and self.objective(spec).generative
             return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        if to_train:
+            examples = [kinds.with_one_answer(example) for example in examples]
         encode = encode_prompts if spec.method == "prompt" else encode_plain
         return encode(tokenizer, task, examples, min(task.max_length, readable))
 
@@ -173,6 +175,8 @@ class Workbench:
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
             loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            if spec.method == "head":
+                models.agree_on_padding(loaded.model, self.tokenizer)
             if spec.peft:
                 from harness.adapters import with_adapter
 
