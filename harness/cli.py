@@ -114,7 +114,12 @@ def run(
         int | None, _option("Optimizer steps of a run; 0: zero-shot (default: 1000)")
     ] = None,
     eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
-    lr_schedule: Annotated[str | None, _option("linear, constant or cosine (default: linear)")] = None,
+    lr_schedule: Annotated[
+        str | None, _option("linear, constant, cosine or step (default: linear; images: step)")
+    ] = None,
+    decay_steps: Annotated[
+        str | None, _option("Of the schedule step: a tenth of the rate after each, e.g. 500,750")
+    ] = None,
     warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
     weight_decay: Annotated[
         float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")

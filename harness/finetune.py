@@ -41,9 +41,9 @@ from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import Scores, logits, score
 from harness.store import Journal
-from harness.trainable import trained_parameters
+from harness.trainable import trained_parameters, trained_state
 from harness.workbench import EncodedSplit, Workbench
-from tasks import Task
+from tasks.image_task import AnyTask
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -86,7 +86,7 @@ def _finetune(
     loaded = bench.fresh_model(spec)
     model = loaded.model
     objective = bench.objective(spec)
-    pad_id = bench.tokenizer.pad_token_id or 0
+    pad_id = bench.pad_id(spec)
     entry = bench.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
     rates = entry.schedule(
@@ -180,9 +180,7 @@ def _finetune(
                 best = evaluation
                 # a true copy: `.cpu()` alone would alias the live weights on a CPU
                 best_parameters = {
-                    name: value.detach().to("cpu", copy=True)
-                    for name, value in model.named_parameters()
-                    if value.requires_grad
+                    name: value.detach().to("cpu", copy=True) for name, value in trained_state(model).items()
                 }
         if journal.checkpoint_every and (step + 1) % journal.checkpoint_every == 0:
             assert read_back is not None
@@ -206,8 +204,8 @@ def _finetune(
     if failure is None:
         assert best is not None  # the last step is always evaluated
         with torch.no_grad():
-            for name, value in best_parameters.items():
-                model.get_parameter(name).copy_(value)
+            for name, value in trained_state(model).items():
+                value.copy_(best_parameters[name])
         before = time.perf_counter()
         result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
@@ -250,7 +248,7 @@ def set_arithmetic(spec: RunSpec, device: torch.device) -> None:
     precision.use(spec.precision, device.type)
 
 
-def final_score(result: Scores, split: EncodedSplit, task: Task) -> FinalScore:
+def final_score(result: Scores, split: EncodedSplit, task: AnyTask) -> FinalScore:
     """What a record says of the scores of test."""
     references = split.test.references
     return FinalScore(

@@ -60,6 +60,16 @@ def candidate_texts(task: Task, example: Example) -> Sequence[str]:
     return [cloze.replace(PLACEHOLDER, candidate) for candidate in example.candidates]
 
 
+def with_one_answer(example: Example) -> Example:
+    """The example to train on: without right candidates beside its label, which would count as wrong."""
+    right = set(example.answers)
+    if len(right & set(example.candidates)) < 2:
+        return example
+    label = example.candidates[int(example.label)]
+    kept = tuple(text for text in example.candidates if text == label or text not in right)
+    return example._replace(candidates=kept, label=kept.index(label))
+
+
 def strata(task: Task, examples: Sequence[Example]) -> list[int]:
     """The class of each row that a few-shot split balances: 0 below `balance_at` and else 1 of a number."""
     if task.balance_at is None:

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UserError, first_line
+from harness.from_scratch import NETWORK
+from tasks import get_task
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +102,10 @@ def resolve_model(name: str) -> ModelSource:
     Raises:
         UserError: no such package, folder or hub model, no network, or no safetensors weights.
     """
+    if name.startswith(NETWORK):
+        from harness.networks import network_source
+
+        return network_source(get_task(name.removeprefix(NETWORK)))
     if name.startswith(PACKAGE):
         return _package(name, name.removeprefix(PACKAGE))
     path = Path(name).expanduser()
@@ -176,13 +182,36 @@ def _check_files(name: str, folder: Path) -> None:
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer, from its own files."""
+    """The model's tokenizer, from its own files; without a token to pad with it takes its end of text."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def agree_on_padding(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Tell a decoder's classifier which token pads its batches.
+
+    It reads the last token of each text, and takes for that the last one which is not its
+    configuration's `pad_token_id`: without one it refuses batches, with another it reads the padding.
+
+    Raises:
+        UserError: the tokenizer has no token that could pad.
+    """
+    if not hasattr(model, "score"):
+        return
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"--method head pads batches for {type(model).__name__}, and this tokenizer has neither a "
+            f"pad_token nor an eos_token: name one in the model's tokenizer_config.json, or use "
+            f"--method causal"
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
 def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:

@@ -33,8 +33,13 @@ DEFAULT_RATES = {
     "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "head": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     "causal": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+    "scratch": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 }
-"""A decoder starts, as a prompted model does, from a head that is trained: its grid is the prompt's."""
+"""A decoder starts, as a prompted model does, from a head that is trained: its grid is the prompt's.
+
+That of networks from scratch lies around 1, the rate of SGD that matches heavy ball at its customary
+0.1 with beta 0.9 (He et al. 2016).
+"""
 
 # A step of the sign of the gradient, which AdamW's first steps are too, moves every element by the
 # rate. These are centred on the rates that AdamW fine-tunes such models with (LM-BFF: 1e-5 to 5e-5),
@@ -43,6 +48,7 @@ SIGN_RATES = {
     "prompt": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
     "head": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
     "causal": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
+    "scratch": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
 }
 
 
@@ -75,7 +81,7 @@ class OptimizerEntry:
         state_tensors: names of the tensors that its state must hold after a step, and no others.
         state_bytes_per_parameter: bytes of those for one 32-bit parameter, step counters aside.
         default_rates: six rates for each method, where a task has no hint of its own; those of
-            `prompt` stand in for `causal`'s where they are not given.
+            `prompt` stand in for `causal`'s where they are not given; `scratch` may be left out.
 
     Raises:
         ValueError: names or rates that cannot be meant.
@@ -101,7 +107,7 @@ class OptimizerEntry:
             )
         if both := sorted(set(self.hyperparameters) & set(self.constants)):
             raise ValueError(f"{both} are both hyperparameters of the sweep and constants")
-        for method in ("prompt", "head", *(["causal"] if "causal" in self.default_rates else [])):
+        for method in ("prompt", "head", *self.default_rates):
             rates = self.default_rates.get(method, ())
             if len(set(rates)) != 6 or min(rates) <= 0:
                 raise ValueError(f"default_rates[{method!r}] must be six rates above 0, found {rates}")

@@ -20,6 +20,7 @@ _MEZO: dict[str, Any] = {
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "mezo": _MEZO,  # Malladi et al. 2023, RoBERTa experiments; the code the paper used
+    "from-scratch": dict.fromkeys([*_MEZO, "decay_steps"]),  # an image task's own; all are named
     "lm-bff": _MEZO | {"test_limit": None},  # Gao et al. 2021, but for its optimizer and grids
 }
 
@@ -30,6 +31,7 @@ UNLESS_STATED: dict[str, Any] = {
     "threads_per_run": 1,
     "peft": None,
     "freeze": None,
+    "decay_steps": None,
 }
 """Settings that no protocol speaks of, with the values that need no mention."""
 
@@ -47,5 +49,9 @@ def settings_name(spec: RunSpec) -> str:
         )
     expected = PROTOCOLS[spec.protocol] | UNLESS_STATED
     actual = spec.model_dump()
-    changed = [f"{k}={actual[k]}".lower() for k in expected if actual[k] != expected[k]]
+    changed = [f"{k}={_text(actual[k])}".lower() for k in expected if actual[k] != expected[k]]
     return " ".join([spec.protocol, *changed])
+
+
+def _text(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

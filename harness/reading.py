@@ -110,6 +110,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
 
 def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
     """How batches are laid out and what of them is computed, for the record."""
+    if not loaded.why_padded and loaded.packing is None:
+        return {"padding": "none", "inputs": "images"}
     if loaded.packing is not None:
         equal = f"as padded within {TOLERANCE:g} of the largest score"
         return {"padding": "none", "packed_scores": equal, "last_layer": loaded.packing.last_layer}

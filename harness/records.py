@@ -60,6 +60,9 @@ class RunSpec(Stored):
         peft: the adapter that is trained in place of the model, with the constants of
             `harness.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
+        decay_steps: of the schedule `step`; None: of another.
+        k: examples of each class in train, and in dev; 0: all training rows, of which the task holds
+            out a share as dev.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -69,13 +72,13 @@ class RunSpec(Stored):
     data_fingerprint: str
     model: str
     model_revision: str
-    method: Literal["prompt", "head", "causal"]
+    method: Literal["prompt", "head", "causal", "scratch"]
     k: int
     seed: int
     optimizer: str
     hyperparameters: dict[str, float]
     learning_rate: float
-    lr_schedule: Literal["linear", "constant", "cosine"]
+    lr_schedule: Literal["linear", "constant", "cosine", "step"]
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float | None
@@ -91,6 +94,7 @@ class RunSpec(Stored):
     deterministic: Literal[True] | None = None
     peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
     freeze: Literal["embeddings", "encoder"] | None = None
+    decay_steps: tuple[int, ...] | None = None
 
     @property
     def run_id(self) -> str:

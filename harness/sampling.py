@@ -108,6 +108,27 @@ def few_shot_passages(passages: Sequence[int], k: int, seed: int) -> FewShotSpli
     return FewShotSplit(train, dev, [0] if n < 2 * k else [])
 
 
+def held_out_split(labels: Sequence[int], share: float, order: Sequence[int]) -> FewShotSplit:
+    """All rows: of each class the first `share` of them as dev, at least one, and the others as train.
+
+    Args:
+        labels: the class of each training row.
+        order: positions of all training rows, from `shuffled_rows`.
+
+    Raises:
+        UserError: a class has fewer than two rows.
+    """
+    by_class: dict[int, list[int]] = {}
+    for row in order:
+        by_class.setdefault(labels[row], []).append(row)
+    if small := sorted(label for label, rows in by_class.items() if len(rows) < 2):
+        raise UserError(f"class {small[0]} has one training row, and train and dev need one each")
+    sizes = {label: max(1, round(share * len(rows))) for label, rows in by_class.items()}
+    train = [row for label, rows in by_class.items() for row in rows[sizes[label] :]]
+    dev = [row for label, rows in by_class.items() for row in rows[: sizes[label]]]
+    return FewShotSplit(train, dev, [])
+
+
 def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None = None) -> list[int]:
     """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them.
 

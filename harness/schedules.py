@@ -12,12 +12,15 @@ def learning_rate(spec: RunSpec, step: int) -> float:
     """The effective learning rate of a step, counted from 0.
 
     Shapes are those of transformers' schedulers, which LM-BFF and MeZO use: a linear rise from 0
-    over `warmup_steps`, then `constant`, `linear` to 0 at `max_steps`, or a half `cosine`.
+    over `warmup_steps`, then `constant`, `linear` to 0 at `max_steps`, or a half `cosine`; or `step`, a
+    tenth after each of `decay_steps`, as residual networks are trained (He et al. 2016).
     """
     if step < spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
     if spec.lr_schedule == "constant":
         return spec.learning_rate
+    if spec.lr_schedule == "step":
+        return spec.learning_rate * 0.1 ** sum(step >= at for at in spec.decay_steps or ())
     done = (step - spec.warmup_steps) / (spec.max_steps - spec.warmup_steps)
     if spec.lr_schedule == "linear":
         return spec.learning_rate * (1 - done)

@@ -8,7 +8,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from harness.encoding import Batch, Encoded
+from harness.encoding import Batch
+from harness.image_batches import Examples
 from harness.kinds import Prediction
 from harness.metrics import compute
 from harness.models import LoadedModel
@@ -76,7 +77,7 @@ def scoring_batches(lengths: list[int], sequences: list[int] | None = None) -> l
 
 def score(
     loaded: LoadedModel,
-    encoded: Encoded,
+    encoded: Examples,
     objective: Objective,
     metric: str,
     pad_id: int,

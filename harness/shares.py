@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from harness.records import RunSpec
 from harness.sources import TaskData
+from tasks.image_task import ImageTask
 
 CHARACTERS_PER_TOKEN = 4
 """Of English text under the usual tokenizers; it need only rank the tasks."""
@@ -16,11 +17,15 @@ ROWS_LOOKED_AT = 1000
 def work(spec: RunSpec, data: TaskData) -> float:
     """About how many tokens a run computes forward, a training step's backward counted as two more.
 
-    A function of spec and data alone, so that every process shares out the same runs alike.
+    Of images it counts pixels. A function of spec and data alone, so that every process shares out the
+    same runs alike.
     """
-    rows = data.train[:ROWS_LOOKED_AT]
-    mean = sum(len(text) for row in rows for text in row.texts) / len(rows) / CHARACTERS_PER_TOKEN
-    tokens = min(mean, data.task.max_length)
+    if isinstance(data.task, ImageTask):
+        tokens = float(data.task.size**2)
+    else:
+        rows = data.train[:ROWS_LOOKED_AT]
+        mean = sum(len(text) for row in rows for text in row.texts) / len(rows) / CHARACTERS_PER_TOKEN
+        tokens = min(mean, data.task.max_length)
     n_test = len(data.test) if spec.test_limit is None else min(spec.test_limit, len(data.test))
     n_dev = spec.k * max(1, len(data.task.labels))
     examples = 3 * spec.max_steps * spec.batch_size + spec.max_steps // spec.eval_every * n_dev + n_test

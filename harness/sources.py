@@ -20,6 +20,7 @@ from harness import lmbff
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
 from tasks import HubSource, LocalOnly, Task, TextFolders
+from tasks.image_task import AnyTask, ImageTask
 from tasks.task import PLACEHOLDER
 
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
@@ -54,9 +55,10 @@ class TaskData:
         n_unlabelled: rows labelled -1 that the task told us to drop.
         n_empty: rows with an empty text; they are kept.
         left_out: positions of broken rows among the stored training rows; LM-BFF draws from all.
+        pixels: of an image task, the images by the positions that stand for them in the rows.
     """
 
-    task: Task
+    task: AnyTask
     train: list[Example]
     test: list[Example]
     origin: str
@@ -64,6 +66,7 @@ class TaskData:
     n_unlabelled: int
     n_empty: int
     left_out: tuple[int, ...] = ()
+    pixels: Any = None
 
 
 class _Rows(NamedTuple):
@@ -76,7 +79,7 @@ class _Rows(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
+def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
     """Read and check the rows of both roles.
 
     Args:
@@ -86,6 +89,10 @@ def load_task_data(task: Task, data_dir: Path | None) -> TaskData:
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label.
     """
+    if isinstance(task, ImageTask):
+        from harness.images import load_image_data
+
+        return load_image_data(task, data_dir)
     found = _stored(task, data_dir)
     train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
     test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
@@ -272,11 +279,15 @@ def _plain_word(word: str) -> str:
     return word.strip(string.punctuation).lower()
 
 
-def missing_data(task: Task, data_dir: Path | None) -> str | None:
+def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:
     """What of the task's data is not there at all, and what to type next; None: nothing is missing.
 
     Only looks for files: what the hub or a package holds counts as there.
     """
+    if isinstance(task, ImageTask):
+        from harness.images import missing_images
+
+        return missing_images(task, data_dir)
     columns = f"columns {list(task.columns)}"
     if data_dir is None:
         if not isinstance(task.source, LocalOnly):
@@ -431,10 +442,26 @@ def _text(path: Path) -> str:
 
 
 def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
-    """Load both splits from the hub at one commit; `HF_*` variables are respected.
+    columns = (*task.columns, *([source.label] if source.label else []))
+    folder = f"DIR/{task.folder or task.name}"
+    local = f"{folder}/{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)})"
+    train, test, origin = hub_splits(task.name, source, (task.train, task.test), local)
+    wanted = [column for column in columns if column in train.column_names]
+    rows = [split.select_columns(wanted).to_list() for split in (train, test)]
+    return rows[0], rows[1], origin
+
+
+def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str) -> tuple[Any, Any, str]:
+    """Two splits from the hub at one commit, and which that is; `HF_*` variables are respected.
 
     Online, the revision is resolved to a commit first, so that both splits are of one state. With
     `HF_HUB_OFFLINE=1` the local cache is asked instead, and the commit is read back from it.
+
+    Args:
+        local: what a local copy looks like, for the error.
+
+    Raises:
+        UserError: they cannot be had.
     """
     import datasets
     from huggingface_hub import HfApi
@@ -448,19 +475,15 @@ def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[d
             revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
         train, test = (
             datasets.load_dataset(source.id, source.config, split=split, revision=revision)
-            for split in (task.train, task.test)
+            for split in splits
         )
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
         raise UserError(
-            f"{task.name}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
-            f"Without network, give a local copy: --data-dir DIR, with DIR/{task.folder or task.name}/"
-            f"{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)}), or set "
+            f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
+            f"Without network, give a local copy: --data-dir DIR, with {local}, or set "
             f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
         ) from error
     checksums = train.info.download_checksums or {}
     commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}
     commit = commits.pop() if len(commits) == 1 else revision
-    columns = (*task.columns, *([source.label] if source.label else []))
-    wanted = [column for column in columns if column in train.column_names]
-    rows = [split.select_columns(wanted).to_list() for split in (train, test)]
-    return rows[0], rows[1], f"{name} @ {commit}"
+    return train, test, f"{name} @ {commit}"

@@ -144,6 +144,9 @@ def _option(help_text: str, *names: str, **limits: Any) -> Any:
 
 Preset = Annotated[str, typer.Option(help="small (minutes on two CPU cores) or large (hours on a GPU)")]
 Task = Annotated[str | None, _option("[small: bbc_news, large: sst2]")]
+TaskFile = Annotated[
+    Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
+]
 Model = Annotated[str | None, _option("Hub id, folder, or package:NAME of a pip package")]
 Method = Annotated[str | None, _option("prompt (masked LM) or head (classifier)")]
 K = Annotated[int | None, _option("Examples of each class, in train and dev")]
@@ -164,6 +167,7 @@ OutputDir = Annotated[Path | None, _option("[results]")]
 def closeness(
     preset: Preset = "small",
     task: Task = None,
+    task_file: TaskFile = None,
     model: Model = None,
     method: Method = None,
     k: K = None,
@@ -192,7 +196,7 @@ def closeness(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     with plain_errors("finished cells are kept, type the same command to go on"):
-        settings = _preset(CLOSENESS, preset) | given
+        settings = _settings(CLOSENESS, preset, given)
         betas = _momenta(settings["momenta"])
         sweep = _sweep(settings, settings["steps"])
         specs = _runs(sweep, _data(sweep))
@@ -234,6 +238,7 @@ def _run_closeness(
 def batch_size(
     preset: Preset = "small",
     task: Task = None,
+    task_file: TaskFile = None,
     model: Model = None,
     method: Method = None,
     k: K = None,
@@ -260,7 +265,7 @@ def batch_size(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     with plain_errors("finished cells are kept, type the same command to go on"):
-        settings = _preset(BATCH_SIZE, preset) | given
+        settings = _settings(BATCH_SIZE, preset, given)
         sizes = _batch_sizes(settings["batch_sizes"])
         # the size of the plan's runs is replaced by each of `sizes`
         sweep = _sweep(settings | {"batch_size": 1}, settings["steps"])
@@ -308,6 +313,7 @@ def _run_batch_size(
 def noise(
     preset: Preset = "small",
     task: Task = None,
+    task_file: TaskFile = None,
     model: Model = None,
     method: Method = None,
     k: K = None,
@@ -332,7 +338,7 @@ def noise(
     """
     given = {name: value for name, value in locals().items() if value is not None}
     with plain_errors("finished cells are kept, type the same command to go on"):
-        settings = _preset(NOISE, preset) | given
+        settings = _settings(NOISE, preset, given)
         sweep = _sweep(settings, settings["steps"])
         specs = _runs(sweep, _data(sweep))
         _run_noise(sweep, specs, settings["n_times"], settings["n_examples"])
@@ -365,6 +371,7 @@ def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int
 def svag(
     preset: Annotated[str, typer.Option(help="small (minutes on two CPU cores)")] = "small",
     task: Task = None,
+    task_file: TaskFile = None,
     model: Model = None,
     method: Method = None,
     k: K = None,
@@ -395,7 +402,7 @@ def svag(
                 f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
                 f"covariance, which SVAG exists to control. Leave it out"
             )
-        settings = _preset(SVAG, preset) | given
+        settings = _settings(SVAG, preset, given)
         chosen = _levels(settings["levels"])
         sweep = _sweep(settings, settings["steps"])
         specs = _runs(sweep, _data(sweep))
@@ -428,10 +435,12 @@ def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_tim
     print(", ".join(str(folder / f"svag{end}") for end in (".csv", ".svg")))
 
 
-def _preset(presets: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def _settings(presets: Mapping[str, dict[str, Any]], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset with what was given in its place; a task of one's own stands for the preset's task."""
     if name not in presets:
         raise UserError(f"--preset {name}: expected {' or '.join(presets)}")
-    return presets[name]
+    kept = {key: value for key, value in presets[name].items() if key != "task" or "task_file" not in given}
+    return kept | dict(given)
 
 
 def _momenta(values: str | Sequence[float]) -> tuple[float, ...]:
@@ -497,7 +506,7 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
 def _data(sweep: Sweep) -> TaskData:
     from harness.sources import load_task_data
 
-    data = load_task_data(find_task(sweep.task[0]), sweep.data_dir)
+    data = load_task_data(find_task(sweep.task[0], sweep.task_file), sweep.data_dir)
     note(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
     return data
 
@@ -529,7 +538,8 @@ def _finish_cells(
     todo = [cell for cell in cells if stored(cell) is None]
     note(f"{len(cells)} cells, {len(cells) - len(todo)} of them already there")
     if todo:
-        bench = prepare([cell.sgd for cell in todo], Inputs(sweep.model, sweep.data_dir), sweep.precision)
+        inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
+        bench = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
         on_cpu = bench.accelerator.device.type == "cpu"
         workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
         for number, cell in enumerate(todo, 1):

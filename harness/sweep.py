@@ -23,20 +23,20 @@ from pydantic import (
     model_validator,
 )
 
-from harness import kinds
+from harness import from_scratch, kinds
 from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
 from harness.ranks import launched
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
-from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, shuffled_rows
+from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, held_out_split, shuffled_rows
 from harness.sources import TaskData, missing_data
 from harness.trackers import check_installed
 from harness.user_optimizers import find_optimizer
 from harness.user_tasks import find_task, task_of
-from tasks import SUITES, UnknownTaskError
-from tasks.task import Method
+from tasks import SUITES, UnknownTaskError, get_task, task_names
+from tasks.image_task import AnyMethod, ImageTask
 
 EMBEDDED_TASK = "bbc_news"
 
@@ -115,20 +115,21 @@ class Sweep(Stored):
     task_file: Path | None
     task: Words
     model: str = Field(min_length=1)
-    method: Method
-    k: int = Field(ge=1)
+    method: AnyMethod
+    k: int = Field(ge=0)
     seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
     optimizer_file: Path | None
     optimizers: Words
     learning_rates: Rates | None
     extend_grid: int = Field(ge=0)
     momentum: float = Field(ge=0, lt=1)
-    protocol: Literal["mezo", "lm-bff"]
+    protocol: Literal["mezo", "lm-bff", "from-scratch"]
     batch_size: int = Field(ge=1)
     gradient_accumulation_steps: int = Field(ge=1)
     max_steps: int = Field(ge=0)
     eval_every: int = Field(ge=1)
-    lr_schedule: Literal["linear", "constant", "cosine"]
+    lr_schedule: Literal["linear", "constant", "cosine", "step"]
+    decay_steps: Annotated[tuple[int, ...] | None, BeforeValidator(_listed)]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
     max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
@@ -201,13 +202,14 @@ class Sweep(Stored):
         if self.max_steps == 0 and self.method == "head":
             raise ValueError(
                 "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
-                "classifier on it, whose score says nothing: use --method prompt"
+                "classifier on it, whose score says nothing: use --method prompt, or causal with a decoder"
             )
         if self.max_steps == 0 and (self.peft or self.freeze):
             raise ValueError(
                 f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
                 f"{self.peft or self.freeze} says nothing: leave it out"
             )
+        self._check_scratch()
         if self.warmup_steps >= max(self.max_steps, 1):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
         if self.batch_size % self.gradient_accumulation_steps:
@@ -241,6 +243,28 @@ class Sweep(Stored):
             _check_entry(self, name)
         return self
 
+    def _check_scratch(self) -> None:
+        """Raises: ValueError, where what is for images meets what is for pre-trained models."""
+        if (self.lr_schedule == "step") != bool(self.decay_steps):
+            raise ValueError("--lr-schedule step needs --decay-steps, such as 500,750, and no other does")
+        decays = self.decay_steps or ()
+        inside = all(self.warmup_steps < step < self.max_steps for step in decays)
+        if not inside or list(decays) != sorted(set(decays)):
+            raise ValueError(
+                f"--decay-steps {','.join(map(str, decays))} must ascend between warmup_steps "
+                f"{self.warmup_steps} and max_steps {self.max_steps}"
+            )
+        if self.method != "scratch":
+            if self.k == 0:
+                raise ValueError("--k: expected at least 1 example of each class, found 0")
+            return
+        for name in ("peft", "freeze", "dropout", "data_parallel_ranks"):
+            if (value := getattr(self, name)) is not None:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {value} is for pre-trained models, and an image task's "
+                    f"network is trained from scratch: leave it out"
+                )
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -272,14 +296,34 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    if protocol == "from-scratch" and not _image_tasks(asked):
+        raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
     if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
         asked["task"] = (task_of(Path(file)).name,)
     embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
+    if images := _image_tasks(asked):
+        if len(_listed(asked["task"])) > 1:
+            raise UserError(
+                f"--task: {images[0].name} has a network and steps of its own: give it a sweep to itself"
+            )
+        own = from_scratch.settings(images[0], asked)
+        for name in ("method", "model"):
+            if asked.get(name, own[name]) != own[name]:
+                raise UserError(
+                    f"{images[0].name} is learnt from scratch by a network of its own: "
+                    f"leave out --{name} {asked[name]}"
+                )
+        settings |= own | asked
     try:
         return Sweep.model_validate(settings)
     except ValidationError as error:
         raise UserError("\n".join(map(_in_words, error.errors()))) from None
+
+
+def _image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
+    names = [name for name in _listed(asked.get("task")) or () if name in task_names()]
+    return [task for name in names if isinstance(task := get_task(name), ImageTask)]
 
 
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
@@ -365,6 +409,8 @@ def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
     # a task's hint is in effective rates, which say nothing to an optimizer that has none
     hint = None if entry.own_rate else find_task(task, sweep.task_file).learning_rates.get(sweep.method)
     method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    if sweep.method == "scratch" and method != sweep.method:
+        raise UserError(f"the optimizer {optimizer} has no default rates from scratch: give --learning-rates")
     return tuple(sorted(hint or entry.default_rates[method]))
 
 
@@ -412,6 +458,11 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
     Raises:
         UserError: too few rows of a class, or too few passages.
     """
+    if isinstance(data.task, ImageTask):
+        order, labels = _drawing_order(data, seed, protocol), [int(row.label) for row in data.train]
+        if k:
+            return few_shot_split(labels, data.task.n_classes, k, order)
+        return held_out_split(labels, data.task.dev_fraction, order)
     if data.task.groups:
         return few_shot_passages(kinds.passages(data.task, data.train), k, seed)
     order = _drawing_order(data, seed, protocol)

@@ -21,7 +21,6 @@ from harness.sources import Example, TaskData
 from harness.store import Store
 from harness.sweep import Inputs, Sweep, draw_split, plan
 from harness.user_tasks import find_task
-from harness.workbench import EncodedSplit
 from tasks import Task
 
 N_SHOWN = 3
@@ -64,6 +63,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         UserError: the task cannot be run, or should not be: the message says why.
     """
     task = find_task(sweep.task[0], sweep.task_file)
+    assert isinstance(task, Task)  # the command line takes no image task here
     yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
     bench = prepare([], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision)
     data = bench.data(task)
@@ -78,15 +78,17 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         words = zip(task.label_words, ids, strict=True)
         yield Finding("words", ", ".join(f"{word} = token {id}" for word, id in words))
     split = bench.split(spec)
-    yield from _of_encoding(split, bench.tokenizer)
-    for row in _rows_to_show(split.train.labels):
-        yield Finding("example", _shown(task, split.train, row, bench.tokenizer))
+    train, dev, test = (part for part in (split.train, split.dev, split.test) if isinstance(part, Encoded))
+    yield from _of_encoding({"train": train, "dev": dev, "test": test}, bench.tokenizer)
+    for row in _rows_to_show(train.labels):
+        yield Finding("example", _shown(task, train, row, bench.tokenizer))
     with tempfile.TemporaryDirectory() as folder:
         yield from _of_training(spec, bench, Store(Path(folder)))
 
 
 def _of_rows(data: TaskData) -> Iterator[Finding]:
     task = data.task
+    assert isinstance(task, Task)
     yield Finding("rows", f"{len(data.train)} to draw from, {len(data.test)} test rows; {data.origin}")
     for role, examples in (("train", data.train), ("test", data.test)):
         yield Finding("labels", f"{role}: {_label_counts(task, examples)}")
@@ -142,33 +144,34 @@ def _label_counts(task: Task, examples: Sequence[Example]) -> str:
 
 
 def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
+    task = data.task
+    assert isinstance(task, Task)
     few = draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol)
-    train, dev = ([_asked(data.task, data.train[row]) for row in rows] for rows in (few.train, few.dev))
+    train, dev = ([_asked(task, data.train[row]) for row in rows] for rows in (few.train, few.dev))
     yield Finding(
         "split", f"k = {sweep.k}, seed {sweep.seeds[0]}: {len(train)} train rows, {len(dev)} dev rows"
     )
     if few.short_classes:
-        names = list(data.task.labels.values())
-        of = ", ".join("passages" if data.task.groups else f"rows of {names[c]}" for c in few.short_classes)
+        names = list(task.labels.values())
+        of = ", ".join("passages" if task.groups else f"rows of {names[c]}" for c in few.short_classes)
         yield Finding("warning", f"fewer than 2 x {sweep.k} {of}: train or dev is short of them")
     if n_shared := sum(question in set(train) for question in dev):
         yield Finding("warning", f"{n_shared} of {len(dev)} dev rows of this split are train rows too")
     drawn = {*train, *dev}
-    if n_shared := sum(_asked(data.task, example) in drawn for example in data.test):
+    if n_shared := sum(_asked(task, example) in drawn for example in data.test):
         yield Finding("warning", f"{n_shared} test rows are in this split's train or dev")
 
 
-def _of_encoding(split: EncodedSplit, tokenizer: Any) -> Iterator[Finding]:
-    parts = {"train": split.train, "dev": split.dev, "test": split.test}
+def _of_encoding(parts: dict[str, Encoded], tokenizer: Any) -> Iterator[Finding]:
     lengths = [len(ids) for part in parts.values() for ids in part.input_ids]
     yield Finding("tokens", f"{min(lengths)} to {max(lengths)} in an encoded text")
     cut = ", ".join(f"{part.n_truncated} of {len(part.labels)} {name}" for name, part in parts.items())
     n_cut = sum(part.n_truncated for part in parts.values())
     yield Finding("warning" if n_cut else "cut", f"examples of which some text was cut: {cut}")
-    if split.train.targets is not None:
+    if parts["train"].targets is not None:
         places = [len(read) for part in parts.values() for read in part.read_at or ()]
         yield Finding("scored", f"{min(places)} to {max(places)} tokens of each candidate")
-    elif split.train.read_at is not None:
+    elif parts["train"].read_at is not None:
         masks = Counter(
             ids.count(tokenizer.mask_token_id) for part in parts.values() for ids in part.input_ids
         )

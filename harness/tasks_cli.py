@@ -21,6 +21,7 @@ from harness.split_files import jsonl_texts, lmbff_texts, write_texts
 from harness.sweep import expand_suites, make_sweep
 from harness.user_tasks import find_task, further_names, task_of
 from tasks import HubSource, LocalOnly, Task, TextFolders, UnknownTaskError, suites_of, task_names
+from tasks.image_task import AnyTask, ImageTask, SklearnDigits
 from tasks.task import CANDIDATE, filled, parse_template
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
@@ -40,6 +41,8 @@ def list_tasks() -> None:
         metric = ";".join((task.metric, *task.further_metrics))
         n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
         kind, methods = task.kind.replace("_", " "), ";".join(task.methods)
+        if isinstance(task, ImageTask):
+            kind = "image classification"
         rows.append(
             (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
         )
@@ -66,6 +69,11 @@ def show(
     """
     with plain_errors("nothing was written"):
         task, _ = _task(name)
+        if isinstance(task, ImageTask):
+            facts = {name.replace("_", " "): str(value) for name, value in task.model_dump().items()}
+            for fact, value in (facts | {"source": _source(task), "version": task.version}).items():
+                print(f"{fact:<17}{value}")
+            return
         facts = _facts(task)
         if data_dir is None:
             os.environ["HF_HUB_OFFLINE"] = "1"
@@ -91,7 +99,7 @@ def check(
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
-        task, file = _task(name)
+        task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
         given = {word: value for word, value in words.items() if value is not None}
         os.environ["ACCELERATE_USE_CPU"] = "true"
@@ -125,7 +133,7 @@ def split(
     with plain_errors("the files that are there are whole"):
         if form not in ("lm-bff", "jsonl"):
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
-        task, file = _task(name)
+        task, file = _text_task(name)
         words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
         given = {word: value for word, value in words.items() if value is not None}
         sweep = make_sweep({"task": task.name} | given, None)
@@ -134,11 +142,17 @@ def split(
         else:
             texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
         write_texts(out, texts)
+        if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
+            note(
+                f"{task.name}: the test files differ between seeds, since LM-BFF's script shuffles one test "
+                f"list again for each. `run --test-limit` scores the same rows for all seeds: those of "
+                f"--format jsonl"
+            )
         for path, text in texts.items():
             print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
 
 
-def _task(name: str) -> tuple[Task, Path | None]:
+def _task(name: str) -> tuple[AnyTask, Path | None]:
     """A task by its name or by its file, and the file."""
     file = Path(name) if name.endswith(".py") else None
     try:
@@ -147,11 +161,24 @@ def _task(name: str) -> tuple[Task, Path | None]:
         raise UserError(str(error)) from None
 
 
-def _source(task: Task) -> str:
+def _text_task(name: str) -> tuple[Task, Path | None]:
+    """A task of text; raises UserError for one of images."""
+    task, file = _task(name)
+    if isinstance(task, ImageTask):
+        raise UserError(
+            f"{name} is a task of images: there is no prompt to look at. Try it with "
+            f"`momentum-bench run --task {name} --max-steps 10`"
+        )
+    return task, file
+
+
+def _source(task: AnyTask) -> str:
     source = task.source
     if isinstance(source, HubSource):
         config = f" ({source.config})" if source.config else ""
         return f"{source.id}{config}" + ("" if source.revision == "main" else f" @ {source.revision}")
+    if isinstance(source, SklearnDigits):
+        return "package scikit-learn"
     return f"package {source.distribution}" if isinstance(source, TextFolders) else "--data-dir only"
 
 

@@ -41,6 +41,19 @@ def choose_trainable(loaded: LoadedModel, spec: RunSpec) -> None:
         )
 
 
+def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What a run changes: the parameters that are trained, and the running statistics of batch norms."""
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    statistics = {
+        f"{module}.{name}" if module else name: value
+        for module, norm in model.named_modules()
+        if isinstance(norm, torch.nn.modules.batchnorm._BatchNorm)
+        for name, value in norm.named_buffers(recurse=False)
+        if value.is_floating_point()
+    }
+    return parameters | statistics
+
+
 def trained_parameters(model: torch.nn.Module) -> tuple[str, ...] | None:
     """Names of the parameters that are trained, numbers of layers as `*`; None where all are."""
     named = list(model.named_parameters())

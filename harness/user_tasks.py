@@ -19,12 +19,13 @@ import tasks.task
 from harness.errors import UserError, first_line
 from harness.user_files import executed, line_of, source_of
 from tasks import SUITES, Task, get_task, task_names, unknown_task
+from tasks.image_task import AnyTask
 
 ENTRY_POINTS = "momentum_bench.tasks"
 """The entry point group: each name in it is a task's, and leads to that `Task`."""
 
 
-def find_task(name: str, task_file: Path | None = None) -> Task:
+def find_task(name: str, task_file: Path | None = None) -> AnyTask:
     """A task by name: one of ours, the one in the user's file, or one that an installed package offers.
 
     Args:
@@ -34,7 +35,7 @@ def find_task(name: str, task_file: Path | None = None) -> Task:
         UnknownTaskError: there is none; the message says which names come close.
         UserError: one name for two tasks, or a task that cannot be loaded.
     """
-    offers: dict[str, Callable[[], Task]] = {}
+    offers: dict[str, Callable[[], AnyTask]] = {}
     if name in task_names():
         offers["momentum-bench itself"] = lambda: get_task(name)
     if task_file and (own := task_of(task_file)).name == name:

@@ -16,14 +16,15 @@ from accelerate import Accelerator
 from harness import kinds, models
 from harness.encoding import (
     CAUSAL_LENGTH,
-    Encoded,
     encode_candidates,
     encode_plain,
     encode_prompts,
     label_word_ids,
 )
 from harness.errors import UserError
+from harness.image_batches import Examples, ImageSet
 from harness.models import LoadedModel, ModelSource
+from harness.networks import draw_network, load_network
 from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
 from harness.reading import share_batches, with_packing
@@ -34,7 +35,7 @@ from harness.sweep import Inputs, draw_split
 from harness.trainable import choose_trainable
 from harness.user_optimizers import find_optimizer
 from harness.user_tasks import find_task
-from tasks import Task
+from tasks.image_task import AnyTask, ImageTask
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,9 @@ class EncodedSplit:
     `test_rows` are the positions of the scored rows in the task's test data.
     """
 
-    train: Encoded
-    dev: Encoded
-    test: Encoded
+    train: Examples
+    dev: Examples
+    test: Examples
     test_rows: list[int]
     facts: Split
 
@@ -58,7 +59,7 @@ class Workbench:
         self.inputs = inputs
         self.accelerator = accelerator
         self._data: dict[str, TaskData] = {}
-        self._tests: dict[tuple, tuple[list[int], Encoded]] = {}
+        self._tests: dict[tuple, tuple[list[int], Examples]] = {}
         self._splits: dict[tuple, EncodedSplit] = {}
         self._model: tuple[tuple, LoadedModel] | None = None
 
@@ -72,11 +73,11 @@ class Workbench:
         """The model's tokenizer."""
         return models.load_tokenizer(self.model_source)
 
-    def task(self, spec: RunSpec) -> Task:
+    def task(self, spec: RunSpec) -> AnyTask:
         """The run's task: ours, a package's, or the user's file's."""
         return find_task(spec.task, self.inputs.task_file)
 
-    def data(self, task: Task) -> TaskData:
+    def data(self, task: AnyTask) -> TaskData:
         """The task's checked rows."""
         if task.name not in self._data:
             self._data[task.name] = load_task_data(task, self.inputs.data_dir)
@@ -113,11 +114,11 @@ class Workbench:
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit, spec.peft)
         if key not in self._tests:
-            questions = kinds.questions(data.task, data.test)
+            questions = None if isinstance(data.task, ImageTask) else kinds.questions(data.task, data.test)
             rows = select_test_rows(len(data.test), spec.test_limit, questions)
-            self._tests[key] = rows, self._encode(spec, [data.test[i] for i in rows])
+            self._tests[key] = rows, self._encode(spec, data, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
-        encoded = [self._encode(spec, train, to_train=True), self._encode(spec, dev), test]
+        encoded = [self._encode(spec, data, train, to_train=True), self._encode(spec, data, dev), test]
         names = ["passages"] if data.task.groups else list(data.task.labels.values())
         facts = Split(
             content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
@@ -132,20 +133,28 @@ class Workbench:
         )
         return EncodedSplit(encoded[0], encoded[1], test, test_rows, facts)
 
-    def _encode(self, spec: RunSpec, examples: list[Example], to_train: bool = False) -> Encoded:
-        task, tokenizer = self.task(spec), self.tokenizer
+    def _encode(
+        self, spec: RunSpec, data: TaskData, examples: list[Example], to_train: bool = False
+    ) -> Examples:
+        if isinstance(data.task, ImageTask):
+            return ImageSet(data, examples, augmented=to_train)
+        task, tokenizer = data.task, self.tokenizer
         loaded = self.loaded(spec)
         readable = models.max_input_length(loaded.model.config, tokenizer)
         readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
         if spec.method == "causal":
             right_only = to_train and self.objective(spec).generative
             return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        if to_train:
+            examples = [kinds.with_one_answer(example) for example in examples]
         encode = encode_prompts if spec.method == "prompt" else encode_plain
         return encode(tokenizer, task, examples, min(task.max_length, readable))
 
     def objective(self, spec: RunSpec) -> Objective:
         """What the run's scores stand for; the label words' token ids are on the device."""
         task, label_words = self.task(spec), None
+        if isinstance(task, ImageTask):
+            return Objective(kind="classification", generative=False, label_words=None, ends=(0.0, 0.0))
         if spec.method == "prompt":
             ids = label_word_ids(self.tokenizer, task)
             label_words = torch.tensor(ids, device=self.accelerator.device)
@@ -158,11 +167,16 @@ class Workbench:
 
     def loaded(self, spec: RunSpec) -> LoadedModel:
         """The model for this method, task size, dropout, adapter and frozen part, as it was left."""
-        n_labels = self.task(spec).n_outputs if spec.method == "head" else 0
+        task = self.task(spec)
+        if isinstance(task, ImageTask):
+            return self._network(task)
+        n_labels = task.n_outputs if spec.method == "head" else 0
         key = (spec.method, n_labels, spec.dropout, spec.peft, spec.freeze)
         if self._model is None or self._model[0] != key:
             self._model = None  # free the old one first
             loaded = models.load_model(self.model_source, spec.method, n_labels, spec.dropout)
+            if spec.method == "head":
+                models.agree_on_padding(loaded.model, self.tokenizer)
             if spec.peft:
                 from harness.adapters import with_adapter
 
@@ -172,6 +186,19 @@ class Workbench:
             self._model = key, with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
         return self._model[1]
 
+    def _network(self, task: ImageTask) -> LoadedModel:
+        key = ("scratch", task.name)
+        if self._model is None or self._model[0] != key:
+            self._model = None
+            loaded = load_network(task)
+            loaded.model.to(self.accelerator.device)
+            self._model = key, loaded
+        return self._model[1]
+
+    def pad_id(self, spec: RunSpec) -> int:
+        """What stands behind shorter sequences in a padded batch; of no effect on what is computed."""
+        return 0 if spec.method == "scratch" else self.tokenizer.pad_token_id or 0
+
     def fresh_model(self, spec: RunSpec) -> LoadedModel:
         """The model with its pre-trained weights, and the head and adapter that belong to the run's seed."""
         loaded = self.loaded(spec)
@@ -180,6 +207,10 @@ class Workbench:
             assert self._model is not None
             loaded = share_batches(loaded, self.accelerator)
             self._model = self._model[0], loaded
+        if isinstance(task := self.task(spec), ImageTask):
+            draw_network(loaded.model, task, derived_seed(spec.seed, "network"))
+            loaded.model.zero_grad(set_to_none=True)
+            return loaded
         with torch.no_grad():
             for name, value in loaded.model.state_dict().items():
                 value.copy_(loaded.pristine[name])

@@ -32,7 +32,7 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
     objective = bench.objective(spec)
-    pad_id = bench.tokenizer.pad_token_id or 0
+    pad_id = bench.pad_id(spec)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()

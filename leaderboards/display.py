@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leaderboards.build import Leaderboard, Row, by_setting
+from leaderboards.build import Leaderboard, Row, by_setting, drawn
 
 
 def show(board: Leaderboard, console: Console) -> None:
@@ -35,7 +35,7 @@ def _ties(row: Row) -> str:
 def _table(rows: list[Row]) -> Table:
     c = rows[0].columns
     model = c["model"].removeprefix("package:").removeprefix("local:")
-    title = f"{c['task']}, {model} by {c['method']}, k = {c['k']}, {c['protocol']}; {c['metric']} in %"
+    title = f"{c['task']}, {model} by {c['method']}, {drawn(c['k'])}, {c['protocol']}; {c['metric']} in %"
     table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
     table.padding = (0, 1, 0, 0)
     table.caption = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from leaderboards.build import Leaderboard, Row
+from leaderboards.build import Leaderboard, Row, drawn
 from tasks import UnknownTaskError, get_task
 from tasks.task import HubSource
 
@@ -36,9 +36,9 @@ def _result(row: Row) -> EvalResult:
 
     c = row.columns
     arguments = ("method", "k", "optimizer", "hyperparameters", "n_seeds", "test_std", "protocol", "row_id")
-    how = f"few-shot by {c['method']} with {row.label}, k = {c['k']}, mean over {c['n_seeds']} seeds"
+    how = f"by {c['method']} with {row.label}, {drawn(c['k'])}, mean over {c['n_seeds']} seeds"
     return EvalResult(
-        task_type="text-classification",
+        task_type="image-classification" if c["method"] == "scratch" else "text-classification",
         **_dataset(str(c["task"])),
         metric_type=str(c["metric"]),
         metric_name=f"{c['metric']}, {how}",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaderboards.build import Leaderboard, Row
+from leaderboards.build import Leaderboard, Row, drawn
 from leaderboards.paired import in_points
 
 TaskKey = tuple[str, str, str]
@@ -76,7 +76,7 @@ def _table(rows: list[Row], equal: set[frozenset[str]], margin: float) -> PaperT
     over = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
     metrics = " / ".join(sorted({row.columns["metric"] for row in rows}))
     caption = (
-        f"{c['model']}, {c['method']}, k = {c['k']}, {c['protocol']}: test {metrics} in %, mean "
+        f"{c['model']}, {c['method']}, {drawn(c['k'])}, {c['protocol']}: test {metrics} in %, mean "
         f"(standard deviation) over {over}; learning rate chosen by dev for each seed. Bold: highest "
         f"mean. Marked: equivalent to it within {in_points(margin)} (paired TOST at 0.05)."
     )

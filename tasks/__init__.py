@@ -7,6 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
+from tasks.image_task import AnyTask
 from tasks.task import HubSource, LocalOnly, Task, TextFolders
 
 __all__ = [
@@ -41,7 +42,7 @@ class UnknownTaskError(LookupError):
 def task_names() -> list[str]:
     """Names of all tasks in this folder, sorted; no task file is imported."""
     modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if name != "task")
+    return sorted(name for name in modules if name not in ("task", "image_task"))
 
 
 def suites_of(name: str) -> list[str]:
@@ -49,7 +50,7 @@ def suites_of(name: str) -> list[str]:
     return [suite for suite, members in SUITES.items() if name in members]
 
 
-def get_task(name: str) -> Task:
+def get_task(name: str) -> AnyTask:
     """The task of that name.
 
     Raises:

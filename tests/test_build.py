@@ -233,7 +233,7 @@ def test_a_damaged_record_is_left_out_and_counted(tmp_path: Path):
     path = tmp_path / "runs" / records[0].spec.run_id / "record.json"
     path.write_text(path.read_text().replace('"done"', '"gone"'))
     board = build(store)
-    assert board.notes[0] == "1 run folder(s) hold no whole record and were left out"
+    assert board.notes[0].startswith("1 record(s) cannot be read and do not count")
     assert sum(row.columns["n_missing"] for row in board.rows) == 1
 
 

@@ -144,7 +144,7 @@ def test_a_sweep_file_and_both_spellings_of_flags(bench, tiny_model: Path, toy_d
     ("words", "message"),
     [
         (["--task", "sst2"], "cannot be had from the hub"),
-        (["--task", "sts2"], "Did you mean sst2"),
+        (["--task", "snlli"], "Did you mean snli"),
         (["--learning-rate", "1"], "No such option"),
         (["--batch-size", "many"], "should be a valid integer"),
         (["--k", "10000"], "fewer than two classes with dev rows"),

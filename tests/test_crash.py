@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -166,7 +167,7 @@ class ScriptedPool:
 
 
 def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
-    bench = Workbench.__new__(Workbench)  # no worker needs the parent's
+    bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     made = iter(pools)
     monkeypatch.setattr(executor, "_new_pool", lambda job: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
@@ -217,7 +218,9 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
 
     monkeypatch.setattr(executor, "finetune", finetune)
     with pytest.raises(UserError, match=message):
-        executor.run_and_store(make_spec(), job, Workbench.__new__(Workbench), False)
+        executor.run_and_store(
+            make_spec(), job, Workbench(job.inputs, SimpleNamespace(num_processes=1)), False
+        )  # type: ignore[arg-type]
     assert job.store.records() == []
 
 

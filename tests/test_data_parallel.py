@@ -73,7 +73,6 @@ def test_ranks_that_share_batches_give_the_run_of_one_process(
     assert shared["read_back"]["layout"]["data_parallel_ranks"] == 2
     assert (single["spec"]["data_parallel_ranks"], shared["spec"]["data_parallel_ranks"]) == (None, 2)
     assert sorted(path.name for path in (tmp_path / "by2" / "runs").glob("*/*")) == [
-        "evaluations.jsonl",
         "lock",
         "record.json",
     ]

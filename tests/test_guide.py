@@ -5,13 +5,15 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
-import sys
+import shlex
 import tomllib
 from pathlib import Path
 
+import pytest
+
+from harness.cli import main
 from harness.user_tasks import ENTRY_POINTS, task_of
-from tests.conftest import ROOT, cli_environment, needs_quickstart, write_rows
+from tests.conftest import ROOT, needs_quickstart, write_rows
 from tests.test_suites import momentum_bench
 
 GUIDE = (ROOT / "README.md").read_text().split("## Add a task")[1].split("\n## ")[0]
@@ -47,26 +49,30 @@ def test_a_row_is_shown_only_where_there_is_one(tmp_path: Path):
 
 
 @needs_quickstart
-def test_the_commands_run_as_they_stand(tmp_path: Path):
+def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch, capfd):
     (tmp_path / "tickets.py").write_text(FILE)
     given = json.loads(BLOCKS["json"])
     texts = {"urgent": "Nobody can log in since {}:00.", "calm": "Thank you for ticket {}, all is well."}
     rows = [given, *({"text": texts[name].format(i), "label": name} for i in range(20) for name in texts)]
     write_rows(tmp_path / "data" / "tickets" / "train.jsonl", rows[:34])
     write_rows(tmp_path / "data" / "tickets" / "test.jsonl", rows[34:])
-    python = f"'{sys.executable}' -c 'import sys; from harness.cli import main; main(sys.argv[1:])'"
-    script = f'set -e\nmomentum-bench() {{ {python} "$@"; }}\n{BLOCKS["bash add-a-task"]}'
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=tmp_path,
-        env=cli_environment(PYTHONPATH=str(ROOT)),
-        capture_output=True,
-        text=True,
-        timeout=290,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "passed   0 warning(s)" in done.stdout
-    assert "first prompt     Nobody can log in since noon. This is [mask]." in done.stdout
-    assert "4 runs of 10 steps" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # `check` sets it for its process, here this one
+    task_of.cache_clear()
+    commands = BLOCKS["bash add-a-task"].replace("\\\n", " ").splitlines()
+    assert [line.split()[:2] for line in commands] == [
+        *(["momentum-bench", "tasks"],) * 2,
+        ["momentum-bench", "run"],
+    ]
+    for line in commands:
+        words = shlex.split(line)[1:]
+        # in this process, and the runs too: a start costs more than all of them
+        with pytest.raises(SystemExit) as stopped:
+            main(words + ["--workers", "1"] * (words[0] == "run"))
+        assert stopped.value.code == 0, line
+    task_of.cache_clear()
+    out, err = capfd.readouterr()
+    assert "passed   0 warning(s)" in out
+    assert "first prompt     Nobody can log in since noon. This is [mask]." in out
+    assert "4 runs of 5 steps" in err
     assert (tmp_path / "results" / "leaderboard.csv").read_text().count("\ntickets,") == 2

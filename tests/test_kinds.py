@@ -14,13 +14,16 @@ from pydantic import ValidationError
 
 from harness import kinds
 from harness.errors import UserError
+from harness.executor import make_accelerator
 from harness.objectives import objective_of
 from harness.records import FinalScore
 from harness.sampling import few_shot_passages, select_test_rows
 from harness.sources import Example, TaskData, content_hash, load_task_data
-from harness.sweep import draw_split
+from harness.sweep import Inputs, draw_split
+from harness.workbench import Workbench
 from tasks import Task, get_task
 from tests.conftest import write_rows
+from tests.test_finetune import spec_for
 
 STSB, COPA, MULTIRC, RECORD = map(get_task, ("stsb", "copa", "multirc", "record"))
 SEEDS = st.integers(0, 2**32 - 1)
@@ -248,3 +251,29 @@ def test_what_is_compared_with_predictions_is_stored_and_read_back():
     assert FinalScore.model_validate_json(json.dumps(old)).labels == (1,)
     answers = [Example(("p", "q", "a"), 1), Example(("p", "q", "b"), 0), Example(("p", "r", "a"), 0)]
     assert kinds.references(MULTIRC, answers).questions == [0, 0, 1]
+
+
+def test_in_training_no_right_candidate_counts_as_wrong(tiny_model: Path, tmp_path: Path):
+    both = Example(("", ""), 1, ("Ann", "Bob", "Carl", "Robert"), ("Robert", "Bob"))
+    assert kinds.with_one_answer(both) == both._replace(candidates=("Ann", "Bob", "Carl"))
+    last = both._replace(label=3)
+    assert kinds.with_one_answer(last) == last._replace(candidates=("Ann", "Carl", "Robert"), label=2)
+    one = both._replace(answers=("Bob", "Bobby"))
+    assert kinds.with_one_answer(one) is one
+
+    rows = [
+        {
+            "passage": f"film {i}",
+            "query": "@placeholder was fun",
+            "entities": ["the film", "plot", "it"],
+            "answers": ["the film", "it"],
+        }
+        for i in range(8)
+    ]
+    for part in ("train", "validation"):
+        write_rows(tmp_path / "record" / f"{part}.jsonl", rows)
+    bench = Workbench(Inputs(str(tiny_model), tmp_path), make_accelerator("fp32"))
+    split = bench.split(spec_for(bench, task="record", method="head", k=2))
+    assert split.train.candidates == [2, 2]
+    assert split.dev.candidates == [3, 3]
+    assert set(split.test.references.stated([0, 2] * 4)) == {"the film", "it"}

@@ -329,6 +329,15 @@ def test_the_command_writes_them(made_up: Path, tmp_path: Path):
     assert hashlib.md5(Path(path).read_bytes()).hexdigest() == digest
 
 
+def test_where_limited_test_files_are_not_the_rows_of_the_runs_that_is_said(made_up: Path, tmp_path: Path):
+    words = ["tasks", "split", "cola", "--k", 4, "--data-dir", made_up, "--out", tmp_path / "out"]
+    done = momentum_bench(*words, "--test-limit", 20, "--seeds", "13,21")
+    assert done.returncode == 0, done.stderr
+    assert "cola: the test files differ between seeds" in done.stderr
+    tests = [(tmp_path / "out" / "CoLA" / f"4-{seed}" / "test.tsv").read_bytes() for seed in (13, 21)]
+    assert tests[0] != tests[1]
+
+
 def test_json_lines_are_the_rows_of_the_runs(toy_data: Path, tmp_path: Path):
     task = get_task("sst2")
     texts = jsonl_texts(task, toy_data, 4, (13,), "mezo", 10)

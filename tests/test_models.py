@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from harness.errors import UserError
-from harness.models import draw_new_parameters, load_model, load_tokenizer, max_input_length, resolve_model
+from harness.models import (
+    agree_on_padding,
+    draw_new_parameters,
+    load_model,
+    load_tokenizer,
+    max_input_length,
+    resolve_model,
+)
 from tests.conftest import needs_quickstart
 
 
@@ -112,6 +119,38 @@ def test_the_input_limit_is_the_smaller_of_tokenizer_and_positions(tiny_model: P
     assert max_input_length(model.config, tokenizer) == 64
     model.config.model_type, model.config.pad_token_id = "roberta", 1
     assert max_input_length(model.config, tokenizer) == 62
+
+
+@pytest.mark.parametrize("configured", [None, 3])
+def test_a_decoders_classifier_reads_the_last_token_of_every_text(tiny_decoder: Path, configured: int | None):
+    source = resolve_model(str(tiny_decoder))
+    model, tokenizer = load_model(source, "head", 2, None).model.eval(), load_tokenizer(source)
+    model.config.pad_token_id = configured
+    agree_on_padding(model, tokenizer)
+    texts = ["a film", "the plot was bad and the film was good", "fun"]
+    with torch.no_grad():
+        padded = model(**tokenizer(texts, padding=True, return_tensors="pt")).logits
+        alone = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts])
+        model.config.pad_token_id = None
+        whole = torch.cat([model(**tokenizer(text, return_tensors="pt")).logits for text in texts])
+    assert torch.allclose(padded, whole, atol=1e-6)
+    assert torch.equal(alone, whole)
+
+
+def test_a_tokenizer_without_a_token_to_pad_with_takes_its_end_of_text(tiny_decoder: Path, tmp_path: Path):
+    tokenizer = load_tokenizer(resolve_model(str(tiny_decoder)))
+    model = load_model(resolve_model(str(tiny_decoder)), "head", 2, None).model
+    for eos, padding in ((None, None), ("[SEP]", "[SEP]")):
+        tokenizer.pad_token, tokenizer.eos_token = None, eos
+        shutil.copytree(tiny_decoder, tmp_path, dirs_exist_ok=True)
+        tokenizer.save_pretrained(tmp_path)
+        found = load_tokenizer(resolve_model(str(tmp_path)))
+        assert found.pad_token == padding
+    agree_on_padding(model, found)
+    assert model.config.pad_token_id == found.convert_tokens_to_ids("[SEP]")
+    found.pad_token = None
+    with pytest.raises(UserError, match="neither a pad_token nor an eos_token"):
+        agree_on_padding(model, found)
 
 
 def test_a_package_with_a_gguf_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -22,7 +22,7 @@ def some_specs(n: int) -> list[RunSpec]:
 
 
 def half_way(folder: Path, specs: list[RunSpec]) -> Store:
-    """Runs 0 .. 4 are done (4 seconds each), done, diverged, failed, and at step 3 of 6; 5 is missing."""
+    """Runs 0 .. 4 are done (2.75 seconds each), done, diverged, failed, and at step 3 of 6; 5 is missing."""
     store = Store(folder)
     store.open()
     store.keep_plan(Plan(specs=tuple(specs), work=(1.0,) * len(specs)))
@@ -43,11 +43,11 @@ def test_each_run_has_its_state_and_nothing_is_written(tmp_path: Path):
         assert sorted(tmp_path.rglob("*")) == before
     assert [runs[i].state for i in range(6)] == ["done", "done", "diverged", "failed", "running", "missing"]
     assert runs[4].fraction == 0.5
-    # 4 seconds a run: a half and a whole one are left
-    assert time_left(list(runs.values())).endswith("about 6 s left with 1 at a time")
+    # 2.75 seconds a run: a half and a whole one are left
+    assert time_left(list(runs.values())).endswith("about 4 s left with 1 at a time")
     # its process gone, the run is missing again
     assert {run.spec.seed: run.state for run in status_of(store)}[4] == "missing"
-    assert "nothing is running now; about 8 s of work is left" in time_left(status_of(store))
+    assert "nothing is running now; about 6 s of work is left" in time_left(status_of(store))
 
 
 def test_a_failed_run_that_is_tried_again_is_running(tmp_path: Path):

@@ -28,6 +28,7 @@ from harness.studies.gradient_noise import (
 from harness.studies.noise import NoiseSpec, conclusion, degree_table, degrees, noise, noise_cells, plot
 from harness.sweep import Inputs
 from harness.workbench import Workbench
+from tests.conftest import ROOT
 from tests.specs import make_spec
 from tests.test_studies_closeness import plain_run, study
 
@@ -249,8 +250,11 @@ def test_a_horizon_too_short_for_the_momentum_is_refused():
 
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    words = ["noise", "--task", "sst2", "--model", tiny_model, "--method", "head", "--data-dir", toy_data]
-    words += ["--momentum", 0.5, "--steps", 20, "--n-examples", 4, "--learning-rates", "0.01,0.02"]
+    source = (ROOT / "tasks" / "sst2.py").read_text()
+    (tmp_path / "mine.py").write_text(source.replace('name="sst2"', 'name="mine", folder="sst2"'))
+    words = ["noise", "--task-file", tmp_path / "mine.py", "--model", tiny_model, "--method", "head"]
+    words += ["--data-dir", toy_data, "--momentum", 0.5, "--steps", 20, "--n-examples", 4]
+    words += ["--learning-rates", "0.01,0.02"]
     assert study(*words) == 0
     out = capfd.readouterr().out
     assert all(f"  {formula} " in out for formula in FORMULAS)
@@ -258,6 +262,7 @@ def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path
     rows = list(csv.DictReader((folder / "noise.csv").open()))
     assert len(rows) == 2 * 3 * 10
     assert {row["method"] for row in rows} == {"sgd", "shb", "nshb"}
+    assert {row["task"] for row in rows} == {"mine"}
     names = ("noise.csv", "noise_degrees.csv", "noise.svg")
     files = {name: (folder / name).read_bytes() for name in names}
     assert study(*words) == 0

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from harness import optimizers
-from harness.encoding import Batch, Encoded
+from harness.encoding import Batch
 from harness.errors import UserError
 from harness.finetune import hash_of, set_arithmetic
+from harness.image_batches import Examples
 from harness.models import LoadedModel
 from harness.objectives import Objective
 from harness.reading import layout_of
@@ -127,11 +128,11 @@ class Arm:
         if first:  # plain SGD never has a state, so it is checked at every step
             optimizers.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
 
-    def batch(self, encoded: Encoded, rows: Sequence[int]) -> Batch:
+    def batch(self, encoded: Examples, rows: Sequence[int]) -> Batch:
         """The examples at `rows`, as this arm's model takes them."""
         return encoded.batch(rows, self.pad_id, self.device, self.loaded.packing)
 
-    def scores(self, encoded: Encoded) -> torch.Tensor:
+    def scores(self, encoded: Examples) -> torch.Tensor:
         """n x L logits in float64 on the CPU, in the order of the examples."""
         model = self.loaded.model
         model.eval()

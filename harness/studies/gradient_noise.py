@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.encoding import Encoded
+from harness.image_batches import Examples
 from harness.records import Stored
 from harness.sampling import batch_indices, derived_seed
 from harness.scoring import logits, scoring_batches
@@ -110,7 +110,7 @@ def drawn_examples(seed: int, step: int, n: int, most: int) -> list[int]:
     return sorted(batch_indices(derived_seed(seed, "noise examples", step), 0, n, min(most, n)))
 
 
-def measure(arm: Arm, train: Encoded, examples: Sequence[int]) -> Measured:
+def measure(arm: Arm, train: Examples, examples: Sequence[int]) -> Measured:
     """The full gradient where the arm is, and the variance around it by the gradients of `examples`.
 
     These are batches of 1, the full gradient is the one of n, in `two_batch_estimate`. Every training

@@ -1,0 +1,85 @@
+"""Networks that are trained from scratch: built from a task's configuration, drawn from a run's seed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import UserError, first_line
+from harness.from_scratch import NETWORK
+from harness.models import LoadedModel, ModelSource
+from tasks.image_task import AnyTask, ImageTask
+
+if TYPE_CHECKING:
+    import torch
+
+
+def network_source(task: AnyTask) -> ModelSource:
+    """How records call the task's network, and the digest of its configuration; there are no files."""
+    assert isinstance(task, ImageTask)
+    facts = json.dumps([task.architecture, task.stem, task.n_classes, task.channels], sort_keys=True)
+    revision = f"sha256:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    return ModelSource(NETWORK + task.name, revision, Path())
+
+
+def build_network(task: ImageTask) -> Any:
+    """The network of the task, with weights from torch's generator as it stands.
+
+    Raises:
+        UserError: the architecture is none that transformers can build for images.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageClassification
+
+    fields = dict(task.architecture)
+    try:
+        config = AutoConfig.for_model(
+            fields.pop("model_type"), **fields, num_channels=task.channels, num_labels=task.n_classes
+        )
+        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{task.name}: transformers cannot build its architecture: {first_line(error)}"
+        ) from error
+    if task.stem == "3x3":
+        _small_stem(task, model)
+    return model
+
+
+def _small_stem(task: ImageTask, model: Any) -> None:
+    """Replace the first layer, which divides height and width by 4, by one that keeps them."""
+    from torch import nn
+
+    embedder = getattr(getattr(model, "resnet", None), "embedder", None)
+    if embedder is None:
+        raise UserError(f"{task.name}: a 3x3 stem is for model_type resnet; use stem 7x7 to keep its own")
+    old = embedder.embedder.convolution
+    new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, padding=1, bias=False)
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as transformers does
+    embedder.embedder.convolution = new
+    embedder.pooler = nn.Identity()
+
+
+def load_network(task: ImageTask) -> LoadedModel:
+    """The network as a run's model: all of it is new, so `draw_network` comes before every run."""
+    model = build_network(task)
+    return LoadedModel(
+        model=model,
+        pristine={name: value.clone() for name, value in model.state_dict().items()},
+        new_parameters=tuple(name for name, _ in model.named_parameters()),
+        vocabulary_head=None,
+        why_padded="",
+    )
+
+
+def draw_network(model: torch.nn.Module, task: ImageTask, seed: int) -> None:
+    """Draw all weights anew from the seed alone, as transformers initialises them; statistics start over."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        fresh = build_network(task).state_dict()
+        for name, value in model.state_dict().items():
+            value.copy_(fresh[name])

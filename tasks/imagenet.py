@@ -1,0 +1,25 @@
+from tasks import HubSource
+from tasks.image_task import RESNET_50, ImageTask
+
+TASK = ImageTask(
+    name="imagenet",
+    title="ImageNet-1k: a thousand classes of photographs, ResNet-50 from scratch",
+    source=HubSource(id="ILSVRC/imagenet-1k"),
+    test="validation",
+    n_classes=1000,
+    n_train=1_281_167,
+    dev_fraction=0.01,
+    size=224,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    augmentation="resized_crop_flip",
+    architecture=RESNET_50,
+    stem="7x7",
+    batch_size=256,
+    epochs=90,
+    warmup_epochs=5,
+    decay_epochs=(30, 60, 80),
+    weight_decay=1e-4,
+    licence="ImageNet terms of access (gated on the hub)",
+    citation="Russakovsky et al. 2015, ImageNet Large Scale Visual Recognition Challenge",
+)
