@@ -39,13 +39,16 @@ def _table(rows: list[Row]) -> Table:
     table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
     table.padding = (0, 1, 0, 0)
     table.caption = (
-        "Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev score; "
+        "n: seeds. Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev score; "
         "edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
     )
-    table.add_column("optimizer", no_wrap=True)
-    headers = ("test (sd)", "±95 %", "dev", "seeds", "chosen rates", "tied", "edge", "div.")
+    table.add_column(
+        "optimizer", overflow="fold", min_width=9
+    )  # on a narrow terminal a long name gives way first
+    headers = ("test (sd)", "±95 %", "dev", "n", "chosen rates", "tied", "edge", "div.")
     for header in (*headers, "state MB"):
-        table.add_column(header, justify="right", no_wrap=header != "chosen rates")
+        rates = header == "chosen rates"
+        table.add_column(header, justify="right", no_wrap=not rates, min_width=6 if rates else None)
     for row in rows:
         c = row.columns
         state = c["optimizer_state_bytes"]
