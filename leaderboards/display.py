@@ -39,8 +39,8 @@ def _table(rows: list[Row]) -> Table:
     table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
     table.padding = (0, 1, 0, 0)
     table.caption = (
-        "n: seeds. Rates are effective ones, chosen by dev for each seed; tied: other rates with the same dev score; "
-        "edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
+        "n: seeds. Rates are effective ones, chosen by dev for each seed; tied: other rates with the same "
+        "dev score; edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
     )
     table.add_column(
         "optimizer", overflow="fold", min_width=9

@@ -1,5 +1,4 @@
-from tasks import HubSource
-from tasks.image_task import RESNET_32, ImageTask
+from tasks.image_task import RESNET_32, HubSource, ImageTask
 
 TASK = ImageTask(
     name="cifar10",

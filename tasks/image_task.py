@@ -46,7 +46,7 @@ class ImageTask(_Data):
         dev_fraction: the share of each class's train rows that is held out as dev, by seed.
         size: height and width in pixels of what the network sees.
         channels: 1 (grey) or 3 (RGB).
-        mean, std: of each channel, for pixels in 0 .. 1.
+        mean, std: of each channel, for pixels in 0 .. 1; those of ImageNet unless stated.
         augmentation: of training images. `crop` shifts by up to `size / 8` pixels (zeros outside);
             `crop_flip` mirrors half of them as well (He et al. 2016, section 4.2); `resized_crop_flip`
             takes a random 8 % to 100 % of the area at aspect ratio 3/4 to 4/3 (Szegedy et al. 2015),
@@ -71,10 +71,10 @@ class ImageTask(_Data):
     n_classes: int = Field(ge=2)
     n_train: int = Field(ge=1)
     dev_fraction: float = Field(default=0.1, gt=0, lt=1)
-    size: int = Field(ge=1)
+    size: int = Field(default=224, ge=1)
     channels: Literal[1, 3] = 3
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     augmentation: Literal["none", "crop", "crop_flip", "resized_crop_flip"] = "none"
     architecture: dict[str, Any]
     stem: Literal["3x3", "7x7"] = "3x3"

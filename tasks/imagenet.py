@@ -1,5 +1,4 @@
-from tasks import HubSource
-from tasks.image_task import RESNET_50, ImageTask
+from tasks.image_task import RESNET_50, HubSource, ImageTask
 
 TASK = ImageTask(
     name="imagenet",
@@ -9,9 +8,6 @@ TASK = ImageTask(
     n_classes=1000,
     n_train=1_281_167,
     dev_fraction=0.01,
-    size=224,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
     augmentation="resized_crop_flip",
     architecture=RESNET_50,
     stem="7x7",

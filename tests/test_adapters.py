@@ -249,7 +249,10 @@ def test_the_input_leaves_room_for_virtual_tokens(workbench: Workbench):
         spec = spec_for(workbench, peft=adapter)
         rows = workbench.data(get_task("sst2")).train
         long = [type(rows[0])(("film " * 99,), 0)]
-        assert len(workbench._encode(spec, long).input_ids[0]) == 64 - n_virtual
+        assert (
+            len(workbench._encode(spec, workbench.data(workbench.task(spec)), long).input_ids[0])
+            == 64 - n_virtual
+        )
 
 
 def test_frozen_embeddings_stay(workbench: Workbench, run):

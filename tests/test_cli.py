@@ -184,7 +184,7 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
     words += map(
         str,
         small_sweep(
-            tiny_model, toy_data, "--max-steps", 80, "--output-dir", tmp_path / "out", "--workers", 2
+            tiny_model, toy_data, "--max-steps", 500, "--output-dir", tmp_path / "out", "--workers", 2
         ),
     )
     process = subprocess.Popen(

@@ -162,7 +162,18 @@ def test_the_sentence_follows_the_intervals(differences: dict[int, float], sente
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     words = ["batch-size", "--task", "sst2", "--model", tiny_model, "--method", "head"]
-    words += ["--data-dir", toy_data, "--momentum", 0.5, "--steps", 20, "--learning-rates", "0.01,0.1"]
+    words += [
+        "--data-dir",
+        toy_data,
+        "--momentum",
+        0.5,
+        "--steps",
+        20,
+        "--learning-rates",
+        "0.01,0.1",
+        "--k",
+        2,
+    ]
     assert study(*words, "--batch-sizes", "1,5") == 2
     assert "--batch-sizes 5: the training set has 4 examples" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()

@@ -262,7 +262,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
     names = ("closeness.csv", "closeness_slopes.csv", "closeness.svg")
     files = {name: (folder / name).read_bytes() for name in names}
     rows = list(csv.DictReader(files["closeness.csv"].decode().splitlines()))
-    assert len(rows) == 10 * 2 * (1 + 1 + 2)  # times x kinds of batches x momenta of the three cells
+    assert len(rows) == 20 * 2 * (1 + 1 + 2)  # times x kinds of batches x momenta of the three cells
 
     assert {(r["learning_rate"], r["torch_learning_rate"]) for r in rows if r["momentum"] == "0.5"} == {
         ("0.02", "0.01"),

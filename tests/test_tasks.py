@@ -13,6 +13,7 @@ import tasks
 from harness.encoding import encode_plain, encode_prompts, label_word_ids
 from harness.sources import load_task_data
 from harness.sweep import draw_split
+from tasks.image_task import ImageTask
 from tasks.task import TemplatePiece, filled, filtered, parse_template
 from tests.conftest import ROOT
 
@@ -28,7 +29,9 @@ def test_a_task_is_one_short_file_of_data(name: str):
     lines = (ROOT / "tasks" / f"{name}.py").read_text().splitlines()
     imports = [line for line in lines if line.startswith(("import", "from"))]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 20
-    assert all(line.startswith("from tasks.task import") for line in imports)
+    assert all(
+        line.startswith(("from tasks.task import", "from tasks.image_task import")) for line in imports
+    )
     assert tasks.get_task(name).name == name
 
 
@@ -136,7 +139,11 @@ def test_spans_stand_in_the_prompt_and_are_marked_for_a_head(data_dir: Path):
     assert (first, second[:10]) == ("class: An emerging professional class.", "Apologizin")
 
 
-REAL = [name for name in NAMES if name not in ("bbc_news", "mnli_mismatched")]
+REAL = [
+    name
+    for name in NAMES
+    if name not in ("bbc_news", "mnli_mismatched") and not isinstance(tasks.get_task(name), ImageTask)
+]
 
 
 @pytest.mark.parametrize("name", REAL)

@@ -44,8 +44,8 @@ SEEDS_FOR_AN_INTERVAL = 3
 """Fewer have no interval, and no word on where momentum begins to pay."""
 
 EXPECTATION = """\
-What theory expects: no gap at small batches, where it takes noise to limit the rate of both; if any, from
-batch sizes about the noise scale on. Few examples are soon fitted: a gap in nats near 0 is a gap in nothing."""
+What theory expects: no gap at small batches, where it takes noise to limit the rate of both; if any,
+from batch sizes about the noise scale on. Few examples are soon fitted: near 0 nats a gap says nothing."""
 
 ArmName = Literal["sgd", "sgdm"]
 ARMS: tuple[ArmName, ...] = ("sgd", "sgdm")
