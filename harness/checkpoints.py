@@ -8,7 +8,7 @@ all a function of seed and step.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from harness.environment import environment
 from harness.errors import UserError
 from harness.records import Evaluation, ReadBack, RunSpec, Stored, canonical_json
 from harness.store import replacing
+from harness.trainable import trained_state
 
 PLAIN = (bool, int, float, str, type(None))
 
@@ -81,7 +82,7 @@ def save(
         UserError: the optimizer keeps what cannot be written (anything but tensors and plain values).
     """
     states = [optimizer.state.get(p, {}) for p in _parameters(optimizer)]
-    tensors = {f"model/{name}": value for name, value in _model_tensors(model)}
+    tensors = {f"model/{name}": value for name, value in trained_state(model).items()}
     for number, state in enumerate(states):
         for name, value in state.items():
             if isinstance(value, torch.Tensor):
@@ -142,7 +143,7 @@ def load(
     device = next(model.parameters()).device
     tensors = {name: t if name in header.on_cpu else t.to(device) for name, t in tensors.items()}
     with torch.no_grad():
-        for name, value in _model_tensors(model):
+        for name, value in trained_state(model).items():
             value.copy_(tensors[f"model/{name}"])
     for group, values in zip(optimizer.param_groups, header.param_groups, strict=True):
         group.update(_with_tuples(values))
@@ -195,12 +196,6 @@ def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
 
 def _device(model: torch.nn.Module) -> str:
     return next(model.parameters()).device.type
-
-
-def _model_tensors(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
-    """What is trained, and buffers, each once however many names it has."""
-    yield from ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    yield from model.named_buffers()
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -296,13 +296,14 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
-    if protocol == "from-scratch" and not _image_tasks(asked):
+    images = _image_tasks(asked)
+    if protocol == "from-scratch" and not images:
         raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
     if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
         asked["task"] = (task_of(Path(file)).name,)
     embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
-    if images := _image_tasks(asked):
+    if images:
         if len(_listed(asked["task"])) > 1:
             raise UserError(
                 f"--task: {images[0].name} has a network and steps of its own: give it a sweep to itself"

@@ -1,4 +1,4 @@
-"""Python files that a user names: read, executed once, and their mistakes told by line."""
+"""What a user adds: files of Python, read and executed once, and installed packages' offers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib.util
 import sys
 import traceback
 from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
@@ -42,3 +43,9 @@ def line_of(error: BaseException, path: Path | None) -> int | None:
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == str(path)]
     return lines[-1] if lines else None
+
+
+@lru_cache
+def offered(group: str) -> tuple[metadata.EntryPoint, ...]:
+    """What installed packages offer under a group of entry points; looked up once in a process."""
+    return tuple(metadata.entry_points(group=group))

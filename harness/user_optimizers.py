@@ -10,12 +10,11 @@ import difflib
 import hashlib
 from collections.abc import Callable
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 from harness.errors import UserError, first_line
 from harness.optimizers import OPTIMIZERS, OptimizerEntry
-from harness.user_files import executed, line_of, source_of
+from harness.user_files import executed, line_of, offered, source_of
 
 ENTRY_POINTS = "momentum_bench.optimizers"
 """The entry point group: each name in it leads to an `OptimizerEntry`."""
@@ -83,7 +82,7 @@ def _offers_from_outside(plain: str, optimizer_file: Path | None) -> dict[str, t
             f"{plain}@{version}",
             lambda: getattr(executed(optimizer_file, source), "OPTIMIZER", None),
         )
-    for point in metadata.entry_points(group=ENTRY_POINTS, name=plain):
+    for point in (point for point in offered(ENTRY_POINTS) if point.name == plain):
         package, version = (point.dist.name, point.dist.version) if point.dist else (point.value, "unknown")
         offers[f"the package {package}"] = f"{plain}@{version}", point.load
     return offers
@@ -99,7 +98,7 @@ def _read(path: Path) -> bytes:
 
 
 def _unknown(name: str, optimizer_file: Path | None) -> str:
-    known = [*OPTIMIZERS, *sorted(p.name for p in metadata.entry_points(group=ENTRY_POINTS))]
+    known = [*OPTIMIZERS, *sorted(point.name for point in offered(ENTRY_POINTS))]
     if optimizer_file:
         known.append(optimizer_file.stem)
     close = difflib.get_close_matches(name, known, n=1)

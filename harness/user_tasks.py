@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 import tasks.task
 from harness.errors import UserError, first_line
-from harness.user_files import executed, line_of, source_of
+from harness.user_files import executed, line_of, offered, source_of
 from tasks import SUITES, Task, get_task, task_names, unknown_task
 from tasks.image_task import AnyTask
 
@@ -42,7 +42,7 @@ def find_task(name: str, task_file: Path | None = None) -> AnyTask:
         offers[f"--task-file {task_file}"] = lambda: own
         if name in SUITES:
             offers["momentum-bench itself, for a suite"] = lambda: own
-    for point in metadata.entry_points(group=ENTRY_POINTS, name=name):
+    for point in (point for point in offered(ENTRY_POINTS) if point.name == name):
         offers[f"the package {_package(point)}"] = lambda point=point: _loaded(point)  # type: ignore[misc]
     if not offers:
         raise unknown_task(name, further_names(task_file))
@@ -57,7 +57,7 @@ def find_task(name: str, task_file: Path | None = None) -> AnyTask:
 
 def further_names(task_file: Path | None = None) -> list[str]:
     """Names of the tasks that are not ours, sorted; no package is imported."""
-    names = {point.name for point in metadata.entry_points(group=ENTRY_POINTS)}
+    names = {point.name for point in offered(ENTRY_POINTS)}
     return sorted(names | {task_of(task_file).name} if task_file else names)
 
 

@@ -7,8 +7,9 @@ import time
 
 import torch
 
+from harness.checkpoints import hash_of
 from harness.environment import environment
-from harness.finetune import final_score, hash_of, peak_memory, read_live
+from harness.finetune import final_score, peak_memory, read_live
 from harness.records import Costs, Evaluation, RunRecord, RunSpec
 from harness.scoring import score
 from harness.store import Journal

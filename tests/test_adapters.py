@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from harness.adapters import PREFIX_TOKENS, PROMPT_TOKENS, PromptedEncoder, draw_adapter, with_adapter
+from harness.checkpoints import hash_of
 from harness.errors import UserError
 from harness.executor import make_accelerator
-from harness.finetune import finetune, hash_of
+from harness.finetune import finetune
 from harness.models import LoadedModel, load_model, resolve_model
 from harness.records import RunRecord
 from harness.scoring import logits

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from harness import optimizers
+from harness.checkpoints import hash_of
 from harness.errors import UserError
 from harness.executor import make_accelerator, prepare
-from harness.finetune import finetune, hash_of
+from harness.finetune import finetune
 from harness.metrics import METRICS
 from harness.optimizers import OPTIMIZERS, WrongOptimizerError
 from harness.records import Evaluation, RunRecord, RunSpec, is_better

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import UserError
 from harness.optimizers import OPTIMIZERS, OptimizerEntry
 from harness.sweep import grid, hyperparameters, make_sweep, rates
+from harness.user_files import offered
 from harness.user_optimizers import ENTRY_POINTS, _offers_from_outside, find_optimizer
 
 SOURCE = """
@@ -31,6 +32,7 @@ def _nothing_remembered() -> Iterator[None]:
     _offers_from_outside.cache_clear()
     yield
     _offers_from_outside.cache_clear()
+    offered.cache_clear()
 
 
 @pytest.fixture
@@ -141,6 +143,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{lines}")
         (folder / f"{package}_code.py").write_text(SOURCE)
         monkeypatch.syspath_prepend(folder)
+        offered.cache_clear()
 
     return put
 

@@ -13,6 +13,7 @@ import pytest
 from harness.errors import UserError
 from harness.records import RunRecord
 from harness.sweep import grid, make_sweep
+from harness.user_files import offered
 from harness.user_tasks import ENTRY_POINTS, find_task, further_names, task_of
 from leaderboards.build import rows_of
 from leaderboards.reproduce import sweep_text
@@ -44,6 +45,7 @@ def _nothing_remembered() -> Iterator[None]:
     task_of.cache_clear()
     yield
     task_of.cache_clear()
+    offered.cache_clear()
 
 
 @pytest.fixture
@@ -142,6 +144,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pa
         (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\n{lines}")
         (folder / f"{package}_tasks.py").write_text(source)
         monkeypatch.syspath_prepend(folder)
+        offered.cache_clear()
         return folder
 
     return put

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.checkpoints import hash_of
 from harness.executor import make_accelerator
-from harness.finetune import hash_of
 from harness.records import NO_OPTIMIZER, RunRecord, RunSpec
 from harness.scoring import score
 from harness.sources import load_task_data

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from harness import optimizers
+from harness.checkpoints import hash_of
 from harness.encoding import Batch
 from harness.errors import UserError
-from harness.finetune import hash_of, set_arithmetic
+from harness.finetune import set_arithmetic
 from harness.image_batches import Examples
 from harness.models import LoadedModel
 from harness.objectives import Objective
@@ -175,7 +176,7 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
         )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
-    pad_id, device = bench.tokenizer.pad_token_id or 0, bench.accelerator.device
+    pad_id, device = bench.pad_id(common), bench.accelerator.device
     objective = bench.objective(common)
     if objective.kind != "classification":
         raise UserError(f"studies compare class probabilities, and {common.task} is a {objective.kind}")
