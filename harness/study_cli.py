@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,17 +13,14 @@ from rich.markup import escape
 
 from harness.errors import UserError
 from harness.exits import note, plain_errors
-from harness.sweep import Inputs, Sweep, check_launcher, draw_split, make_sweep, plan
+from harness.sweep import Sweep, check_launcher, draw_split, make_sweep, plan
 from harness.user_tasks import find_task
+from tasks import get_task, task_names
+from tasks.image_task import ImageTask
 
 if TYPE_CHECKING:
     from harness.records import RunSpec
     from harness.sources import TaskData
-    from harness.studies.batch_size import BatchSizeRecord
-    from harness.studies.closeness import ClosenessRecord
-    from harness.studies.noise import NoiseRecord
-    from harness.studies.svag import SvagRecord
-    from harness.workbench import Workbench
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -137,6 +134,9 @@ NOISE: dict[str, dict[str, Any]] = {
 }
 
 
+AGAIN = "finished cells are kept, type the same command to go on"
+
+
 def _option(help_text: str, *names: str, **limits: Any) -> Any:
     # a default in brackets would be taken for a style
     return typer.Option(*names, help=escape(help_text), show_default=False, **limits)
@@ -195,7 +195,7 @@ def closeness(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    with plain_errors("finished cells are kept, type the same command to go on"):
+    with plain_errors(AGAIN):
         settings = _settings(CLOSENESS, preset, given)
         betas = _momenta(settings["momenta"])
         sweep = _sweep(settings, settings["steps"])
@@ -206,32 +206,21 @@ def closeness(
 def _run_closeness(
     sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
 ) -> None:
-    from harness.reporting import csv_text
-    from harness.store import Store, write_atomically
     from harness.studies import closeness as study
+    from harness.studies.cells import finish_cells, write_results
 
     cells = study.closeness_cells(specs, betas, n_times, n_dev)
-    Store(sweep.output_dir).open()
-    folder = sweep.output_dir / "studies"
-
-    def describe(record: ClosenessRecord) -> str:
-        name = f"{record.spec.sgd.label}, {record.spec.sgd.max_steps} steps"
-        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
-
-    records = _finish_cells(
-        folder / "closeness", cells, study.ClosenessRecord, study.closeness, describe, sweep
-    )
+    records = finish_cells("closeness", cells, study.ClosenessRecord, study.closeness, sweep)
     slopes = study.fit_slopes(records)
-    write_atomically(folder / "closeness.csv", csv_text(study.comparison_rows(records)))
-    write_atomically(folder / "closeness_slopes.csv", csv_text([slope.__dict__ for slope in slopes]))
-    write_atomically(folder / "closeness.svg", study.plot(records))
+    tables = {"": study.comparison_rows(records), "_slopes": [slope.__dict__ for slope in slopes]}
+    paths = write_results("closeness", sweep, tables, study.plot(records))
     if (control := study.control_distance(records)) is not None:
         print(f"Control, beta = 0 on common batches: largest distance {control:g}, expected 0")
     print("Slope of log relative distance in the second half of the way, with a 95 % t interval:")
     for slope in slopes:
         print(f"  {slope}")
     print(study.EXPECTATION)
-    print(", ".join(str(folder / f"closeness{end}") for end in (".csv", "_slopes.csv", ".svg")))
+    print(paths)
 
 
 @app.command("batch-size")
@@ -264,7 +253,7 @@ def batch_size(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    with plain_errors("finished cells are kept, type the same command to go on"):
+    with plain_errors(AGAIN):
         settings = _settings(BATCH_SIZE, preset, given)
         sizes = _batch_sizes(settings["batch_sizes"])
         # the size of the plan's runs is replaced by each of `sizes`
@@ -283,30 +272,19 @@ def _run_batch_size(
     n_times: int,
     n_examples: int,
 ) -> None:
-    from harness.reporting import csv_text
-    from harness.store import Store, write_atomically
     from harness.studies import batch_size as study
+    from harness.studies.cells import finish_cells, write_results
 
     cells = study.batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
-    Store(sweep.output_dir).open()
-    folder = sweep.output_dir / "studies"
-
-    def describe(record: BatchSizeRecord) -> str:
-        name = f"{record.spec.sgd.label}, batch {record.spec.sgd.batch_size}"
-        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
-
-    records = _finish_cells(
-        folder / "batch_size", cells, study.BatchSizeRecord, study.batch_size, describe, sweep
-    )
-    write_atomically(folder / "batch_size.csv", csv_text(study.point_rows(records)))
-    write_atomically(folder / "batch_size_gaps.csv", csv_text(study.gap_rows(records)))
-    write_atomically(folder / "batch_size.svg", study.plot(records))
+    records = finish_cells("batch_size", cells, study.BatchSizeRecord, study.batch_size, sweep)
+    tables = {"": study.point_rows(records), "_gaps": study.gap_rows(records)}
+    paths = write_results("batch_size", sweep, tables, study.plot(records))
     found = study.gaps(records)
     print(f"SGDM (beta {sweep.momentum:g}) minus SGD after {sweep.max_steps} steps, best rate of each:")
     print("\n".join(study.gap_table(found)))
     print(study.conclusion(study.mean_gaps(found)))
     print(study.EXPECTATION)
-    print(", ".join(str(folder / f"batch_size{end}") for end in (".csv", "_gaps.csv", ".svg")))
+    print(paths)
 
 
 @app.command()
@@ -337,7 +315,7 @@ def noise(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    with plain_errors("finished cells are kept, type the same command to go on"):
+    with plain_errors(AGAIN):
         settings = _settings(NOISE, preset, given)
         sweep = _sweep(settings, settings["steps"])
         specs = _runs(sweep, _data(sweep))
@@ -345,26 +323,18 @@ def noise(
 
 
 def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
-    from harness.reporting import csv_text
-    from harness.store import Store, write_atomically
     from harness.studies import noise as study
+    from harness.studies.cells import finish_cells, write_results
 
     cells = study.noise_cells(specs, sweep.momentum, n_times, n_examples)
-    Store(sweep.output_dir).open()
-    folder = sweep.output_dir / "studies"
-
-    def describe(record: NoiseRecord) -> str:
-        return f"{record.spec.sgd.label}: {record.failure or f'{record.run_seconds:.1f} s'}"
-
-    records = _finish_cells(folder / "noise", cells, study.NoiseRecord, study.noise, describe, sweep)
-    write_atomically(folder / "noise.csv", csv_text(study.point_rows(records)))
-    write_atomically(folder / "noise_degrees.csv", csv_text(study.degree_rows(records)))
-    write_atomically(folder / "noise.svg", study.plot(records))
+    records = finish_cells("noise", cells, study.NoiseRecord, study.noise, sweep)
+    tables = {"": study.point_rows(records), "_degrees": study.degree_rows(records)}
+    paths = write_results("noise", sweep, tables, study.plot(records))
     print("Degrees of smoothing by the formulas, beside the measured level, rate x ||omega||:")
     print("\n".join(study.degree_table(records)))
     print(study.conclusion(records))
     print(study.EXPECTATION)
-    print(", ".join(str(folder / f"noise{end}") for end in (".csv", "_degrees.csv", ".svg")))
+    print(paths)
 
 
 @app.command()
@@ -396,7 +366,7 @@ def svag(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
-    with plain_errors("finished cells are kept, type the same command to go on"):
+    with plain_errors(AGAIN):
         if given.pop("max_grad_norm", "none") != "none":
             raise UserError(
                 f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
@@ -410,21 +380,12 @@ def svag(
 
 
 def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
-    from harness.reporting import csv_text
-    from harness.store import Store, write_atomically
     from harness.studies import svag as study
+    from harness.studies.cells import finish_cells, write_results
 
     cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
-    Store(sweep.output_dir).open()
-    folder = sweep.output_dir / "studies"
-
-    def describe(record: SvagRecord) -> str:
-        name = f"{record.spec.sgd.label}, l = {record.spec.level}"
-        return f"{name}: {record.failure or f'{record.run_seconds:.1f} s'}"
-
-    records = _finish_cells(folder / "svag", cells, study.SvagRecord, study.svag, describe, sweep)
-    write_atomically(folder / "svag.csv", csv_text(study.point_rows(records)))
-    write_atomically(folder / "svag.svg", study.plot(records))
+    records = finish_cells("svag", cells, study.SvagRecord, study.svag, sweep)
+    paths = write_results("svag", sweep, {"": study.point_rows(records)}, study.plot(records))
     print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
     for record in records:
         last = record.points[-1].relative_distance if record.status == "done" else None
@@ -432,7 +393,7 @@ def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_tim
         name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
         print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
     print(study.EXPECTATION)
-    print(", ".join(str(folder / f"svag{end}") for end in (".csv", ".svg")))
+    print(paths)
 
 
 def _settings(presets: Mapping[str, dict[str, Any]], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -493,7 +454,14 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     """
     flags = {name: value for name, value in settings.items() if name in Sweep.model_fields} | FIXED
     flags |= {"max_steps": steps, "eval_every": 1}
+    for name in str(settings.get("task", "")).split(","):
+        if name in task_names() and isinstance(get_task(name), ImageTask):
+            raise UserError(f"--task {name}: studies are of text tasks, and this one is of images")
     method = make_sweep(flags, None).method
+    if method not in settings["rates"]:
+        raise UserError(
+            f"--method {method}: a study's models are trained by {' or '.join(settings['rates'])}"
+        )
     sweep = make_sweep({"learning_rates": settings["rates"][method]} | flags, None)
     if len(sweep.task) > 1:
         raise UserError(f"--task {','.join(sweep.task)}: a study takes one task at a time")
@@ -517,33 +485,3 @@ def _runs(sweep: Sweep, data: TaskData) -> list[RunSpec]:
     source = resolve_model(sweep.model)
     note(f"{source.name}: revision {source.revision}")
     return plan(sweep, [data], source.name, source.revision)
-
-
-def _finish_cells(
-    folder: Path,
-    cells: Sequence[Any],
-    kind: type[Any],
-    run: Callable[[Any, Workbench, int], Any],
-    describe: Callable[[Any], str],
-    sweep: Sweep,
-) -> list[Any]:
-    """The records of all cells; those that are not under `folder` are run and written there."""
-    from harness.executor import prepare, usable_cores
-    from harness.store import read_record, write_record
-
-    def stored(cell: Any) -> Any:
-        record = read_record(folder / cell.cell_id / "record.json", kind)
-        return record if record is not None and record.spec == cell else None
-
-    todo = [cell for cell in cells if stored(cell) is None]
-    note(f"{len(cells)} cells, {len(cells) - len(todo)} of them already there")
-    if todo:
-        inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
-        bench = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
-        on_cpu = bench.accelerator.device.type == "cpu"
-        workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
-        for number, cell in enumerate(todo, 1):
-            record = run(cell, bench, workers)
-            write_record(folder / cell.cell_id / "record.json", record)
-            note(f"[{number}/{len(todo)}] {describe(record)}")
-    return [stored(cell) for cell in cells]

@@ -286,6 +286,8 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
         (["--momenta", "0.5,1"], "--momenta 0.5,1: expected different numbers"),
         (["--momenta", "much"], "--momenta much: expected different numbers"),
         (["--task", "sst2,trec"], "a study takes one task at a time"),
+        (["--task", "digits"], "studies are of text tasks"),
+        (["--method", "causal"], "trained by head or prompt"),
         (["--learning-rates", "-1"], "--learning-rates: a learning rate is a finite number above 0"),
     ],
 )

@@ -192,6 +192,17 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
     return arms
 
 
+def with_momentum(run: RunSpec, momentum: float) -> RunSpec:
+    """The run of heavy-ball SGDM that differs from a run of plain SGD in its momentum alone."""
+    return run.model_copy(update={"optimizer": "sgdm", "hyperparameters": {"momentum": momentum}})
+
+
+def make_pair(run: RunSpec, momentum: float, bench: Workbench) -> list[Arm]:
+    """The arms `sgd`, which is `run`, and `sgdm`, on the same batches. Raises: as `make_arms`."""
+    wanted = [("sgd", run, run.seed), ("sgdm", with_momentum(run, momentum), run.seed)]
+    return make_arms(wanted, bench, run)
+
+
 def side_by_side(workers: int, threads: int) -> ThreadPoolExecutor:
     """A pool in which arms compute at the same time, each with its own number of torch threads.
 

@@ -29,13 +29,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import t
 
-from harness.environment import environment
 from harness.errors import UserError
 from harness.metrics import compute
-from harness.records import RunSpec, Split, Stored, content_id
+from harness.records import RunSpec, Stored
 from harness.reporting import COLOURS, FAINT, INK, svg_text
 from harness.sampling import batch_indices
-from harness.studies.arms import Arm, ArmFacts, check_horizon, cross_entropy, make_arms, side_by_side
+from harness.studies.arms import Arm, check_horizon, cross_entropy, make_pair, side_by_side
+from harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
 from harness.studies.outputs import log_scale, panels, setting_columns
 from harness.workbench import Workbench
@@ -52,7 +52,7 @@ ARMS: tuple[ArmName, ...] = ("sgd", "sgdm")
 LOOKS = ({"ls": "-", "marker": "o"}, {"ls": "--", "marker": "s"})
 
 
-class BatchSizeSpec(Stored):
+class BatchSizeSpec(CellSpec):
     """One cell: SGD and SGDM at one batch size, rate and seed.
 
     Attributes:
@@ -63,20 +63,18 @@ class BatchSizeSpec(Stored):
     """
 
     study: Literal["batch-size"] = "batch-size"
-    sgd: RunSpec
     momentum: float
     n_times: int
     n_examples: int
 
     @property
-    def cell_id(self) -> str:
-        """The name of its folder, which follows every field."""
-        return content_id(self)
+    def label(self) -> str:
+        return f"{self.sgd.label}, batch {self.sgd.batch_size}"
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps (from 1) after which the arms are measured."""
-        return tuple(round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1))
+        return even_steps(self.sgd.max_steps, self.n_times)
 
 
 class BatchSizePoint(Stored):
@@ -89,18 +87,12 @@ class BatchSizePoint(Stored):
     dev_metric: float
 
 
-class BatchSizeRecord(Stored):
+class BatchSizeRecord(CellRecord):
     """A finished cell. `diverged`: a loss was not finite, and that arm's points end before that step."""
 
     spec: BatchSizeSpec
     metric: str
-    status: Literal["done", "diverged"]
-    failure: str | None
     points: tuple[BatchSizePoint, ...]
-    arms: tuple[ArmFacts, ...]
-    split: Split
-    run_seconds: float
-    environment: dict[str, str]
 
     def path(self, arm: ArmName) -> list[BatchSizePoint]:
         """One arm's points, in the order of the steps."""
@@ -160,9 +152,7 @@ def batch_size(spec: BatchSizeSpec, bench: Workbench, workers: int) -> BatchSize
     run = spec.sgd
     bench.check_inputs(run)
     split = bench.split(run)
-    change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
-    wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
-    arms = make_arms(wanted, bench, run)
+    arms = make_pair(run, spec.momentum, bench)
     metric, n, right = bench.task(run).metric, len(split.train.labels), split.dev.references
 
     def path(arm: Arm, name: ArmName) -> tuple[list[BatchSizePoint], str | None]:
@@ -193,17 +183,11 @@ def batch_size(spec: BatchSizeSpec, bench: Workbench, workers: int) -> BatchSize
     started = time.perf_counter()
     with side_by_side(workers, run.threads_per_run) as pool:
         paths = list(pool.map(path, arms, ARMS))
-    failures = [failure for _, failure in paths if failure]
     return BatchSizeRecord(
         spec=spec,
         metric=metric,
-        status="diverged" if failures else "done",
-        failure="; ".join(failures) or None,
         points=tuple(point for points, _ in paths for point in points),
-        arms=tuple(arm.facts() for arm in arms),
-        split=split.facts,
-        run_seconds=time.perf_counter() - started,
-        environment=environment(),
+        **outcome(arms, split, [failure for _, failure in paths if failure], started),
     )
 
 

@@ -39,13 +39,11 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import linregress, t
 
-from harness.environment import environment
-from harness.records import RunSpec, Split, Stored, content_id
+from harness.records import RunSpec, Stored
 from harness.reporting import COLOURS, FAINT, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
-    ArmFacts,
     Separation,
     check_horizon,
     cross_entropy,
@@ -54,7 +52,9 @@ from harness.studies.arms import (
     mean_kl,
     separation_of,
     side_by_side,
+    with_momentum,
 )
+from harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from harness.studies.outputs import DASHES, log_scale, panels, setting_columns
 from harness.workbench import Workbench
 
@@ -67,7 +67,7 @@ Batches = Literal["common", "independent"]
 BATCHES: tuple[Batches, ...] = ("common", "independent")
 
 
-class ClosenessSpec(Stored):
+class ClosenessSpec(CellSpec):
     """One cell: an effective rate and a seed, with every momentum that is coupled to its SGD.
 
     Attributes:
@@ -78,20 +78,18 @@ class ClosenessSpec(Stored):
     """
 
     study: Literal["closeness"] = "closeness"
-    sgd: RunSpec
     momenta: tuple[float, ...]
     n_times: int
     n_dev: int
 
     @property
-    def cell_id(self) -> str:
-        """The name of its folder, which follows every field."""
-        return content_id(self)
+    def label(self) -> str:
+        return f"{self.sgd.label}, {self.sgd.max_steps} steps"
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps (from 1) after which the arms are compared."""
-        return tuple(round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1))
+        return even_steps(self.sgd.max_steps, self.n_times)
 
     @property
     def dev_steps(self) -> tuple[int, ...]:
@@ -130,17 +128,11 @@ class Comparison(Stored):
     dev_loss_sgdm: float | None
 
 
-class ClosenessRecord(Stored):
+class ClosenessRecord(CellRecord):
     """A finished cell. `diverged`: a loss was not finite, and comparisons end before that step."""
 
     spec: ClosenessSpec
-    status: Literal["done", "diverged"]
-    failure: str | None
     comparisons: tuple[Comparison, ...]
-    arms: tuple[ArmFacts, ...]
-    split: Split
-    run_seconds: float
-    environment: dict[str, str]
 
     def typical_distance(self, momentum: float, batches: Batches) -> float | None:
         """Geometric mean of the relative distances in the second half of the way.
@@ -194,14 +186,12 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
     bench.check_inputs(run)
     split = bench.split(run)
     wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
-    for beta in spec.momenta:
-        change = {"optimizer": "sgdm", "hyperparameters": {"momentum": beta}}
-        wanted.append((_arm_name(beta), run.model_copy(update=change), run.seed))
+    wanted += [(_arm_name(beta), with_momentum(run, beta), run.seed) for beta in spec.momenta]
     arms = make_arms(wanted, bench, run)
     # the two SGD arms lead, so they are 0 and 1
     couplings = [(i, sgdm) for sgdm in range(2, len(arms)) for i in (0, 1)]
     comparisons: list[Comparison] = []
-    failure: str | None = None
+    failures: list[str] = []
 
     def descend(arm: Arm, step: int) -> float:
         rows = batch_indices(arm.order_seed, step, len(split.train.labels), run.batch_size)
@@ -212,7 +202,7 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
         for step in range(run.max_steps):
             losses = list(pool.map(descend, arms, repeat(step)))
             if not all(map(math.isfinite, losses)):
-                failure = f"training loss not finite at step {step + 1}"
+                failures = [f"training loss not finite at step {step + 1}"]
                 break
             if step + 1 in spec.steps:
                 scores: list[torch.Tensor | None] = [None] * len(arms)
@@ -224,13 +214,8 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
                     comparisons.append(_comparison(arms[b], BATCHES[a], step + 1, gap, dev))
     return ClosenessRecord(
         spec=spec,
-        status="diverged" if failure else "done",
-        failure=failure,
         comparisons=tuple(comparisons),
-        arms=tuple(arm.facts() for arm in arms),
-        split=split.facts,
-        run_seconds=time.perf_counter() - started,
-        environment=environment(),
+        **outcome(arms, split, failures, started),
     )
 
 

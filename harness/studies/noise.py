@@ -28,11 +28,11 @@ import numpy as np
 import torch
 from matplotlib.lines import Line2D
 
-from harness.environment import environment
-from harness.records import RunSpec, Split, Stored, content_id
+from harness.records import RunSpec, Stored
 from harness.reporting import COLOURS, FAINT, INK, svg_text
 from harness.sampling import batch_indices
-from harness.studies.arms import Arm, ArmFacts, check_horizon, inner_product, make_arms, side_by_side
+from harness.studies.arms import Arm, check_horizon, inner_product, make_pair, side_by_side
+from harness.studies.cells import CellRecord, CellSpec, outcome
 from harness.studies.gradient_noise import (
     FORMULAS,
     GradientNoise,
@@ -54,7 +54,7 @@ factor above 1 says how loose a bound is, and a single step may exceed it. SHB a
 direction that lags behind the gradient counts as noise too, whatever the batch."""
 
 
-class NoiseSpec(Stored):
+class NoiseSpec(CellSpec):
     """One cell: SGD and SGDM from one start, and how often their noise is measured.
 
     Attributes:
@@ -65,15 +65,9 @@ class NoiseSpec(Stored):
     """
 
     study: Literal["noise"] = "noise"
-    sgd: RunSpec
     momentum: float
     n_times: int
     n_examples: int
-
-    @property
-    def cell_id(self) -> str:
-        """The name of its folder, which follows every field."""
-        return content_id(self)
 
     @property
     def steps(self) -> tuple[int, ...]:
@@ -103,17 +97,11 @@ class NoisePoint(Stored):
         return self.learning_rate * self.direction_noise
 
 
-class NoiseRecord(Stored):
+class NoiseRecord(CellRecord):
     """A finished cell. `diverged`: a loss was not finite, and that arm's points end before that step."""
 
     spec: NoiseSpec
-    status: Literal["done", "diverged"]
-    failure: str | None
     points: tuple[NoisePoint, ...]
-    arms: tuple[ArmFacts, ...]
-    split: Split
-    run_seconds: float
-    environment: dict[str, str]
 
     def path(self, method: Method) -> list[NoisePoint]:
         """The points of one method, in the order of the steps."""
@@ -145,9 +133,7 @@ def noise(spec: NoiseSpec, bench: Workbench, workers: int) -> NoiseRecord:
     run = spec.sgd
     bench.check_inputs(run)
     split = bench.split(run)
-    change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
-    wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
-    arms = make_arms(wanted, bench, run)
+    arms = make_pair(run, spec.momentum, bench)
     n = len(split.train.labels)
 
     def path(arm: Arm) -> tuple[list[NoisePoint], str | None]:
@@ -170,16 +156,10 @@ def noise(spec: NoiseSpec, bench: Workbench, workers: int) -> NoiseRecord:
     started = time.perf_counter()
     with side_by_side(workers, run.threads_per_run) as pool:
         paths = list(pool.map(path, arms))
-    failures = [failure for _, failure in paths if failure]
     return NoiseRecord(
         spec=spec,
-        status="diverged" if failures else "done",
-        failure="; ".join(failures) or None,
         points=tuple(point for points, _ in paths for point in points),
-        arms=tuple(arm.facts() for arm in arms),
-        split=split.facts,
-        run_seconds=time.perf_counter() - started,
-        environment=environment(),
+        **outcome(arms, split, [failure for _, failure in paths if failure], started),
     )
 
 

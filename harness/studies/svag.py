@@ -30,20 +30,19 @@ from typing import Any, Literal
 import torch
 from matplotlib.lines import Line2D
 
-from harness.environment import environment
 from harness.metrics import compute
-from harness.records import RunSpec, Split, Stored, content_id
+from harness.records import RunSpec, Stored
 from harness.reporting import COLOURS, INK, svg_text
 from harness.sampling import batch_indices, derived_seed
 from harness.studies.arms import (
     Arm,
-    ArmFacts,
     check_horizon,
     cross_entropy,
-    make_arms,
+    make_pair,
     separation_of,
     side_by_side,
 )
+from harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from harness.studies.outputs import panels, setting_columns
 from harness.workbench import Workbench
 
@@ -58,7 +57,7 @@ def svag_coefficients(level: int) -> tuple[float, float]:
     return (1 + root) / 2, (1 - root) / 2
 
 
-class SvagSpec(Stored):
+class SvagSpec(CellSpec):
     """One cell: SGD and SGDM side by side at one level and seed.
 
     Attributes:
@@ -68,21 +67,18 @@ class SvagSpec(Stored):
     """
 
     study: Literal["svag"] = "svag"
-    sgd: RunSpec
     momentum: float
     level: int
     n_times: int
 
     @property
-    def cell_id(self) -> str:
-        """The name of its folder, which follows every field."""
-        return content_id(self)
+    def label(self) -> str:
+        return f"{self.sgd.label}, l = {self.level}"
 
     @property
     def steps(self) -> tuple[int, ...]:
         """The steps (from 1) after which the arms are compared: l times the effective ones."""
-        effective = [round(i * self.sgd.max_steps / self.n_times) for i in range(1, self.n_times + 1)]
-        return tuple(self.level * step for step in effective)
+        return tuple(self.level * step for step in even_steps(self.sgd.max_steps, self.n_times))
 
 
 class SvagPoint(Stored):
@@ -104,18 +100,12 @@ class SvagPoint(Stored):
     dev_metric_sgdm: float
 
 
-class SvagRecord(Stored):
+class SvagRecord(CellRecord):
     """A finished cell. `diverged`: a loss was not finite, and points end before that step."""
 
     spec: SvagSpec
     metric: str
-    status: Literal["done", "diverged"]
-    failure: str | None
     points: tuple[SvagPoint, ...]
-    arms: tuple[ArmFacts, ...]
-    split: Split
-    run_seconds: float
-    environment: dict[str, str]
 
 
 def svag_cells(
@@ -146,10 +136,8 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     bench.check_inputs(spec.sgd)
     rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
     run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
-    change = {"optimizer": "sgdm", "hyperparameters": {"momentum": spec.momentum}}
     split = bench.split(run)
-    wanted = [("sgd", run, run.seed), ("sgdm", run.model_copy(update=change), run.seed)]
-    arms = make_arms(wanted, bench, run)
+    arms = make_pair(run, spec.momentum, bench)
     weights = svag_coefficients(spec.level)
     metric = bench.task(run).metric
 
@@ -163,13 +151,13 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
         return arm.scores(split.train), arm.scores(split.dev)
 
     points: list[SvagPoint] = []
-    failure: str | None = None
+    failures: list[str] = []
     started = time.perf_counter()
     with side_by_side(workers, run.threads_per_run) as pool:
         for step in range(n_steps):
             losses = list(pool.map(descend, arms, repeat(step)))
             if not all(map(math.isfinite, losses)):
-                failure = f"training loss not finite at step {step + 1}"
+                failures = [f"training loss not finite at step {step + 1}"]
                 break
             if step + 1 in spec.steps:
                 gap = separation_of(*arms)
@@ -194,13 +182,8 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     return SvagRecord(
         spec=spec,
         metric=metric,
-        status="diverged" if failure else "done",
-        failure=failure,
         points=tuple(points),
-        arms=tuple(arm.facts() for arm in arms),
-        split=split.facts,
-        run_seconds=time.perf_counter() - started,
-        environment=environment(),
+        **outcome(arms, split, failures, started),
     )
 
 
