@@ -26,11 +26,10 @@ READ = [MARKER, "runs/*/record.json", "tasks/*.csv", "plots/*.svg", CARD_FILE]
 CARD = """\
 # {name}: a momentum-bench leaderboard
 
-Does momentum help when a pre-trained language model is fine-tuned on few examples? `index.html` is the
-page: download it with `plots/` and open it. `leaderboard.csv` has one row for each task, model, method, k
-and optimizer, `comparison.csv` the paired differences of two optimizers with their verdicts,
-`trials.parquet` every run. All of it follows from the records `runs/<id>/record.json`: `momentum-bench
-leaderboard check` computes it anew and names what does not fit.
+Does momentum help? `index.html` is the page: download it with `plots/` and open it. `leaderboard.csv` has
+one row for each task, model, method, k and optimizer, `comparison.csv` the paired differences of two
+optimizers with their verdicts, `trials.parquet` every run. All of it follows from the records
+`runs/<id>/record.json`: `momentum-bench leaderboard check` computes it anew and names what does not fit.
 """
 
 

@@ -112,7 +112,7 @@ def test_a_model_card_names_what_was_trained_and_how():
 def cells(sweep: Sweep) -> set[tuple]:
     """What a sweep runs, as far as it can be said without its data and model."""
     return {
-        (task, seed, optimizer, rate, tuple(hyperparameters(sweep, optimizer).items()))
+        (task, seed, sweep.batch_size, optimizer, rate, tuple(hyperparameters(sweep, optimizer).items()))
         for task, seed, optimizer in product(sweep.task, sweep.seeds, sweep.optimizers)
         for rate in rates(sweep, task, optimizer)
     }
@@ -129,7 +129,10 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
     with unpacked(folder) as results:
         specs = [record.spec for record in Store(results).records()]
-    found = {(s.task, s.seed, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items())) for s in specs}
+    found = {
+        (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))
+        for s in specs
+    }
     assert len(found) == len(specs)
     assert found == set.union(*map(cells, sweeps))
     fields = RunSpec.model_fields.keys() & Sweep.model_fields.keys() - {"task"}
