@@ -8,7 +8,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import combinations, groupby
 from typing import Any
 
 from harness.noise_floor import noise_floors, noise_sentence
@@ -90,6 +90,12 @@ class Comparison:
         what = f"{self.columns['task']}: "
         return what + sentence(self.first.label.upper(), self.second.label.upper(), self.difference)
 
+    @property
+    def verdict(self) -> str:
+        """The verdict with an optimizer's name in place of a or b."""
+        words = {"a better": f"{self.first.label} better", "b better": f"{self.second.label} better"}
+        return words.get(verdict, verdict) if (verdict := self.difference.verdict) else "no verdict"
+
 
 @dataclass(frozen=True)
 class Pooled:
@@ -145,11 +151,11 @@ def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: fl
     rows = rows_of(records)
     comparisons = []
     for setting in by_setting(rows):
-        for place, first in enumerate(setting):
-            for second in setting[place + 1 :]:
-                comparison, note = _compare(first, second, margin)
-                comparisons += [comparison] if comparison else []
-                notes += [note] if note else []
+        for first, second in combinations(setting, 2):
+            comparison, note = _compare(first, second, margin)
+            comparisons += [comparison] if comparison else []
+            notes += [note] if note else []
+        notes += _budgets_apart(setting)
     _add_holm(comparisons)
     notes += _settings_apart(rows)
     return Leaderboard(rows, comparisons, _pooled(comparisons), notes, margin)
@@ -362,6 +368,35 @@ def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]
     }
 
 
+def _budgets_apart(setting: Sequence[Row]) -> list[str]:
+    """Which rows of one setting are not compared because no seed of theirs had equal search budgets."""
+    budgets = {row.row_id: Counter(run.spec.seed for run in row.runs) for row in setting}
+    apart = set()
+    for pair in combinations([row for row in setting if row.chosen], 2):
+        first, second = pair
+        common = first.chosen.keys() & second.chosen.keys()
+        if common and all(budgets[first.row_id][seed] != budgets[second.row_id][seed] for seed in common):
+            apart |= {row.row_id for row in pair}
+    groups: dict[str, list[str]] = defaultdict(list)
+    for row in setting:
+        if row.row_id in apart:
+            groups[_budget(budgets[row.row_id])].append(row.label)
+    if not groups:
+        return []
+    parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
+    return [
+        f"{setting[0].columns['task']}: optimizers whose search budgets differ are not compared "
+        f"({'; '.join(parts)})."
+    ]
+
+
+def _budget(tried: Counter[int]) -> str:
+    """How many rates were tried on each seed."""
+    if len(numbers := set(tried.values())) == 1:
+        return f"{numbers.pop()} rates"
+    return "rates: " + ", ".join(f"{n} on seed {seed}" for seed, n in sorted(tried.items()))
+
+
 def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, str]:
     """The comparison of two rows of one setting, and a note on what was left out of it, or why.
 
@@ -379,7 +414,7 @@ def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None,
     unequal = [f"seed {s} ({tried[0][s]} rates against {tried[1][s]})" for s in common if s not in seeds]
     note = f"their search budgets differ on {', '.join(unequal)}." if unequal else ""
     if not seeds:
-        return None, f"{pair} are not compared: {note}"
+        return None, ""  # `_budgets_apart` says so, once for all pairs
     differences = [_test_metric(second.chosen[s]) - _test_metric(first.chosen[s]) for s in seeds]
     difference = paired_difference(differences, margin)
     shared = ("task", "model", "method", "k", "metric")

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leaderboards.build import Leaderboard, Row, by_setting, drawn
+from leaderboards.build import Comparison, Leaderboard, Row, by_setting, drawn
+from leaderboards.paired import in_points
+
+MOST_SENTENCES = 3
+"""More comparisons of one setting make a table."""
 
 
 def show(board: Leaderboard, console: Console) -> None:
-    """Print a table for each setting, and below it one sentence for each of its comparisons."""
+    """Print a table for each setting, and below it its comparisons: a sentence each, or many as a table."""
     for rows in by_setting(board.rows):
         console.print(_table(rows))
         for row in rows:
             if row.columns["n_tied"]:
                 console.print(_ties(row), highlight=False, markup=False)
-        for comparison in board.comparisons:
-            if comparison.first.setting_key == rows[0].setting_key:
-                console.print(comparison.sentence, highlight=False, markup=False)
+        pairs = [c for c in board.comparisons if c.first.setting_key == rows[0].setting_key]
+        if len(pairs) > MOST_SENTENCES:
+            console.print(_pairs(pairs, board.margin))
+        else:
+            for pair in pairs:
+                console.print(pair.sentence, highlight=False, markup=False)
     for text in [line.sentence for line in board.pooled] + board.notes:
         console.print(text, highlight=False, markup=False)
 
@@ -30,6 +38,33 @@ def _ties(row: Row) -> str:
     c = row.columns
     span = percent_range(c["test_tied_low"], c["test_tied_high"])
     return f"{c['task']}: {row.label.upper()} had ties on dev; over all tied choices its test mean is {span}."
+
+
+def _pairs(comparisons: Sequence[Comparison], margin: float) -> Table:
+    table = Table(caption_justify="left", box=box.SIMPLE)
+    table.padding = (0, 1, 0, 0)
+    table.caption = (
+        f"Points of test score, paired by seed, with a 95 % interval; equivalent: within "
+        f"{in_points(margin)}. Last: about how many seeds would decide"
+    )
+    table.add_column("second minus first", overflow="fold", min_width=18)
+    for header in ("points", "95 % interval", "pairs", "verdict", "seeds"):
+        table.add_column(header, justify="left" if header == "verdict" else "right", no_wrap=True)
+    for comparison in comparisons:
+        d = comparison.difference
+        table.add_row(
+            escape(f"{comparison.second.label} minus {comparison.first.label}"),
+            _signed(d.mean),
+            f"{_signed(d.ci_low)} to {_signed(d.ci_high)}",
+            str(d.n_pairs),
+            escape(comparison.verdict),
+            "" if d.n_seeds_to_decide is None else str(d.n_seeds_to_decide),
+        )
+    return table
+
+
+def _signed(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:+.1f}"
 
 
 def _table(rows: list[Row]) -> Table:

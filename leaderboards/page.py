@@ -110,15 +110,15 @@ def _task_cell(row: Row, varying: Sequence[str]) -> Cell:
 
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
-    """How a verdict is dressed, and its words with the optimizer's name in place of a or b."""
-    verdict = comparison.difference.verdict
-    if verdict == "a better":
-        return "first", f"{comparison.first.label} better"
-    if verdict == "b better":
-        return "second", f"{comparison.second.label} better"
-    return {"equivalent": "equivalent", "inconclusive": "open", None: "none"}[
-        verdict
-    ], verdict or "no verdict"
+    """How a verdict is dressed, and its words."""
+    dress = {
+        "a better": "first",
+        "b better": "second",
+        "equivalent": "equivalent",
+        "inconclusive": "open",
+        None: "none",
+    }
+    return dress[comparison.difference.verdict], comparison.verdict
 
 
 def _comparison_table(

@@ -184,12 +184,33 @@ def test_a_larger_search_is_a_larger_budget(tmp_path: Path):
     more = sweep_records(score, arms=sgdm, rates=(*RATES, 1.0))
     board = board_of(tmp_path / "all", sweep_records(score, arms=sgd), more)
     assert not board.comparisons
-    assert "seed 13 (3 rates against 4)" in board.notes[0]
+    assert board.notes == [
+        "sst2: optimizers whose search budgets differ are not compared (3 rates for sgd; 4 rates for sgdm)."
+    ]
     extra = make_record(make_spec(learning_rate=1.0, seed=13), Scores())
     board = board_of(tmp_path / "one", sweep_records(score), [extra])
     assert board.comparisons[0].columns["seeds"] == "21;42;87;100"
     assert "compared on 4 of 5 seeds" in board.notes[0]
     assert board.rows[0].columns["n_missing"] == 4
+
+
+def test_unequal_budgets_of_many_are_told_once(tmp_path: Path):
+    score = better_arm("sgdm", 0.02)
+    few = sweep_records(score, arms={"sgd": {}, "sgdm": {"momentum": 0.9}})
+    many = sweep_records(score, arms={"adamw": {}, "signsgd": {}}, rates=(*RATES, 1.0))
+    some = sweep_records(score, arms={"qhm": {}}, rates=RATES[:1], seeds=SEEDS[:2])
+    some += sweep_records(score, arms={"qhm": {}}, rates=RATES[1:], seeds=SEEDS[:1])
+    board = board_of(tmp_path, few, many, some)
+    assert [(c.columns["first"], c.columns["second"]) for c in board.comparisons] == [
+        ("adamw", "signsgd"),
+        ("qhm", "sgd"),
+        ("qhm", "sgdm"),
+        ("sgd", "sgdm"),
+    ]
+    assert board.notes[-1] == (
+        "sst2: optimizers whose search budgets differ are not compared (3 rates for sgd, sgdm; "
+        "4 rates for adamw, signsgd; rates: 3 on seed 13, 1 on seed 21 for qhm)."
+    )
 
 
 def test_optimizers_that_share_no_seed(tmp_path: Path):

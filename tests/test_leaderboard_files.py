@@ -13,11 +13,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from harness.records import RunSpec
 from harness.reporting import csv_text
 from harness.store import Store
 from leaderboards.build import build
+from leaderboards.display import show
 from leaderboards.outputs import file_stem, write
 from leaderboards.paper import latex, markdown
 from tests.conftest import ROOT, cli_environment
@@ -330,3 +332,19 @@ def test_paper_tables_escape_what_their_language_reads(tmp_path: Path):
     board = build(fill(tmp_path, sweep_records(score, task="a_b&c|d<e>")))
     assert r"a\_b\&c|d<e>" in latex(board)
     assert r"a\_b&c\|d\<e\>" in markdown(board)
+
+
+@pytest.mark.parametrize(("n_arms", "as_table"), [(3, False), (4, True)])
+def test_few_comparisons_are_sentences_and_many_a_table(tmp_path: Path, n_arms: int, as_table: bool):
+    names = ("nesterov", "qhm", "sgd", "sgdm")[:n_arms]
+    records = sweep_records(score, arms={name: {} for name in names})
+    records += sweep_records(lambda spec: Scores(status="failed"), arms={"adamw": {}})
+    console = Console(width=80, file=io.StringIO())
+    show(build(fill(tmp_path, records)), console)
+    text = console.file.getvalue()
+    assert ("SGD minus QHM" in text) != as_table
+    lines = [line.split() for line in text.splitlines() if line.startswith(" sgdm minus")]
+    if as_table:
+        assert [line[2] for line in lines] == ["nesterov", "qhm", "sgd"]
+        assert lines[2][3:] == ["+0.0", "-0.2", "to", "+0.2", "5", "equivalent"]
+    assert max(map(len, text.splitlines())) <= 80
