@@ -78,6 +78,17 @@ SVAG: dict[str, dict[str, Any]] = {
         "n_times": 5,
         "rates": {"head": (0.03,), "prompt": (0.003,)},
     },
+    "large": {
+        "task": ("sst2",),
+        "k": 16,
+        "seeds": (13, 21, 42),
+        "batch_size": 8,
+        "steps": 1000,
+        "momentum": 0.9,
+        "levels": (1, 2, 4, 8),
+        "n_times": 20,
+        "rates": {"head": (0.01,), "prompt": (0.001,)},
+    },
 }
 
 # on bbc_news: 3 rates x 100 steps of 2 models at 1, 2 and all 5 examples, some 0.08 s of one core a step
@@ -339,16 +350,16 @@ def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int
 
 @app.command()
 def svag(
-    preset: Annotated[str, typer.Option(help="small (minutes on two CPU cores)")] = "small",
+    preset: Preset = "small",
     task: Task = None,
     task_file: TaskFile = None,
     model: Model = None,
     method: Method = None,
     k: K = None,
     seeds: Seeds = None,
-    learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [head: 0.03]")] = None,
+    learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [small, head: 0.03]")] = None,
     momentum: Momentum = None,
-    levels: Annotated[str | None, _option("l [1,2,4]")] = None,
+    levels: Annotated[str | None, _option("l [small: 1,2,4, large: 1,2,4,8]")] = None,
     steps: Annotated[int | None, _option("At l = 1; l times as many at l", min=1)] = None,
     batch_size: BatchSize = None,
     max_grad_norm: Annotated[str | None, _option("none: SVAG does not clip [none]")] = None,
