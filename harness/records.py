@@ -36,6 +36,11 @@ def content_id(value: Stored) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def drawn(k: int) -> str:
+    """How many training rows a run was given, in words."""
+    return f"k = {k}" if k else "all training rows"
+
+
 class RunSpec(Stored):
     """Everything that determines one run's outcome, and nothing else.
 

@@ -11,7 +11,7 @@ from rich import box
 from rich.table import Table
 
 from harness.errors import UserError
-from harness.records import RunRecord, RunSpec
+from harness.records import RunRecord, RunSpec, drawn
 from harness.store import Store
 
 State = Literal["done", "diverged", "failed", "running", "missing"]
@@ -82,7 +82,8 @@ def tables(runs: Sequence[RunStatus]) -> list[Table]:
     for run in runs:
         groups[run.spec.model, run.spec.method, run.spec.k].append(run)
     return [
-        _table(f"{model} by {method}, k = {k}", part) for (model, method, k), part in sorted(groups.items())
+        _table(f"{model} by {method}, {drawn(k)}", part)
+        for (model, method, k), part in sorted(groups.items())
     ]
 
 

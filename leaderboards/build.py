@@ -161,11 +161,6 @@ def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: fl
     return Leaderboard(rows, comparisons, _pooled(comparisons), notes, margin)
 
 
-def drawn(k: int) -> str:
-    """How many training rows a row's runs were given, in words."""
-    return f"k = {k}" if k else "all training rows"
-
-
 def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
     """Rows in groups that may be compared, in the order given."""
     settings: dict[str, list[Row]] = defaultdict(list)

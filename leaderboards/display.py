@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from leaderboards.build import Comparison, Leaderboard, Row, by_setting, drawn
+from harness.records import drawn
+from leaderboards.build import Comparison, Leaderboard, Row, by_setting
 from leaderboards.paired import in_points
 
 MOST_SENTENCES = 3

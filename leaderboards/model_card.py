@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from leaderboards.build import Leaderboard, Row, drawn
+from harness.records import drawn
+from leaderboards.build import Leaderboard, Row
 from tasks import UnknownTaskError, get_task
 from tasks.task import HubSource
 

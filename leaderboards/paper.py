@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from leaderboards.build import Leaderboard, Row, drawn
+from harness.records import drawn
+from leaderboards.build import Leaderboard, Row
 from leaderboards.paired import in_points
 
 TaskKey = tuple[str, str, str]
