@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -243,8 +244,12 @@ def _hyperparameters(spec: RunSpec) -> list[str]:
 
 
 def _sort_key(row: Row) -> tuple:
-    setting, arm = ("task", "model", "method", "k", "protocol"), ("optimizer", "momentum", "hyperparameters")
-    return (*(row.columns[n] for n in setting), row.setting_key, *(row.columns[n] for n in arm))
+    setting, arm = ("task", "model", "method", "k"), ("optimizer", "momentum", "hyperparameters")
+    # numbers as numbers: batch size 16 before 256 before 1024
+    protocol = [
+        int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", row.columns["protocol"])
+    ]
+    return (*(row.columns[n] for n in setting), protocol, row.setting_key, *(row.columns[n] for n in arm))
 
 
 def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row:

@@ -213,6 +213,13 @@ def test_unequal_budgets_of_many_are_told_once(tmp_path: Path):
     )
 
 
+def test_settings_come_in_the_order_of_their_numbers(tmp_path: Path):
+    score = better_arm("sgdm", 0.02)
+    board = board_of(tmp_path, *(sweep_records(score, batch_size=size) for size in (1024, 16, 256, 8)))
+    sizes = [row.setting["batch_size"] for row in board.rows]
+    assert sizes == [8, 8, 16, 16, 256, 256, 1024, 1024]
+
+
 def test_optimizers_that_share_no_seed(tmp_path: Path):
     score = better_arm("sgdm", 0.02)
     sgd = sweep_records(score, arms={"sgd": {}}, seeds=(13, 21))
