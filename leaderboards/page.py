@@ -13,13 +13,11 @@ from typing import Any
 
 from harness.reporting import COLOURS, FAINT, INK, PAPER, cell
 from leaderboards.build import Comparison, Leaderboard, Row, by_setting
+from leaderboards.context import Context, context
 from leaderboards.display import percent, percent_range
 from leaderboards.paired import in_points
 from leaderboards.plots import BAND, curves_name
 from leaderboards.published_results import matching
-
-CONTEXT = ("model", "method", "k", "protocol")
-"""Columns that stand once above the tables where all rows share them, else in every row."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +52,17 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    shared, varying = _context(board.rows)
+    words = context(board.rows)
     svgs = {name: Markup(_inline(svg, f"p{number}")) for number, (name, svg) in enumerate(plots.items())}
     counts = Counter(_verdict(comparison) for comparison in board.comparisons)
-    comparison_heads, comparisons = _comparison_table(board.comparisons, varying)
-    row_heads, rows = _row_table(board.rows, varying)
-    cost_heads, costs = _cost_table(board.rows, varying)
+    comparison_heads, comparisons = _comparison_table(board.comparisons, words)
+    row_heads, rows = _row_table(board.rows, words)
+    cost_heads, costs = _cost_table(board.rows, words)
     return environment.get_template("page.html.j2").render(
         table=environment.get_template("table.html.j2").module.table,  # type: ignore[attr-defined]
         n_runs=sum(len(row.runs) for row in board.rows),
         n_tasks=len({row.columns["task"] for row in board.rows}),
-        common=shared,
+        common=words.shared,
         margin=in_points(board.margin),
         counts=[{"kind": kind, "text": text, "n": n} for (kind, text), n in sorted(counts.items())],
         forest=svgs.get("forest"),
@@ -79,14 +77,14 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         curves=[
             {
                 "id": group[0].setting_id,
-                "title": ", ".join([group[0].columns["task"], *_of(group[0], varying)]),
+                "title": ", ".join([group[0].columns["task"], *words.of(group[0])]),
                 "svg": svgs[name],
                 "file": file_stems[name],
             }
             for group in by_setting(board.rows)
             if (name := curves_name(group[0])) in svgs
         ],
-        provenance=[_provenance(row, varying) for row in board.rows],
+        provenance=[_provenance(row, words) for row in board.rows],
         references=[
             (source, *_reference_table(list(lines)))
             for source, lines in groupby(matching(board.rows), key=lambda line: line["source"])
@@ -94,19 +92,8 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
     )
 
 
-def _context(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
-    """What all rows share, in words, and the names of the columns in which they differ."""
-    varying = [name for name in CONTEXT if len({row.columns[name] for row in rows}) > 1]
-    shared = [name for name in CONTEXT if name not in varying]
-    return _of(rows[0], shared) if rows else [], varying
-
-
-def _of(row: Row, names: Sequence[str]) -> list[str]:
-    return [f"{name} {row.columns[name]}" for name in names]
-
-
-def _task_cell(row: Row, varying: Sequence[str]) -> Cell:
-    return Cell(row.columns["task"], sort=row.columns["task"], sub=", ".join(_of(row, varying)))
+def _task_cell(row: Row, words: Context) -> Cell:
+    return Cell(row.columns["task"], sort=row.columns["task"], sub=", ".join(words.of(row)))
 
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
@@ -122,7 +109,7 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
 
 
 def _comparison_table(
-    comparisons: Sequence[Comparison], varying: Sequence[str]
+    comparisons: Sequence[Comparison], words: Context
 ) -> tuple[list[Head], list[list[Cell]]]:
     heads = [
         Head("Task"),
@@ -143,7 +130,7 @@ def _comparison_table(
         seeds = f"about {d.n_seeds_to_decide:,} seeds would decide" if d.n_seeds_to_decide else ""
         lines.append(
             [
-                _task_cell(comparison.first, varying),
+                _task_cell(comparison.first, words),
                 Cell(f"{comparison.second.label} - {comparison.first.label}"),
                 Cell(text, kind=kind, sort=text, sub=seeds or d.no_verdict),
                 Cell(_signed(d.mean), cell(d.mean)),
@@ -158,7 +145,7 @@ def _comparison_table(
     return heads, lines
 
 
-def _row_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head], list[list[Cell]]]:
+def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
     heads = [
         Head("Task"),
         Head("Optimizer"),
@@ -178,7 +165,7 @@ def _row_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head],
         shared = c["shared_learning_rate"]
         lines.append(
             [
-                _task_cell(row, varying),
+                _task_cell(row, words),
                 Cell(row.label, sort=row.label, link=f"row-{row.row_id}"),
                 Cell(percent(c["test_mean"]), cell(c["test_mean"])),
                 Cell(percent_range(c["test_ci_low"], c["test_ci_high"]), cell(c["test_ci_low"])),
@@ -216,7 +203,7 @@ def _remarks(row: Row) -> str:
     return ", ".join(words)
 
 
-def _cost_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head], list[list[Cell]]]:
+def _cost_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
     heads = [
         Head("Task"),
         Head("Optimizer"),
@@ -232,7 +219,7 @@ def _cost_table(rows: Sequence[Row], varying: Sequence[str]) -> tuple[list[Head]
         clipped = c["clipped_fraction"]
         lines.append(
             [
-                _task_cell(row, varying),
+                _task_cell(row, words),
                 Cell(row.label),
                 Cell(str(c["n_runs"])),
                 Cell(_duration(c["search_seconds"]), cell(c["search_seconds"])),
@@ -274,7 +261,7 @@ def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], 
     return heads, lines
 
 
-def _provenance(row: Row, varying: Sequence[str]) -> dict[str, Any]:
+def _provenance(row: Row, words: Context) -> dict[str, Any]:
     chosen = set(row.chosen_ids)
     lines = ["  run id            seed   rate      status    dev %   test %"]
     for run in row.runs:
@@ -289,7 +276,7 @@ def _provenance(row: Row, varying: Sequence[str]) -> dict[str, Any]:
     facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
     return {
         "id": row.row_id,
-        "title": ", ".join([row.columns["task"], row.label, *_of(row, varying)]),
+        "title": ", ".join([row.columns["task"], row.label, *words.of(row)]),
         "facts": [(name.replace("_", " "), _fact(value)) for name, value in facts.items()],
         "runs": "\n".join(lines),
     }

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from harness.records import RunRecord
 from harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from leaderboards.build import Comparison, Leaderboard, Pooled, Row, by_setting
+from leaderboards.context import context
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,9 +128,10 @@ def forest(board: Leaderboard) -> Figure:
     entries = _entries(board)
     limit = 105 * max(_reach(board), 2 * board.margin)
     names = forest_labels(board)
-    width, height = 4.8, 0.75 + 0.27 * len(entries)
+    label_width, height = 0.2 + 0.075 * max(map(len, names)), 0.75 + 0.27 * len(entries)  # a letter: 0.075 in
+    width = label_width + 3.2  # in which the axis label fits
     figure = Figure(figsize=(width, height))
-    left = (0.2 + 0.075 * max(map(len, names))) / width  # 0.075 in a letter, about
+    left = label_width / width
     axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
     axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
     axes.axvline(0, color=FAINT, linewidth=0.8)
@@ -177,16 +179,12 @@ def _interval(axes: Axes, entry: Comparison | Pooled, place: int, limit: float) 
 def forest_labels(board: Leaderboard) -> list[str]:
     """A short name for each line of the forest plot: the task, and whatever else varies on the board."""
     pairs = {(c.first.label, c.second.label) for c in board.comparisons}
-    varying = [
-        name
-        for name in ("model", "method", "k", "protocol")
-        if len({row.columns[name] for row in board.rows}) > 1
-    ]
+    context_of = context(board.rows)
     labels = []
     for entry in _entries(board):
         one = entry if isinstance(entry, Comparison) else entry.comparisons[0]
         words = [one.columns["task"] if isinstance(entry, Comparison) else f"{len(entry.comparisons)} tasks"]
-        words += [f"k={one.columns[name]}" if name == "k" else str(one.columns[name]) for name in varying]
+        words += context_of.short(one.first)
         words += [f"{one.second.label} - {one.first.label}"] if len(pairs) > 1 else []
         labels.append(plain(", ".join(words)))
     return labels
