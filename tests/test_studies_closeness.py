@@ -102,6 +102,21 @@ def test_the_number_of_workers_changes_nothing(bench: Workbench, cell: Closeness
     assert one.arms == three.arms
 
 
+def test_what_the_process_computed_before_changes_nothing(bench: Workbench, cell: ClosenessSpec):
+    once = closeness(cell, bench, workers=1)
+    precision = torch.get_float32_matmul_precision()
+    torch.use_deterministic_algorithms(True)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        again = closeness(cell, bench, workers=1)
+        assert torch.get_float32_matmul_precision() == "highest"
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.set_float32_matmul_precision(precision)
+    assert again.arms == once.arms
+
+
 def test_paths_come_closer_with_the_rate(bench: Workbench):
     specs = [plain_run(bench, learning_rate=rate) for rate in (0.0005, 0.001, 0.002)]
     cells = closeness_cells(specs, (0.5,), n_times=4, n_dev=1)
