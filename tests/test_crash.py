@@ -66,16 +66,17 @@ class Killer:
         process = self.start()
         for number in range(n):
             self.wait_for_a_moment(process)
-            if number % 2:
+            workers = [
+                child
+                for child in psutil.Process(process.pid).children()
+                if any("spawn_main" in word for word in child.cmdline())
+            ]
+            # a last run that is left alone after a restart has no worker
+            if number % 2 or not workers:
                 process.kill()
                 process.wait()
                 process = self.start()
             else:
-                workers = [
-                    child
-                    for child in psutil.Process(process.pid).children()
-                    if any("spawn_main" in word for word in child.cmdline())
-                ]
                 os.kill(self.random.choice(workers).pid, signal.SIGKILL)
         assert process.wait() == 0, self.log.read_text()
 
