@@ -181,7 +181,7 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
     tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None
 ):
     words = [sys.executable, str(ROOT / "harness" / "run.py")]
-    length = ("--max-steps", 500, "--eval-every", 100)
+    length = ("--max-steps", 200, "--eval-every", 100)
     more = (*length, "--output-dir", tmp_path / "out", "--workers", 2)
     words += map(str, small_sweep(tiny_model, toy_data, *more))
     process = subprocess.Popen(
