@@ -9,7 +9,7 @@ import torch
 
 from harness.checkpoints import hash_of
 from harness.environment import environment
-from harness.finetune import final_score, peak_memory, read_live
+from harness.finetune import final_score, peak_memory, read_live, set_arithmetic
 from harness.records import Costs, Evaluation, RunRecord, RunSpec
 from harness.scoring import score
 from harness.store import Journal
@@ -26,8 +26,8 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     Raises:
         UserError: the split, the prompt or the model cannot be built.
     """
-    torch.set_num_threads(spec.threads_per_run)
     accelerator = bench.accelerator
+    set_arithmetic(spec, accelerator.device)
     bench.check_inputs(spec)
     task = bench.task(spec)
     split = bench.split(spec)
