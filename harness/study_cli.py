@@ -13,10 +13,8 @@ from rich.markup import escape
 
 from harness.errors import UserError
 from harness.exits import note, plain_errors
-from harness.sweep import Sweep, check_launcher, draw_split, make_sweep, plan
+from harness.sweep import Sweep, check_launcher, draw_split, image_tasks, make_sweep, plan
 from harness.user_tasks import find_task
-from tasks import get_task, task_names
-from tasks.image_task import ImageTask
 
 if TYPE_CHECKING:
     from harness.records import RunSpec
@@ -465,9 +463,8 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     """
     flags = {name: value for name, value in settings.items() if name in Sweep.model_fields} | FIXED
     flags |= {"max_steps": steps, "eval_every": 1}
-    for name in str(settings.get("task", "")).split(","):
-        if name in task_names() and isinstance(get_task(name), ImageTask):
-            raise UserError(f"--task {name}: studies are of text tasks, and this one is of images")
+    if images := image_tasks(settings):
+        raise UserError(f"--task {images[0].name}: studies are of text tasks, and this one is of images")
     method = make_sweep(flags, None).method
     if method not in settings["rates"]:
         raise UserError(

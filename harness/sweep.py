@@ -296,7 +296,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
-    images = _image_tasks(asked)
+    images = image_tasks(asked)
     if protocol == "from-scratch" and not images:
         raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
     if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
@@ -322,7 +322,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
         raise UserError("\n".join(map(_in_words, error.errors()))) from None
 
 
-def _image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
+def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
+    """Those of the tasks that are asked for which are of images."""
     names = [name for name in _listed(asked.get("task")) or () if name in task_names()]
     return [task for name in names if isinstance(task := get_task(name), ImageTask)]
 

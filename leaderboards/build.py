@@ -72,6 +72,11 @@ class Row:
         return [run.spec.run_id for run in self.chosen.values()]
 
     @property
+    def tried(self) -> Counter[int]:
+        """How many learning rates were tried on each seed: the budget of its search."""
+        return Counter(run.spec.seed for run in self.runs)
+
+    @property
     def row_id(self) -> str:
         return str(self.columns["row_id"])
 
@@ -370,7 +375,7 @@ def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]
 
 def _budgets_apart(setting: Sequence[Row]) -> list[str]:
     """Which rows of one setting are not compared because no seed of theirs had equal search budgets."""
-    budgets = {row.row_id: Counter(run.spec.seed for run in row.runs) for row in setting}
+    budgets = {row.row_id: row.tried for row in setting}
     apart = set()
     for pair in combinations([row for row in setting if row.chosen], 2):
         first, second = pair
@@ -409,7 +414,7 @@ def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None,
         without = [row.label for row in (first, second) if not row.chosen]
         why = f"{' and '.join(without)} finished no run" if without else "they share no seed"
         return None, f"{pair} are not compared: {why}."
-    tried = [Counter(run.spec.seed for run in row.runs) for row in (first, second)]
+    tried = first.tried, second.tried
     seeds = [seed for seed in common if tried[0][seed] == tried[1][seed]]
     unequal = [f"seed {s} ({tried[0][s]} rates against {tried[1][s]})" for s in common if s not in seeds]
     note = f"their search budgets differ on {', '.join(unequal)}." if unequal else ""
