@@ -38,9 +38,11 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
     with plot_style(STYLE):
         if board.comparisons:
             plots["forest"] = render(forest(board))
+        figure = None
         for rows in by_setting(board.rows):
             if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
-                plots[curves_name(rows[0])] = render(curves(rows))
+                figure = curves(rows, figure)
+                plots[curves_name(rows[0])] = render(figure)
     return plots
 
 
@@ -49,22 +51,28 @@ def curves_name(row: Row) -> str:
     return f"curves-{row.columns['task']}-{row.setting_id}"
 
 
-def curves(rows: Sequence[Row]) -> Figure:
+def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
     """Test score against effective learning rate, all arms of one setting on one axis.
 
     Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
     the rate that dev chose for a seed; a cross at the bottom is a rate that diverged, with the count.
+
+    Args:
+        figure: one of another setting, to be drawn anew: making axes takes longer than filling them.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5, 3.1))
-    axes = figure.add_axes((0.12, 0.17, 0.86, 0.72))
+    if figure is None:
+        figure = Figure(figsize=(5, 3.1))
+        figure.add_axes((0.12, 0.17, 0.86, 0.72))
+    (axes,) = figure.axes
+    _empty(axes)
     rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
     for place, row in enumerate(rows):
         _arm(axes, row, place)
     axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
-    if len(rates) > 8:
-        axes.tick_params(axis="x", labelrotation=45, labelsize=8)
+    crowded = len(rates) > 8
+    axes.tick_params(axis="x", labelrotation=45 if crowded else 0, labelsize=8 if crowded else "medium")
     axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
     axes.margins(y=0.12)
     axes.locator_params(axis="y", nbins=5)
@@ -77,6 +85,14 @@ def curves(rows: Sequence[Row]) -> Figure:
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
     )
     return figure
+
+
+def _empty(axes: Axes) -> None:
+    """Remove what was drawn, and the limits that came of it."""
+    for artist in (*axes.lines, *axes.texts):
+        artist.remove()
+    axes.relim()
+    axes.autoscale()
 
 
 def _arm(axes: Axes, row: Row, place: int) -> None:
@@ -135,8 +151,11 @@ def forest(board: Leaderboard) -> Figure:
     axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
     axes.axvspan(-100 * board.margin, 100 * board.margin, color=BAND, linewidth=0)
     axes.axvline(0, color=FAINT, linewidth=0.8)
+    by_look: dict[tuple[str, str, str], list[int]] = {}
     for place, entry in enumerate(entries):
-        _interval(axes, entry, place, limit)
+        by_look.setdefault(_look(entry), []).append(place)
+    for look, places in by_look.items():
+        _intervals(axes, look, [(place, entries[place]) for place in places], limit)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_yticks(range(len(entries)), names)
@@ -158,22 +177,34 @@ def _reach(board: Leaderboard) -> float:
     return max(ends)
 
 
-def _interval(axes: Axes, entry: Comparison | Pooled, place: int, limit: float) -> None:
-    c = entry.columns
-    mean, low, high = (100 * c[name] for name in ("mean_difference", "ci_low", "ci_high"))
-    pooled = isinstance(entry, Pooled)
-    verdict = "" if pooled else c["verdict"]
+def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:
+    """Mark, colour and inner colour of a line of the forest plot."""
+    if isinstance(entry, Pooled):
+        return "D", INK, INK
+    verdict = entry.columns["verdict"]
     colours = {"equivalent": COLOURS[2], "a better": COLOURS[0], "b better": COLOURS[1]}
-    colour = INK if pooled else colours.get(verdict, FAINT)
-    if not math.isnan(low):
-        axes.plot([max(low, -limit), min(high, limit)], [place, place], color=colour, linewidth=1.6)
-        cut = [edge for edge, over in ((-limit, low < -limit), (limit, high > limit)) if over]
-        for edge in cut:  # the interval goes on beyond the axis
-            mark = "4" if edge > 0 else "3"
-            axes.plot([edge], [place], mark, color=colour, markersize=8, clip_on=False)
-    mark = "D" if pooled else VERDICT_MARKS[verdict]
-    face = PAPER if verdict == "inconclusive" else colour
-    axes.plot([mean], [place], mark, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
+    colour = colours.get(verdict, FAINT)
+    return VERDICT_MARKS[verdict], colour, PAPER if verdict == "inconclusive" else colour
+
+
+def _intervals(
+    axes: Axes, look: tuple[str, str, str], entries: Sequence[tuple[int, Comparison | Pooled]], limit: float
+) -> None:
+    """Intervals and means of one look, each with its line of the plot."""
+    mark, colour, face = look
+    means, bars, below, above = [], [], [], []
+    for place, entry in entries:
+        mean, low, high = (100 * entry.columns[name] for name in ("mean_difference", "ci_low", "ci_high"))
+        means.append((mean, place))
+        if not math.isnan(low):
+            bars += [(max(low, -limit), place), (min(high, limit), place), (math.nan, math.nan)]
+        below += [(-limit, place)] if low < -limit else []
+        above += [(limit, place)] if high > limit else []
+    axes.plot(*_columns(bars), color=colour, linewidth=1.6)
+    for cut, arrow in ((below, "3"), (above, "4")):  # the interval goes on beyond the axis
+        if cut:
+            axes.plot(*_columns(cut), arrow, color=colour, markersize=8, clip_on=False)
+    axes.plot(*_columns(means), mark, color=colour, markerfacecolor=face, markersize=6.5, zorder=3)
 
 
 def forest_labels(board: Leaderboard) -> list[str]:

@@ -16,12 +16,13 @@ import pytest
 from rich.console import Console
 
 from harness.records import RunSpec
-from harness.reporting import csv_text
+from harness.reporting import csv_text, svg_text
 from harness.store import Store
-from leaderboards.build import build
+from leaderboards.build import board_of, build
 from leaderboards.display import show
 from leaderboards.outputs import file_stem, write
 from leaderboards.paper import latex, markdown
+from leaderboards.plots import board_plots
 from tests.conftest import ROOT, cli_environment
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
@@ -277,6 +278,17 @@ def test_plots_show_both_arms_the_choice_and_divergence(built: Path):
     assert {"sgd", "sgdm", "effective learning rate", "test accuracy in %"} <= set(texts)
     assert texts.count("x1") == 2  # one seed of each arm diverged at the largest rate
     assert {"0.001", "0.01", "0.1"} <= set(texts)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_plot_is_the_same_alone_and_after_another(names: tuple[str, str]):
+    few = sweep_records(score, task=names[0])
+    many = sweep_records(score, task=names[1], rates=[0.001 * 2**n for n in range(9)])  # labels askew
+    together = board_plots(board_of([*few, *many]), svg_text)
+    for records in (few, many):
+        alone = board_plots(board_of(records), svg_text)
+        (name,) = alone.keys() - {"forest"}
+        assert alone[name] == together[name]
 
 
 SIX = {"sgd": {}} | {f"optimizer{beta}": {"momentum": beta} for beta in (0.1, 0.3, 0.5, 0.7, 0.9)}
