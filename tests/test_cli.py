@@ -185,7 +185,14 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
     more = (*length, "--output-dir", tmp_path / "out", "--workers", 2)
     words += map(str, small_sweep(tiny_model, toy_data, *more))
     process = subprocess.Popen(
-        words, cwd=tmp_path, env=cli_environment(), stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=tmp_path,
+        env=cli_environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # a shell has its background jobs ignore Ctrl-C, and what they start inherits that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("out/runs/*/record.json")):
