@@ -36,8 +36,9 @@ JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
 LARGEST_BYTES = 2**29
 """A record of a million test rows has some 20 MB; a file larger than this is none."""
 
-LEFTOVERS = ".*.tmp"
-"""What `write_atomically` leaves where its process is killed in the middle."""
+LEFTOVERS = ".*tmp*"
+"""What is left where a process is killed in the middle: by `replacing`, and `.tmpXXXXXX` by safetensors,
+which writes to a temporary file of its own before it renames that to ours."""
 
 GO_ON = "Finished runs are kept: type the same command to go on"
 

@@ -233,6 +233,7 @@ def test_what_a_killed_process_left_half_written_is_cleared_up(job: Job, tmp_pat
     for place in (folder, store.output_dir, store.output_dir / "plots"):
         place.mkdir(exist_ok=True)
         (place / ".record.json.x1y2.tmp").write_text("half")
+        (place / ".tmp7rtVdR").write_text("half, by safetensors")
     with store.claim(spec):
         assert not list(folder.glob(LEFTOVERS))
     with store.alone():
