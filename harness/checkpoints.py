@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from harness.environment import environment
 from harness.errors import UserError
 from harness.records import Evaluation, ReadBack, RunSpec, Stored, canonical_json
+from harness.sharding import whole
 from harness.store import replacing
 from harness.trainable import trained_state
 
@@ -186,11 +187,11 @@ def _checksum(text: str) -> str:
 
 
 def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """xxh3-128 over names and bytes, in the order of the names; tensors on the CPU."""
+    """xxh3-128 over names and bytes, in the order of the names; of the whole of what is sharded."""
     digest = xxhash.xxh3_128()
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(whole(tensors[name]).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -31,6 +31,7 @@ from harness.metrics import check_available
 from harness.precision import PRECISIONS, use
 from harness.ranks import apart, launched
 from harness.records import RunRecord, RunSpec
+from harness.sharding import left_to_us
 from harness.store import GO_ON, Store, disk_errors
 from harness.sweep import Inputs
 from harness.trackers import track
@@ -67,7 +68,8 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
     if together:
         # parameters that no loss reaches keep no gradient, as in a single process
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+        with left_to_us():
+            accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
     else:
         local_rank = launched().local_rank
         if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():

@@ -40,6 +40,7 @@ from harness.records import (
 from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.scoring import Scores, logits, score
+from harness.sharding import local, whole
 from harness.store import Journal
 from harness.trainable import trained_parameters, trained_state
 from harness.workbench import EncodedSplit, Workbench
@@ -146,7 +147,7 @@ def _finetune(
         losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
-            gradient_norms.append(torch.as_tensor(norm).detach())
+            gradient_norms.append(whole(torch.as_tensor(norm)))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -180,7 +181,7 @@ def _finetune(
                 best = evaluation
                 # a true copy: `.cpu()` alone would alias the live weights on a CPU
                 best_parameters = {
-                    name: value.detach().to("cpu", copy=True) for name, value in trained_state(model).items()
+                    name: local(value).to("cpu", copy=True) for name, value in trained_state(model).items()
                 }
         if journal.checkpoint_every and (step + 1) % journal.checkpoint_every == 0:
             assert read_back is not None
@@ -205,11 +206,11 @@ def _finetune(
         assert best is not None  # the last step is always evaluated
         with torch.no_grad():
             for name, value in trained_state(model).items():
-                value.copy_(best_parameters[name])
+                local(value).copy_(best_parameters[name])
         before = time.perf_counter()
         result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before
-        best_step, parameters_hash = best.step, hash_of(best_parameters)
+        best_step, parameters_hash = best.step, hash_of(trained_state(model))
         test = final_score(result, split, task)
     del optimizer, groups, parameters, best_parameters
     gc.collect()

@@ -81,6 +81,8 @@ class LoadedModel:
         adapter: what was added to it; None: nothing.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
         shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
+        sharded: whether each rank has a part of every parameter only (FSDP): then whatever computes
+            goes through `shared`, on all ranks together, and `pristine` is this rank's parts.
     """
 
     model: PreTrainedModel
@@ -91,6 +93,7 @@ class LoadedModel:
     packing: Packing | None = None
     why_padded: str = "not tried"
     shared: torch.nn.Module | None = None
+    sharded: bool = False
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -317,14 +320,14 @@ def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: in
     """
     import torch
 
+    from harness.sharding import put
+
     generator = torch.Generator().manual_seed(seed)
     std = getattr(model.config, "initializer_range", 0.02)
-    with torch.no_grad():
-        for name in names:
-            parameter = model.get_parameter(name)
-            if parameter.ndim > 1:
-                drawn = torch.empty(parameter.shape).normal_(0.0, std, generator=generator)
-                parameter.copy_(drawn)
+    for name in names:
+        parameter = model.get_parameter(name)
+        if parameter.ndim > 1:
+            put(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
 def max_input_length(model_config: Any, tokenizer: Any) -> int:

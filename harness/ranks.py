@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+FSDP = "ACCELERATE_USE_FSDP"
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 
 
@@ -22,6 +23,11 @@ def launched() -> Ranks:
     """What the environment says; a process that no launcher started is rank 0 of 1."""
     names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     return Ranks(*(int(os.environ.get(name, default)) for name, default in names.items()))
+
+
+def shards_asked() -> bool:
+    """Whether accelerate's configuration turns on FSDP."""
+    return os.environ.get(FSDP, "false").lower() in ("true", "1")
 
 
 def lonely_launch() -> str | None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.distributed.fsdp import FSDPModule
 
+from harness import sharding
 from harness.encoding import Batch, Encoded
 from harness.errors import first_line
 from harness.kinds import References
 from harness.models import LoadedModel, max_input_length
 from harness.packing import NotPackableError, packed_scores, prepare, restore
+from harness.ranks import shards_asked
+from harness.sharding import local
 
 TOLERANCE = 1e-4
 """Packed scores may differ from padded ones by this share of the largest of them, in fp32."""
@@ -25,7 +30,10 @@ TRIAL_TEXTS = (
 
 
 class Reader(torch.nn.Module):
-    """`read` as a module, for DDP sums the gradients of what is called through its wrapper alone."""
+    """`read` as a module, for DDP sums the gradients of what is called through its wrapper alone.
+
+    And FSDP gathers the parameters of what is called so.
+    """
 
     def __init__(self, loaded: LoadedModel):
         super().__init__()
@@ -37,9 +45,25 @@ class Reader(torch.nn.Module):
 
 
 def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
-    """The same model, whose gradients are averaged over the ranks; all ranks call this together."""
+    """The same model, whose gradients are averaged over the ranks; all ranks call this together.
+
+    Where FSDP is asked for, the model is cut up among them too.
+
+    Raises:
+        UserError: it cannot be.
+    """
     accelerator.free_memory()  # of the model before this one, which accelerate would keep
-    return dataclasses.replace(loaded, shared=accelerator.prepare_model(Reader(loaded)))
+    reader = Reader(loaded)
+    if not shards_asked():
+        return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))
+    sharding.shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
+    parts = {name: local(value).to("cpu", copy=True) for name, value in loaded.model.state_dict().items()}
+    return dataclasses.replace(loaded, pristine=parts, shared=reader, sharded=True)
+
+
+def no_gradients(loaded: LoadedModel) -> AbstractContextManager:
+    """For scoring: inference mode, or what comes next to it where FSDP would keep its tensors."""
+    return torch.no_grad() if loaded.sharded else torch.inference_mode()
 
 
 def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
@@ -50,7 +74,7 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     Returns:
         R x V scores of the vocabulary at the R places of `read_at`; S x L outputs of a head.
     """
-    if loaded.shared is not None and torch.is_grad_enabled():
+    if loaded.shared is not None and (loaded.sharded or torch.is_grad_enabled()):
         return loaded.shared(batch)
     if "segments" in batch.inputs:
         return packed_scores(loaded.model, batch.inputs, is_head=batch.read_at is None)
@@ -86,7 +110,7 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     try:
         model.eval()
         torch.set_float32_matmul_precision("highest")
-        with torch.inference_mode():
+        with no_gradients(loaded):
             padded = read(loaded, trial.batch(rows, pad_id, model.device))
             packing = prepare(model)
             packed = read(loaded, trial.batch(rows, pad_id, model.device, packing))
@@ -109,7 +133,15 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
 
 
 def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
-    """How batches are laid out and what of them is computed, for the record."""
+    """How batches and parameters are laid out and what of them is computed, for the record."""
+    if loaded.sharded and loaded.shared:
+        units = sum(isinstance(module, FSDPModule) for module in loaded.shared.modules())
+        here = sum(local(parameter).numel() for parameter in loaded.model.parameters())
+        return _layout_of_batches(loaded) | {"fsdp2_units": units, "parameters_on_rank_0": here}
+    return _layout_of_batches(loaded)
+
+
+def _layout_of_batches(loaded: LoadedModel) -> dict[str, int | str]:
     if not loaded.why_padded and loaded.packing is None:
         return {"padding": "none", "inputs": "images"}
     if loaded.packing is not None:

@@ -14,7 +14,7 @@ from harness.kinds import Prediction
 from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.objectives import Objective
-from harness.reading import read
+from harness.reading import no_gradients, read
 
 TOKENS_PER_BATCH = 4096
 """Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
@@ -93,8 +93,13 @@ def score(
     predictions = torch.zeros(len(encoded.labels), dtype=number)
     batches = scoring_batches(encoded.lengths, encoded.candidates)
     losses = torch.zeros(len(batches), dtype=torch.float64)
-    with torch.inference_mode():
-        for at in range(accelerator.process_index, len(batches), accelerator.num_processes):
+    with no_gradients(loaded):
+        for first in range(0, len(batches), accelerator.num_processes):
+            at = first + accelerator.process_index
+            if at >= len(batches):
+                if loaded.sharded:  # the other ranks need this one's parts of the parameters
+                    logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device), objective)
+                break
             batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
             with accelerator.autocast():
                 scores = logits(loaded, batch, objective)

@@ -28,7 +28,7 @@ from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
-from harness.ranks import launched
+from harness.ranks import launched, shards_asked
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, held_out_split, shuffled_rows
 from harness.sources import TaskData, missing_data
@@ -39,6 +39,14 @@ from tasks import SUITES, UnknownTaskError, get_task, task_names
 from tasks.image_task import AnyMethod, ImageTask
 
 EMBEDDED_TASK = "bbc_news"
+
+FSDP_SETTINGS = (
+    ("VERSION", "2", "1"),
+    ("RESHARD_AFTER_FORWARD", "true", "true"),
+    ("OFFLOAD_PARAMS", "false", "false"),
+    ("ACTIVATION_CHECKPOINTING", "false", "false"),
+)
+"""Of accelerate: the setting, the one value that is run, and what it is where nothing is said."""
 
 DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "model": "roberta-large",
@@ -593,14 +601,39 @@ def check_launcher(sweep: Sweep) -> None:
             f"sweep's is {sweep.gradient_accumulation_steps}: pass --gradient-accumulation-steps "
             f"{accumulation}, or accelerate launch --gradient_accumulation_steps 1"
         )
-    for plugin in ("DEEPSPEED", "FSDP", "MEGATRON_LM", "PARALLELISM_CONFIG"):
+    if shards_asked():
+        _check_sharding(sweep)
+    for plugin in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1"):
             raise UserError(
-                f"accelerate's configuration turns on {plugin}, which this version does not run: "
-                f"each run fits one device. Use accelerate launch --config_file with it turned off"
+                f"accelerate's configuration turns on {plugin}, which this version does not run: use "
+                f"accelerate launch --config_file with it turned off, or with FSDP for a model that does "
+                f"not fit one device"
             )
     if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         raise UserError(
             "accelerate's configuration asks for torch.compile (dynamo_backend), which would change "
             "rounding unasked: use accelerate launch --dynamo_backend no"
         )
+
+
+def _check_sharding(sweep: Sweep) -> None:
+    """Raises: UserError, where FSDP is asked for in a way that is not run."""
+    if sweep.data_parallel_ranks is None:
+        raise UserError(
+            "accelerate's configuration turns on FSDP, by which the ranks hold one model together: add "
+            "--data-parallel, so that they share each run too, or turn FSDP off"
+        )
+    if sweep.peft:
+        raise UserError(
+            f"FSDP is for whole models here, not for --peft {sweep.peft}: turn it off in accelerate's "
+            f"configuration, or leave the adapter out"
+        )
+    for name, wanted, unsaid in FSDP_SETTINGS:
+        found = os.environ.get(f"FSDP_{name}", unsaid).lower()
+        if found != wanted:
+            flag = f"fsdp_{name.lower()}"
+            raise UserError(
+                f"accelerate's configuration says {flag}: {found}, and FSDP is run with {wanted} alone: "
+                f"answer so in accelerate config, or pass accelerate launch --{flag} {wanted}"
+            )

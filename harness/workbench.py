@@ -27,9 +27,11 @@ from harness.models import LoadedModel, ModelSource
 from harness.networks import draw_network, load_network
 from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
+from harness.ranks import shards_asked
 from harness.reading import share_batches, with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
+from harness.sharding import local
 from harness.sources import Example, TaskData, content_hash, load_task_data
 from harness.sweep import Inputs, draw_split
 from harness.trainable import choose_trainable
@@ -182,7 +184,9 @@ class Workbench:
 
                 loaded = with_adapter(loaded, spec.peft)
             choose_trainable(loaded, spec)
-            loaded.model.to(self.accelerator.device)
+            in_parts = self.accelerator.num_processes > 1 and shards_asked()
+            if not in_parts:  # else it may not fit
+                loaded.model.to(self.accelerator.device)
             self._model = key, with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
         return self._model[1]
 
@@ -206,6 +210,8 @@ class Workbench:
             # only here, where all ranks come at the same time: wrapping waits for all of them
             assert self._model is not None
             loaded = share_batches(loaded, self.accelerator)
+            if loaded.sharded and loaded.packing:  # what was tried on the CPU holds on this device too?
+                loaded = with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
             self._model = self._model[0], loaded
         if isinstance(task := self.task(spec), ImageTask):
             draw_network(loaded.model, task, derived_seed(spec.seed, "network"))
@@ -213,7 +219,7 @@ class Workbench:
             return loaded
         with torch.no_grad():
             for name, value in loaded.model.state_dict().items():
-                value.copy_(loaded.pristine[name])
+                local(value).copy_(loaded.pristine[name])
         models.draw_new_parameters(loaded.model, loaded.new_parameters, derived_seed(spec.seed, "head"))
         if loaded.adapter:
             from harness.adapters import draw_adapter

@@ -57,14 +57,13 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     before_test = time.perf_counter()
     test = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
     test_done = time.perf_counter()
-    parameters = {name: p.detach().cpu() for name, p in loaded.model.named_parameters()}
     return RunRecord(
         spec=spec,
         metric=task.metric,
         status="done",
         evaluations=(evaluation,),
         best_step=0,
-        parameters_hash=hash_of(parameters),
+        parameters_hash=hash_of(dict(loaded.model.named_parameters())),
         clipped_fraction=0.0,
         split=split.facts,
         read_back=read_back,

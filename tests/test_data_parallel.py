@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from harness.errors import UserError
@@ -21,6 +22,7 @@ sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
 import harness.executor, harness.workbench
 from harness.cli import main
+from harness.sharding import whole
 benches = []
 made = harness.workbench.Workbench.__init__
 def remember(self, *words):
@@ -30,10 +32,20 @@ harness.workbench.Workbench.__init__ = remember
 try:
     main(["run", *sys.argv[2:]])
 finally:
+    live = benches[-1]._model[1].model.named_parameters()
+    gathered = {{name: whole(p).clone() for name, p in live}}
     if os.environ.get("RANK", "0") == "0":
-        live = benches[-1]._model[1].model.named_parameters()
-        save_file({{name: p.detach().clone() for name, p in live}}, sys.argv[1])
+        save_file(gathered, sys.argv[1])
 """
+
+FSDP = {
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+    "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+}
+"""What `accelerate launch` makes of the answers to `accelerate config`."""
 
 
 def words(model: Path, data: Path, out: str, *more: object) -> list[object]:
@@ -45,30 +57,45 @@ def words(model: Path, data: Path, out: str, *more: object) -> list[object]:
     ]
 
 
-def record(folder: Path) -> dict:
-    (path,) = folder.glob("runs/*/record.json")
-    return json.loads(path.read_text())
+def records(folder: Path) -> dict[str, dict]:
+    """By optimizer."""
+    found = [json.loads(path.read_text()) for path in folder.glob("runs/*/record.json")]
+    return {record["spec"]["optimizer"]: record for record in found}
+
+
+def launched_on(ranks: int, place: Path, sweep: list[object], **environment: str):
+    """The parameters after the last run of a sweep that ranks work on."""
+    script = place / "script.py"
+    script.write_text(SCRIPT.format(root=str(ROOT)))
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", ranks, script]
+    parameters = place / f"{sweep[sweep.index('--output-dir') + 1]}.safetensors"
+    done = launch(*torchrun, parameters, *sweep, cwd=place, ACCELERATE_USE_CPU="true", **environment)
+    assert done.returncode == 0, done.stderr
+    return load_file(parameters)
+
+
+def assert_close(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor], within: float) -> None:
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - value).abs().max()) for name, value in theirs.items()) < within
+
+
+def assert_same_run(ours: dict, theirs: dict) -> None:
+    assert ours["status"] == theirs["status"] == "done"
+    assert ours["test"]["rows"] == theirs["test"]["rows"]
+    assert ours["test"]["predictions"] == theirs["test"]["predictions"]
+    for one, other in zip(ours["evaluations"], theirs["evaluations"], strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
 
 
 def test_ranks_that_share_batches_give_the_run_of_one_process(
     tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT.format(root=str(ROOT)))
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node"]
-    for ranks, more in ((1, ()), (2, ("--data-parallel", "--gradient-accumulation-steps", 2))):
-        sweep = words(tiny_model, toy_data, f"by{ranks}", *more)
-        done = launch(
-            *torchrun, ranks, script, f"{ranks}.safetensors", *sweep, cwd=tmp_path, ACCELERATE_USE_CPU="true"
-        )
-        assert done.returncode == 0, done.stderr
-    one, two = (load_file(tmp_path / f"{ranks}.safetensors") for ranks in (1, 2))
-    assert max(float((two[name] - value).abs().max()) for name, value in one.items()) < 1e-5
-    single, shared = record(tmp_path / "by1"), record(tmp_path / "by2")
-    assert shared["test"]["rows"] == single["test"]["rows"]
-    assert shared["test"]["predictions"] == single["test"]["predictions"]
-    for ours, theirs in zip(shared["evaluations"], single["evaluations"], strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-5)
+    one = launched_on(1, tmp_path, words(tiny_model, toy_data, "by1"))
+    more = ("--data-parallel", "--gradient-accumulation-steps", 2)
+    two = launched_on(2, tmp_path, words(tiny_model, toy_data, "by2", *more))
+    assert_close(two, one, within=1e-5)
+    single, shared = records(tmp_path / "by1")["sgdm"], records(tmp_path / "by2")["sgdm"]
+    assert_same_run(shared, single)
     assert single["read_back"]["layout"]["data_parallel_ranks"] == 1
     assert shared["read_back"]["layout"]["data_parallel_ranks"] == 2
     assert (single["spec"]["data_parallel_ranks"], shared["spec"]["data_parallel_ranks"]) == (None, 2)
@@ -76,6 +103,32 @@ def test_ranks_that_share_batches_give_the_run_of_one_process(
         "lock",
         "record.json",
     ]
+
+
+OF_EACH_KIND = "sgdm,sngm,sgdf"
+
+
+@pytest.mark.parametrize("method", ["prompt", "head", "causal"])
+def test_sharded_parameters_give_the_run_of_one_process(
+    method: str, tiny_model: Path, tiny_decoder: Path, toy_data: Path, tmp_path: Path
+):
+    """And several runs in one launch, each from the pristine model, clipped, with weight decay."""
+    model = tiny_decoder if method == "causal" else tiny_model
+    more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
+    one = launched_on(1, tmp_path, words(model, toy_data, "by1", *more))
+    two = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
+    assert_close(two, one, within=1e-5)
+    for name, single in records(tmp_path / "by1").items():
+        sharded = records(tmp_path / "by2")[name]
+        assert_same_run(sharded, single)
+        for fact in ("param_groups", "state_tensors", "optimizer_state_bytes", "n_trainable_parameters"):
+            assert sharded["read_back"][fact] == single["read_back"][fact]
+        layout = sharded["read_back"]["layout"]
+        assert layout["fsdp2_units"] == (3 if method == "causal" else 4)  # BERT's tables too
+        half = single["read_back"]["n_trainable_parameters"] / 2
+        assert half <= layout["parameters_on_rank_0"] < 1.2 * half  # rows that do not divide are on rank 0
+        assert layout["padding"] == single["read_back"]["layout"]["padding"] == "none"
+        assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
 
 
 def test_the_ranks_parts_are_the_batch():

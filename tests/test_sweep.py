@@ -124,13 +124,35 @@ def test_the_settings_name_tells_what_departs_from_the_protocol(toy_data: Path):
 
 
 @pytest.mark.parametrize(
+    ("flags", "environment", "message"),
+    [
+        ({"peft": "lora"}, {}, "FSDP is for whole models here, not for --peft lora"),
+        ({}, {"FSDP_VERSION": "1"}, "fsdp_version: 1, and FSDP is run with 2 alone.* --fsdp_version 2"),
+        ({}, {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: true"),
+        ({}, {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing: true"),
+        ({}, {"FSDP_RESHARD_AFTER_FORWARD": "false"}, "fsdp_reshard_after_forward: false"),
+    ],
+)
+def test_fsdp_in_a_way_that_is_not_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, flags: dict, environment: dict[str, str], message: str
+):
+    for name, value in {"WORLD_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}.items():
+        monkeypatch.setenv(name, value)
+    check_launcher(make_sweep({"task": "sst2", "data_parallel_ranks": 2}, None))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        check_launcher(make_sweep({"task": "sst2", "data_parallel_ranks": 2} | flags, None))
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [
         ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision=bf16, but this sweep's precision is fp32"),
         ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed_precision=fp16"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps=4"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DEEPSPEED"),
-        ("ACCELERATE_USE_FSDP", "true", "FSDP"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP, by which the ranks hold one model together: add --data-par"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "torch.compile"),
     ],
 )
