@@ -166,7 +166,11 @@ def run(
         float | None, _option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
     ] = None,
     workers: Annotated[
-        int | None, _option("Runs at a time; no effect on results (default: by cores and memory; 1 on a GPU)")
+        int | None,
+        _option(
+            "Runs at a time in each process of a launch, so on its GPU; no effect on results "
+            "(default: by cores and memory; 1 on a GPU and under a launcher)"
+        ),
     ] = None,
     checkpoint_every: Annotated[
         int | None, _option("Steps after which a run is saved, to be resumed; no effect on results")
@@ -337,7 +341,9 @@ def _execute(
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
-    workers = 1 if ranks > 1 else min(sweep.workers or default_workers(bench, todo), len(todo))
+    # ranks share a machine, all of which each would take for its own
+    default = 1 if ranks > 1 else default_workers(bench, todo)
+    workers = max(1, min(sweep.workers or default, len(todo)))
     device = bench.accelerator.device.type
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     note(

@@ -232,6 +232,10 @@ class Sweep(Stored):
                 f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
                 f"parts for {self.data_parallel_ranks} ranks"
             )
+        if self.data_parallel_ranks and (self.workers or 1) > 1:
+            raise ValueError(
+                f"workers {self.workers}: with --data-parallel all ranks work on one run at a time"
+            )
         if self.data_parallel_ranks and self.checkpoint_every:
             raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
         if self.executor == "ray" and self.checkpoint_every:

@@ -292,10 +292,13 @@ def launch(*launcher: object, cwd: Path, **environment: str) -> subprocess.Compl
 
 
 def test_torchrun_shares_out_the_runs(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
+    """With workers of its own in each rank."""
     words = small_sweep(tiny_model, toy_data)
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
-    shared = launch(*launcher, *words, "--output-dir", "shared", cwd=tmp_path, ACCELERATE_USE_CPU="true")
+    more = ("--output-dir", "shared", "--workers", 2)
+    shared = launch(*launcher, *words, *more, cwd=tmp_path, ACCELERATE_USE_CPU="true")
     assert shared.returncode == 0, shared.stderr
+    assert shared.stderr.count("2 process(es) on cpu, 2 worker(s)") == 2
     assert bench(*words, "--output-dir", "single").returncode == 0
     assert records(tmp_path / "shared") == records(tmp_path / "single")
     assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")

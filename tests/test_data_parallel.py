@@ -144,6 +144,8 @@ def test_ranks_draw_other_masks_and_rank_0_those_of_a_single_process():
 def test_what_does_not_divide_or_was_not_started_is_refused(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="does not divide into equal parts for 3 ranks"):
         make_sweep({"task": "sst2", "data_parallel_ranks": 3}, None)
+    with pytest.raises(UserError, match="all ranks work on one run at a time"):
+        make_sweep({"task": "sst2", "data_parallel_ranks": 2, "workers": 3}, None)
     sweep = make_sweep({"task": "sst2", "data_parallel_ranks": 4}, None)
     with pytest.raises(UserError, match=r"is 4, and 1 rank\(s\) were started: torchrun --nproc_per_node 4"):
         check_launcher(sweep)
