@@ -7,6 +7,7 @@ ends the launch, for the others would wait for it; the next start goes on behind
 from __future__ import annotations
 
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -18,6 +19,9 @@ from harness.records import RunSpec
 from harness.store import Journal
 from harness.workbench import Workbench
 from harness.zero_shot import zero_shot
+
+SECONDS_TO_SETTLE = 0.1
+"""More than gloo's threads take to let go of the tensors of the last collective."""
 
 
 def tell(accelerator: Accelerator, spec: RunSpec | None) -> None:
@@ -45,3 +49,14 @@ def follow(bench: Workbench) -> None:
         with tempfile.TemporaryDirectory() as folder:
             do = finetune if spec.max_steps else zero_shot
             do(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))
+    leave(bench)
+
+
+def leave(bench: Workbench) -> None:
+    """The last thing that a rank does together with the others; a rank that fails does not come here.
+
+    Gloo's threads live on, and need the interpreter to let go of tensors: one that does so while the
+    interpreter ends aborts the process (torch 2.13), and the launcher then calls the launch failed.
+    """
+    bench.accelerator.state.destroy_process_group()
+    time.sleep(SECONDS_TO_SETTLE)

@@ -362,7 +362,8 @@ def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> Padd
 
 
 # -- last layers --------------------------------------------------------------------------------
-# Each takes 1 x N x D and gives R x 1 x D: only keys and values need the rows that are not read.
+# Each takes 1 x N x D and gives R x 1 x D: only keys and values need the rows that are not read. What it
+# gives is a copy of those few rows, for FSDP warns of views.
 
 LLAMA_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
@@ -376,7 +377,7 @@ def _all_then_rows(
     out = type(layer).forward(layer, hidden, *arguments, segments=segments, **names)
     if not isinstance(out, torch.Tensor):
         raise NotPackableError(f"{type(layer).__name__} gives more than hidden states")
-    return out[0, segments.rows][:, None]
+    return out[0, segments.rows].unsqueeze(1).clone()
 
 
 def _bert_rows(
@@ -395,7 +396,7 @@ def _bert_rows(
     query, key, value = heads(own.query(read)), heads(own.key(hidden)), heads(own.value(hidden))
     attended = attend(query, key, value, segments, True, own.is_causal, dropout, own.scaling).flatten(2)
     middle = layer.attention.output(attended, read)
-    return layer.output(layer.intermediate(middle), middle).transpose(0, 1)
+    return layer.output(layer.intermediate(middle), middle).transpose(0, 1).clone()
 
 
 def _llama_rows(
@@ -419,4 +420,4 @@ def _llama_rows(
     value = heads(own.v_proj(normed))
     attended = attend(query, key, value, segments, True, own.is_causal, dropout, own.scaling).flatten(2)
     middle = hidden[:, rows] + own.o_proj(attended)
-    return (middle + layer.mlp(layer.post_attention_layernorm(middle))).transpose(0, 1)
+    return (middle + layer.mlp(layer.post_attention_layernorm(middle))).transpose(0, 1).clone()

@@ -41,7 +41,7 @@ class Reader(torch.nn.Module):
         self._loaded = loaded
 
     def forward(self, batch: Batch) -> torch.Tensor:
-        return read(self._loaded, batch)
+        return read(self._loaded, batch).clone()  # FSDP warns of views
 
 
 def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:

@@ -20,7 +20,7 @@ SCRIPT = """
 import os, sys
 sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
-import harness.executor, harness.workbench
+import harness.data_parallel, harness.executor, harness.workbench
 from harness.cli import main
 from harness.sharding import whole
 benches = []
@@ -29,13 +29,21 @@ def remember(self, *words):
     benches.append(self)
     made(self, *words)
 harness.workbench.Workbench.__init__ = remember
-try:
-    main(["run", *sys.argv[2:]])
-finally:
-    live = benches[-1]._model[1].model.named_parameters()
+def keep(bench):
+    live = bench._model[1].model.named_parameters()
     gathered = {{name: whole(p).clone() for name, p in live}}
     if os.environ.get("RANK", "0") == "0":
         save_file(gathered, sys.argv[1])
+left = harness.data_parallel.leave
+def keep_and_leave(bench):
+    keep(bench)
+    left(bench)
+harness.data_parallel.leave = keep_and_leave
+try:
+    main(["run", *sys.argv[2:]])
+finally:
+    if os.environ["WORLD_SIZE"] == "1":
+        keep(benches[-1])
 """
 
 FSDP = {
@@ -71,6 +79,7 @@ def launched_on(ranks: int, place: Path, sweep: list[object], **environment: str
     parameters = place / f"{sweep[sweep.index('--output-dir') + 1]}.safetensors"
     done = launch(*torchrun, parameters, *sweep, cwd=place, ACCELERATE_USE_CPU="true", **environment)
     assert done.returncode == 0, done.stderr
+    assert "UserWarning" not in done.stderr
     return load_file(parameters)
 
 
