@@ -10,8 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from harness.errors import UserError
+from harness.executor import make_accelerator
+from harness.finetune import finetune
+from harness.records import RunSpec
 from harness.sampling import batch_indices, dropout_seed, rank_share
-from harness.sweep import check_launcher, make_sweep
+from harness.store import Journal
+from harness.sweep import Inputs, check_launcher, make_sweep
+from harness.workbench import Workbench
 from tests.conftest import ROOT
 from tests.test_cli import launch
 
@@ -124,11 +129,17 @@ def test_sharded_parameters_give_the_run_of_one_process(
     """And several runs in one launch, each from the pristine model, clipped, with weight decay."""
     model = tiny_decoder if method == "causal" else tiny_model
     more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
-    one = launched_on(1, tmp_path, words(model, toy_data, "by1", *more))
-    two = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
-    assert_close(two, one, within=1e-5)
-    for name, single in records(tmp_path / "by1").items():
+    parameters = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
+    bench = Workbench(Inputs(str(model), toy_data), make_accelerator("fp32"))
+    for name in OF_EACH_KIND.split(","):
         sharded = records(tmp_path / "by2")[name]
+        spec = RunSpec.model_validate_json(json.dumps(sharded["spec"]))
+        alone = finetune(
+            spec.model_copy(update={"data_parallel_ranks": None}),
+            bench,
+            Journal(tmp_path / "evaluations.jsonl"),
+        )
+        single = json.loads(alone.model_dump_json())
         assert_same_run(sharded, single)
         for fact in ("param_groups", "state_tensors", "optimizer_state_bytes", "n_trainable_parameters"):
             assert sharded["read_back"][fact] == single["read_back"][fact]
@@ -138,6 +149,8 @@ def test_sharded_parameters_give_the_run_of_one_process(
         assert half <= layout["parameters_on_rank_0"] < 1.2 * half  # rows that do not divide are on rank 0
         assert layout["padding"] == single["read_back"]["layout"]["padding"] == "none"
         assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
+    live = dict(bench.loaded(spec).model.named_parameters())
+    assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
 
 
 def test_the_ranks_parts_are_the_batch():
