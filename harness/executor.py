@@ -62,7 +62,7 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
         together: the ranks share each run's batches instead, and are waited for here.
 
     Raises:
-        UserError: the device does not have that precision.
+        UserError: the device does not have that precision, or the ranks were not joined.
     """
     mixed_precision = PRECISIONS[precision].autocast
     if together:
@@ -70,6 +70,12 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
         with left_to_us():
             accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+        if accelerator.num_processes != (ranks := launched().ranks):
+            raise UserError(
+                f"--data-parallel: {ranks} ranks were started, and accelerate joined "
+                f"{accelerator.num_processes} on {accelerator.device.type}: without a GPU it joins none "
+                f"unless ACCELERATE_USE_CPU=true stands before the command"
+            )
     else:
         local_rank = launched().local_rank
         if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():

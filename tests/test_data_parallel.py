@@ -153,6 +153,15 @@ def test_sharded_parameters_give_the_run_of_one_process(
     assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
 
 
+def test_ranks_that_were_not_joined_do_not_run(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
+    sweep = words(tiny_model, toy_data, "results", "--data-parallel")
+    done = launch(*torchrun, *sweep, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode != 0
+    assert "2 ranks were started, and accelerate joined 1 on cpu" in done.stderr
+    assert not records(tmp_path / "results")
+
+
 def test_the_ranks_parts_are_the_batch():
     rows = batch_indices(13, 5, 40, 12)
     assert [row for rank in range(3) for row in rank_share(rows, rank, 3)] == rows
