@@ -335,7 +335,6 @@ def _execute(
 ) -> None:
     from tqdm import tqdm
 
-    from harness.data_parallel import leave
     from harness.executor import Job, bytes_to_come, default_workers, execute, prepare
 
     bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
@@ -364,8 +363,6 @@ def _execute(
         for number, record in enumerate(results, 1):
             bar.update()
             bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
-    if bench.accelerator.num_processes > 1:
-        leave(bench)
 
 
 def _outcome(record: RunRecord) -> str:

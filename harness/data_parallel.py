@@ -49,14 +49,15 @@ def follow(bench: Workbench) -> None:
         with tempfile.TemporaryDirectory() as folder:
             do = finetune if spec.max_steps else zero_shot
             do(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))
-    leave(bench)
+    leave(bench.accelerator)
 
 
-def leave(bench: Workbench) -> None:
+def leave(accelerator: Accelerator) -> None:
     """The last thing that a rank does together with the others; a rank that fails does not come here.
 
     Gloo's threads live on, and need the interpreter to let go of tensors: one that does so while the
     interpreter ends aborts the process (torch 2.13), and the launcher then calls the launch failed.
     """
-    bench.accelerator.state.destroy_process_group()
-    time.sleep(SECONDS_TO_SETTLE)
+    if accelerator.num_processes > 1:
+        accelerator.state.destroy_process_group()
+        time.sleep(SECONDS_TO_SETTLE)

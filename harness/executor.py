@@ -24,7 +24,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
 from harness.allocator import keep_freed_memory
-from harness.data_parallel import tell
+from harness.data_parallel import leave, tell
 from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
 from harness.metrics import check_available
@@ -182,6 +182,7 @@ def execute(
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     tell(bench.accelerator, None)
+    leave(bench.accelerator)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]

@@ -204,9 +204,8 @@ def _finetune(
     test, test_seconds, best_step, parameters_hash = None, 0.0, None, None
     if failure is None:
         assert best is not None  # the last step is always evaluated
-        with torch.no_grad():
-            for name, value in trained_state(model).items():
-                local(value).copy_(best_parameters[name])
+        for name, value in trained_state(model).items():
+            local(value).copy_(best_parameters[name])
         before = time.perf_counter()
         result = score(loaded, split.test, objective, task.metric, pad_id, accelerator)
         test_seconds = time.perf_counter() - before

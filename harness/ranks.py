@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-FSDP = "ACCELERATE_USE_FSDP"
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 
 
@@ -25,9 +24,9 @@ def launched() -> Ranks:
     return Ranks(*(int(os.environ.get(name, default)) for name, default in names.items()))
 
 
-def shards_asked() -> bool:
-    """Whether accelerate's configuration turns on FSDP."""
-    return os.environ.get(FSDP, "false").lower() in ("true", "1")
+def turned_on(plugin: str) -> bool:
+    """Whether accelerate's configuration turns on one of its plugins: `FSDP`, `DEEPSPEED` and others."""
+    return os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1")
 
 
 def lonely_launch() -> str | None:

@@ -16,7 +16,7 @@ from harness.errors import first_line
 from harness.kinds import References
 from harness.models import LoadedModel, max_input_length
 from harness.packing import NotPackableError, packed_scores, prepare, restore
-from harness.ranks import shards_asked
+from harness.ranks import turned_on
 from harness.sharding import local
 
 TOLERANCE = 1e-4
@@ -54,7 +54,7 @@ def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
     """
     accelerator.free_memory()  # of the model before this one, which accelerate would keep
     reader = Reader(loaded)
-    if not shards_asked():
+    if not turned_on("FSDP"):
         return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))
     sharding.shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
     parts = {name: local(value).to("cpu", copy=True) for name, value in loaded.model.state_dict().items()}

@@ -21,19 +21,18 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from harness.errors import UserError, first_line
-from harness.ranks import FSDP, shards_asked
 
 
 @contextmanager
 def left_to_us() -> Iterator[None]:
     """Hide FSDP from accelerate, and from transformers, which would load weights on rank 0 alone."""
     os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    hidden = os.environ.pop(FSDP) if shards_asked() else None
+    hidden = os.environ.pop(name := "ACCELERATE_USE_FSDP", None)
     try:
         yield
     finally:
         if hidden is not None:
-            os.environ[FSDP] = hidden
+            os.environ[name] = hidden
 
 
 @lru_cache
@@ -53,9 +52,8 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
         UserError: the configuration's units are not those of this model.
     """
     mesh = _mesh(device.type, ranks)
-    plugin = FullyShardedDataParallelPlugin(fsdp_version=2)
     try:
-        is_unit = fsdp2_prepare_auto_wrap_policy(plugin, model)
+        is_unit = fsdp2_prepare_auto_wrap_policy(FullyShardedDataParallelPlugin(fsdp_version=2), model)
     except ValueError as error:
         raise UserError(
             f"FSDP cannot cut up {type(model).__name__} as accelerate's configuration says: "
@@ -69,7 +67,7 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor, in the same memory; all of it where it is not sharded."""
+    """This rank's part of a tensor, in the same memory, without a gradient; all of what is not sharded."""
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 

@@ -28,7 +28,7 @@ from harness.errors import UserError, first_line
 from harness.optimizers import OptimizerEntry
 from harness.precision import PRECISIONS
 from harness.protocols import PROTOCOLS, UNLESS_STATED
-from harness.ranks import launched, shards_asked
+from harness.ranks import launched, turned_on
 from harness.records import NO_OPTIMIZER, RunSpec, Stored
 from harness.sampling import FewShotSplit, few_shot_passages, few_shot_split, held_out_split, shuffled_rows
 from harness.sources import TaskData, missing_data
@@ -605,10 +605,10 @@ def check_launcher(sweep: Sweep) -> None:
             f"sweep's is {sweep.gradient_accumulation_steps}: pass --gradient-accumulation-steps "
             f"{accumulation}, or accelerate launch --gradient_accumulation_steps 1"
         )
-    if shards_asked():
+    if turned_on("FSDP"):
         _check_sharding(sweep)
     for plugin in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
-        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1"):
+        if turned_on(plugin):
             raise UserError(
                 f"accelerate's configuration turns on {plugin}, which this version does not run: use "
                 f"accelerate launch --config_file with it turned off, or with FSDP for a model that does "

@@ -27,7 +27,7 @@ from harness.models import LoadedModel, ModelSource
 from harness.networks import draw_network, load_network
 from harness.objectives import Objective, objective_of
 from harness.optimizers import OptimizerEntry
-from harness.ranks import shards_asked
+from harness.ranks import turned_on
 from harness.reading import share_batches, with_packing
 from harness.records import RunSpec, Split
 from harness.sampling import derived_seed, select_test_rows
@@ -184,7 +184,7 @@ class Workbench:
 
                 loaded = with_adapter(loaded, spec.peft)
             choose_trainable(loaded, spec)
-            in_parts = self.accelerator.num_processes > 1 and shards_asked()
+            in_parts = self.accelerator.num_processes > 1 and turned_on("FSDP")
             if not in_parts:  # else it may not fit
                 loaded.model.to(self.accelerator.device)
             self._model = key, with_packing(loaded, self.tokenizer, is_head=spec.method == "head")
@@ -217,9 +217,8 @@ class Workbench:
             draw_network(loaded.model, task, derived_seed(spec.seed, "network"))
             loaded.model.zero_grad(set_to_none=True)
             return loaded
-        with torch.no_grad():
-            for name, value in loaded.model.state_dict().items():
-                local(value).copy_(loaded.pristine[name])
+        for name, value in loaded.model.state_dict().items():
+            local(value).copy_(loaded.pristine[name])
         models.draw_new_parameters(loaded.model, loaded.new_parameters, derived_seed(spec.seed, "head"))
         if loaded.adapter:
             from harness.adapters import draw_adapter

@@ -40,10 +40,11 @@ def keep(bench):
     if os.environ.get("RANK", "0") == "0":
         save_file(gathered, sys.argv[1])
 left = harness.data_parallel.leave
-def keep_and_leave(bench):
-    keep(bench)
-    left(bench)
-harness.data_parallel.leave = keep_and_leave
+def keep_and_leave(accelerator):
+    if accelerator.num_processes > 1:
+        keep(benches[-1])
+    left(accelerator)
+harness.data_parallel.leave = harness.executor.leave = keep_and_leave
 try:
     main(["run", *sys.argv[2:]])
 finally:
