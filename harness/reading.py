@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from harness.errors import first_line
 from harness.kinds import References
 from harness.models import LoadedModel, max_input_length
 from harness.packing import NotPackableError, packed_scores, prepare, restore
+from harness.prepacked import prepacked_weights
 from harness.ranks import turned_on
 from harness.sharding import local
 
@@ -61,9 +63,15 @@ def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
     return dataclasses.replace(loaded, pristine=parts, shared=reader, sharded=True)
 
 
-def no_gradients(loaded: LoadedModel) -> AbstractContextManager:
-    """For scoring: inference mode, or what comes next to it where FSDP would keep its tensors."""
-    return torch.no_grad() if loaded.sharded else torch.inference_mode()
+@contextmanager
+def scoring(loaded: LoadedModel) -> Iterator[None]:
+    """Inference mode with weights laid out for it, or what comes next to it where FSDP keeps the tensors."""
+    if loaded.sharded:
+        with torch.no_grad():
+            yield
+    else:
+        with torch.inference_mode(), prepacked_weights(loaded.model):
+            yield
 
 
 def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
@@ -110,9 +118,10 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     try:
         model.eval()
         torch.set_float32_matmul_precision("highest")
-        with no_gradients(loaded):
+        with torch.no_grad():
             padded = read(loaded, trial.batch(rows, pad_id, model.device))
-            packing = prepare(model)
+        packing = prepare(model)
+        with scoring(loaded):
             packed = read(loaded, trial.batch(rows, pad_id, model.device, packing))
         if packed.shape != padded.shape or not bool(padded.std() > 0):
             raise NotPackableError(f"{type(model).__name__}: packed and padded scores cannot be compared")

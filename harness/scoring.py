@@ -14,7 +14,7 @@ from harness.kinds import Prediction
 from harness.metrics import compute
 from harness.models import LoadedModel
 from harness.objectives import Objective
-from harness.reading import no_gradients, read
+from harness.reading import read, scoring
 
 TOKENS_PER_BATCH = 4096
 """Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
@@ -93,7 +93,7 @@ def score(
     predictions = torch.zeros(len(encoded.labels), dtype=number)
     batches = scoring_batches(encoded.lengths, encoded.candidates)
     losses = torch.zeros(len(batches), dtype=torch.float64)
-    with no_gradients(loaded):
+    with scoring(loaded):
         for first in range(0, len(batches), accelerator.num_processes):
             at = first + accelerator.process_index
             if at >= len(batches):
