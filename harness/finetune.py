@@ -11,6 +11,7 @@ import math
 import resource
 import sys
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from harness.errors import first_line
 from harness.memory import BatchTooLargeError, memory_of_a_batch
 from harness.metrics import compute
 from harness.models import LoadedModel
+from harness.reached_rows import WHOLE_TABLES, ReachedRows, UsedElsewhereError, reached_rows
 from harness.reading import layout_of
 from harness.records import (
     NO_OPTIMIZER,
@@ -61,10 +63,17 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         WrongOptimizerError: what runs is not the optimizer that was asked for.
         BatchTooLargeError: not even one example at a time fits.
     """
+    set_arithmetic(spec, bench.accelerator.device)
+    bench.check_inputs(spec)
     size = spec.batch_size // spec.gradient_accumulation_steps
+    tables_apart = True
     while True:
         try:
-            return _finetune(spec, bench, journal, progress, size)
+            with reached_rows(spec, bench) if tables_apart else nullcontext(WHOLE_TABLES) as reached:
+                return _finetune(spec, bench, journal, progress, reached, size)
+        except UsedElsewhereError:
+            tables_apart = False
+            continue
         except BatchTooLargeError as error:
             if size == 1 or bench.accelerator.num_processes > 1:  # other ranks wait in a collective
                 raise
@@ -75,13 +84,11 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
 
 def _finetune(
-    spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, micro_size: int
+    spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, reached: ReachedRows, micro_size: int
 ) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
     accelerator = bench.accelerator
     rank = accelerator.process_index  # 0, unless ranks share this run's batches
-    set_arithmetic(spec, accelerator.device)
-    bench.check_inputs(spec)
     task = bench.task(spec)
     split = bench.split(spec)
     loaded = bench.fresh_model(spec)
@@ -94,7 +101,7 @@ def _finetune(
         [learning_rate(spec, step) for step in range(spec.max_steps)], spec.hyperparameters
     )
     torch_rate = entry.torch_rate(spec.hyperparameters)
-    groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
+    groups = optimizers.weight_decay_groups(reached.parameters(model), spec.weight_decay)
     optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # On a GPU reading a loss makes the device wait, so there it is read at evaluations only. What
@@ -124,6 +131,7 @@ def _finetune(
         started, dev_seconds = started - earlier.seconds, earlier.dev_seconds
         for evaluation in evaluations:
             journal.append(evaluation)
+    reached.take()
     model.train()
     steps = range(first_step, spec.max_steps)
     for step in tqdm(steps, desc=spec.label, leave=False, disable=not progress):
@@ -144,6 +152,7 @@ def _finetune(
                 loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
                 accelerator.backward(loss)
             step_loss += loss.detach()
+        reached.check()
         losses.append(accelerator.reduce(step_loss, "mean"))
         if spec.max_grad_norm is not None:
             norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
@@ -162,6 +171,7 @@ def _finetune(
             break
         if evaluate_now:
             before = time.perf_counter()
+            reached.write()
             dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
             dev_seconds += time.perf_counter() - before
             if not math.isfinite(dev.loss):
@@ -186,6 +196,7 @@ def _finetune(
         if journal.checkpoint_every and (step + 1) % journal.checkpoint_every == 0:
             assert read_back is not None
             seconds = time.perf_counter() - started
+            reached.write()
             so_far = Progress(
                 step + 1,
                 micro_size,

@@ -80,6 +80,8 @@ class OptimizerEntry:
         settings: what every parameter group must hold, from the hyperparameters.
         state_tensors: names of the tensors that its state must hold after a step, and no others.
         state_bytes_per_parameter: bytes of those for one 32-bit parameter, step counters aside.
+        still_at_zero: True where an element whose gradients are all 0 stays where it is, whatever the
+            others do, unless it decays.
         default_rates: six rates for each method, where a task has no hint of its own; those of
             `prompt` stand in for `causal`'s where they are not given; `scratch` may be left out.
 
@@ -97,6 +99,7 @@ class OptimizerEntry:
     settings: Callable[[Hyperparameters], Mapping[str, Any]] = dict
     state_tensors: Callable[[Hyperparameters], frozenset[str]] = _nothing
     state_bytes_per_parameter: Callable[[Hyperparameters], float] = lambda hyperparameters: 0
+    still_at_zero: bool = False
     default_rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: DEFAULT_RATES)
 
     def __post_init__(self) -> None:
@@ -219,7 +222,7 @@ def _torch_sgd_buffer(hyperparameters: Hyperparameters) -> frozenset[str]:
 
 
 OPTIMIZERS: dict[str, OptimizerEntry] = {
-    "sgd": OptimizerEntry("x <- x - eta g", _sgd, settings=_settings_sgd),
+    "sgd": OptimizerEntry("x <- x - eta g", _sgd, settings=_settings_sgd, still_at_zero=True),
     "sgdm": OptimizerEntry(
         "heavy ball: m <- beta m + g, x <- x - eta (1 - beta) m",
         _sgdm,
@@ -228,6 +231,7 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         settings=_settings_sgdm,
         state_tensors=_torch_sgd_buffer,
         state_bytes_per_parameter=lambda h: 4 if h["momentum"] else 0,
+        still_at_zero=True,
     ),
     "sgdm_ema": OptimizerEntry(
         "averaging form: m <- beta m + (1 - beta) g, x <- x - eta m",
@@ -242,6 +246,7 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         hyperparameters=("momentum",),
         schedule=lambda rates, h: averaged_schedule(rates, h["momentum"]),
         settings=_settings_sgd,
+        still_at_zero=True,
     ),
     "nesterov": OptimizerEntry(
         # Sutskever et al., ICML 2013, in torch's form; weight 1 + beta / (1 - beta) = 1 / (1 - beta)
@@ -252,6 +257,7 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         settings=_settings_nesterov,
         state_tensors=_torch_sgd_buffer,
         state_bytes_per_parameter=lambda h: 4 if h["momentum"] else 0,
+        still_at_zero=True,
     ),
     "qhm": OptimizerEntry(
         "quasi-hyperbolic: m <- beta m + (1 - beta) g, x <- x - eta ((1 - nu) g + nu m)",
@@ -294,6 +300,7 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
         "x <- x - lr sign(g), decoupled weight decay; own rate, for the gradient's size does not count",
         _signsgd,
         own_rate=True,
+        still_at_zero=True,
         default_rates=SIGN_RATES,
     ),
     "adamw": OptimizerEntry(

@@ -1,10 +1,11 @@
-"""Linear layers of a model that is scored: their weights are laid out for oneDNN once, not at each product."""
+"""Linear layers of a model that is scored: weights are laid out for oneDNN once, not at each product."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,11 +20,10 @@ def prepacked_weights(model: nn.Module) -> Iterator[None]:
     taken in another order, so scores differ by rounding. Under autocast, with products of less than full
     precision, and on other devices all is as it was.
     """
-    layers = [module for module in model.modules() if type(module) is nn.Linear]
-    if not _usable():
-        layers = []
+    modules = model.modules() if _usable() else ()
+    layers: list[Any] = [m for m in modules if type(m) is nn.Linear and "forward" not in vars(m)]
     for layer in layers:
-        layer.forward = _Product(layer)  # type: ignore[method-assign]
+        layer.forward = _Product(layer)
     try:
         yield
     finally:
@@ -54,7 +54,7 @@ def _usable() -> bool:
     return (
         platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
+        and bool(torch.backends.mkldnn.enabled)
         and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
         and torch.get_float32_matmul_precision() == "highest"
     )

@@ -48,9 +48,13 @@ def test_weights_that_were_trained_in_between_are_laid_out_anew(model: nn.Module
 
 
 def test_the_layers_are_their_own_again_also_after_an_error(model: nn.Module):
-    with pytest.raises(KeyError), prepacked_weights(model):
-        assert "forward" in vars(model[0])
-        raise KeyError
+    def fail() -> None:
+        with prepacked_weights(model):
+            assert "forward" in vars(model[0])
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
     assert not any("forward" in vars(module) for module in model.modules())
     model(torch.randn(2, 48)).sum().backward()
     assert model[0].weight.grad is not None
@@ -79,3 +83,10 @@ def test_a_layer_of_another_class_is_left_alone():
     layer = Shifted(4, 4)
     inputs = torch.randn(2, 4)
     assert torch.equal(scores(layer, inputs), layer(inputs))
+
+
+def test_a_forward_that_somebody_else_gave_a_layer_stays(model: nn.Module):
+    own = model[0].forward = lambda inputs: inputs.new_ones(len(inputs), 96)
+    with prepacked_weights(model):
+        assert model[0].forward is own
+    assert model[0].forward is own
