@@ -172,6 +172,9 @@ def run(
             "(default: by cores and memory; 1 on a GPU and under a launcher)"
         ),
     ] = None,
+    runs_per_gpu: Annotated[
+        str | None, _option("Runs at a time on each GPU, or auto: as many as its memory holds (default: 1)")
+    ] = None,
     checkpoint_every: Annotated[
         int | None, _option("Steps after which a run is saved, to be resumed; no effect on results")
     ] = None,
@@ -335,15 +338,18 @@ def _execute(
 ) -> None:
     from tqdm import tqdm
 
-    from harness.executor import Job, bytes_to_come, default_workers, execute, prepare
+    from harness.executor import Job, bytes_to_come, default_workers, execute, prepare, workers_on_gpu
 
     bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
     # ranks share a machine, all of which each would take for its own
-    default = 1 if ranks > 1 else default_workers(bench, todo)
-    workers = max(1, min(sweep.workers or default, len(todo)))
+    if sweep.runs_per_gpu:
+        workers = workers_on_gpu(bench, todo, sweep.runs_per_gpu)
+    else:
+        workers = sweep.workers or (1 if ranks > 1 else default_workers(bench, todo))
+    workers = max(1, min(workers, len(todo)))
     device = bench.accelerator.device.type
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     note(

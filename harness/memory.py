@@ -1,9 +1,9 @@
-"""What is done where a batch does not fit the memory of its device or of this machine."""
+"""What a batch takes of a device's memory, and what is done where it does not fit."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -35,3 +35,19 @@ def is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OTHER_WORDS)
+
+
+def saved_bytes(forward: Callable[[], torch.Tensor], parameters: Iterable[torch.Tensor]) -> int:
+    """Bytes of what a forward pass keeps for its backward pass, parameters aside: its activations."""
+    storages: dict[int, int] = {}  # by address, for views share one
+
+    def save(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+        result = forward()
+    for parameter in parameters:
+        storages.pop(parameter.untyped_storage().data_ptr(), None)
+    del result  # until here nothing that was saved was freed, and no address given to something else
+    return sum(storages.values())

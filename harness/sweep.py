@@ -64,6 +64,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "data_dir": None,
     "output_dir": "results",
     "workers": None,
+    "runs_per_gpu": None,
     "checkpoint_every": None,
     "log_with": None,
     "executor": "local",
@@ -151,6 +152,7 @@ class Sweep(Stored):
     data_dir: Path | None
     output_dir: Path
     workers: int | None = Field(ge=1)
+    runs_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] | None
     checkpoint_every: int | None = Field(ge=1)
     log_with: Annotated[
         Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
@@ -232,9 +234,15 @@ class Sweep(Stored):
                 f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
                 f"parts for {self.data_parallel_ranks} ranks"
             )
-        if self.data_parallel_ranks and (self.workers or 1) > 1:
+        if self.data_parallel_ranks and ((self.workers or 1) > 1 or self.runs_per_gpu):
             raise ValueError(
-                f"workers {self.workers}: with --data-parallel all ranks work on one run at a time"
+                f"{f'runs_per_gpu {self.runs_per_gpu}' if self.runs_per_gpu else f'workers {self.workers}'}: "
+                f"with --data-parallel all ranks work on one run at a time"
+            )
+        if self.workers and self.runs_per_gpu:
+            raise ValueError(
+                f"workers {self.workers} and runs_per_gpu {self.runs_per_gpu} both say how many runs a "
+                f"process has at a time: leave out one of them"
             )
         if self.data_parallel_ranks and self.checkpoint_every:
             raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
@@ -244,8 +252,11 @@ class Sweep(Stored):
             raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
         if self.executor == "ray" and self.log_with:
             raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
-        if self.executor == "ray" and self.workers:
-            raise ValueError("workers is for one machine: on a cluster, Ray places as many runs as fit")
+        if self.executor == "ray" and (self.workers or self.runs_per_gpu):
+            raise ValueError(
+                f"{'workers' if self.workers else 'runs_per_gpu'} is for one machine: on a cluster, Ray "
+                f"places as many runs as fit, several on a GPU by --gpus-per-run"
+            )
         if self.peft and self.freeze:
             raise ValueError(
                 f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
