@@ -150,6 +150,9 @@ def run(
     deterministic: Annotated[
         bool | None, _option("Algorithms that give the same bits on a GPU, too", "--deterministic")
     ] = None,
+    cuda_graphs: Annotated[
+        bool | None, _option("On a GPU: record a training step, replay it (SGD, SGDM)", "--cuda-graphs")
+    ] = None,
     data_parallel: Annotated[
         bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
     ] = False,

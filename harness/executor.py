@@ -25,6 +25,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
 from harness.allocator import keep_freed_memory
+from harness.cuda_graphs import check_recordable
 from harness.data_parallel import leave, tell
 from harness.errors import UserError, first_line, without_secrets
 from harness.finetune import finetune
@@ -112,6 +113,7 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: 
         for metric in bench.metrics(spec):
             check_available(metric)
         bench.split(spec)
+        check_recordable(spec, bench)
     return bench
 
 

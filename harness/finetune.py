@@ -19,8 +19,9 @@ from accelerate.utils.memory import clear_device_cache
 from torch import nn
 from tqdm import tqdm
 
-from harness import checkpoints, optimizers, precision
+from harness import checkpoints, cuda_graphs, optimizers, precision
 from harness.checkpoints import Progress, hash_of
+from harness.encoding import Batch
 from harness.environment import choose_algorithms, environment
 from harness.errors import first_line
 from harness.memory import BatchTooLargeError, memory_of_a_batch
@@ -70,13 +71,15 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
     while True:
         try:
             with reached_rows(spec, bench) if tables_apart else nullcontext(WHOLE_TABLES) as reached:
-                return _finetune(spec, bench, journal, progress, reached, size)
+                record = _finetune(spec, bench, journal, progress, reached, size)
+            gc.collect()  # the optimizer's state, before the next run has its own
+            return record
         except UsedElsewhereError:
             tables_apart = False
             continue
         except BatchTooLargeError as error:
-            if size == 1 or bench.accelerator.num_processes > 1:  # other ranks wait in a collective
-                raise
+            if size == 1 or bench.accelerator.num_processes > 1 or spec.cuda_graphs:
+                raise  # nothing smaller; or other ranks wait in a collective; or whole batches are asked for
             reason = first_line(error)
         size = -(-size // 2)
         print(f"{spec.label}: {reason}; starting over in micro-batches of {size}", file=sys.stderr)
@@ -104,6 +107,30 @@ def _finetune(
     groups = optimizers.weight_decay_groups(reached.parameters(model), spec.weight_decay)
     optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def backward(batch: Batch, parts: float) -> torch.Tensor:
+        with accelerator.autocast():
+            scores = logits(loaded, batch, objective)
+        loss = objective.loss(scores, batch.labels) / parts
+        accelerator.backward(loss)
+        return loss.detach()
+
+    def update() -> list[torch.Tensor]:
+        """The optimizer's step; the norm of the gradient, where it is clipped."""
+        reached.check()
+        norms = []
+        if spec.max_grad_norm is not None:
+            norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
+            norms.append(whole(torch.as_tensor(norm)))
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return norms
+
+    recorded: cuda_graphs.RecordedSteps | None = None
+    packing = loaded.packing
+    if spec.cuda_graphs:
+        recorded = cuda_graphs.RecordedSteps(lambda batch: (backward(batch, 1.0), *update()), optimizer)
+        packing = cuda_graphs.rounded(packing)
     # On a GPU reading a loss makes the device wait, so there it is read at evaluations only. What
     # is recorded is the same: the first step whose loss was not finite.
     check_every_step = accelerator.device.type == "cpu"
@@ -135,30 +162,30 @@ def _finetune(
     model.train()
     steps = range(first_step, spec.max_steps)
     for step in tqdm(steps, desc=spec.label, leave=False, disable=not progress):
-        for group in optimizer.param_groups:
-            group["lr"] = rates[step] * torch_rate
+        if recorded:
+            recorded.rate.fill_(rates[step] * torch_rate)
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = rates[step] * torch_rate
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
         torch.manual_seed(dropout_seed(spec.seed, step, rank))
-        step_loss = torch.zeros((), device=accelerator.device)
-        for start in range(0, spec.batch_size, micro_size):
-            micro_rows = rows[start : start + micro_size]
-            mine = rank_share(micro_rows, rank, accelerator.num_processes)
+        if recorded:
             with memory_of_a_batch():
-                batch = split.train.batch(mine, pad_id, accelerator.device, loaded.packing)
-                with accelerator.autocast():
-                    scores = logits(loaded, batch, objective)
-                # weighted by their sizes, the means of the micro-batches add up to the batch's mean;
-                # ranks hold parts of one size, of which they take the mean
-                loss = objective.loss(scores, batch.labels) / (spec.batch_size / len(micro_rows))
-                accelerator.backward(loss)
-            step_loss += loss.detach()
-        reached.check()
+                batch = split.train.batch(rows, pad_id, accelerator.device, packing)
+                step_loss, *norms = recorded(batch)
+        else:
+            step_loss = torch.zeros((), device=accelerator.device)
+            for start in range(0, spec.batch_size, micro_size):
+                micro_rows = rows[start : start + micro_size]
+                mine = rank_share(micro_rows, rank, accelerator.num_processes)
+                with memory_of_a_batch():
+                    batch = split.train.batch(mine, pad_id, accelerator.device, packing)
+                    # weighted by their sizes, the means of the micro-batches add up to the batch's mean;
+                    # ranks hold parts of one size, of which they take the mean
+                    step_loss += backward(batch, spec.batch_size / len(micro_rows))
+            norms = update()
         losses.append(accelerator.reduce(step_loss, "mean"))
-        if spec.max_grad_norm is not None:
-            norm = accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
-            gradient_norms.append(whole(torch.as_tensor(norm)))
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        gradient_norms += norms
 
         if step == 0:
             optimizers.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
@@ -222,8 +249,6 @@ def _finetune(
         test_seconds = time.perf_counter() - before
         best_step, parameters_hash = best.step, hash_of(trained_state(model))
         test = final_score(result, split, task)
-    del optimizer, groups, parameters, best_parameters
-    gc.collect()
     return RunRecord(
         spec=spec,
         metric=task.metric,
@@ -336,10 +361,15 @@ def read_live(
             if micro_size
             else spec.gradient_accumulation_steps,
             "data_parallel_ranks": accelerator.num_processes,
-        },
+        }
+        | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {}),
         trained=trained_parameters(model) if optimizer else (),
         adapter=loaded.adapter.settings if loaded.adapter else None,
     )
+
+
+def _number(setting: Any) -> Any:
+    return setting.item() if isinstance(setting, torch.Tensor) else setting
 
 
 def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
@@ -347,12 +377,12 @@ def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
         facts: dict[str, Any] = {"optimizer_class": NO_OPTIMIZER, "torch_learning_rate": 0.0}
         return facts | {"param_groups": (), "state_tensors": (), "optimizer_state_bytes": 0}
     names, state_bytes = optimizers.state_tensors(optimizer)
-    plain = (int, float, bool, str, tuple, type(None))
+    plain = (int, float, bool, str, tuple, type(None), torch.Tensor)
     return {
         "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
         "torch_learning_rate": optimizer.defaults["lr"],
         "param_groups": tuple(
-            {key: value for key, value in group.items() if isinstance(value, plain)}
+            {key: _number(value) for key, value in group.items() if isinstance(value, plain)}
             for group in optimizer.param_groups
         ),
         "state_tensors": names,

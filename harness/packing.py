@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from types import MethodType
@@ -52,11 +52,14 @@ class Packing:
         first_position: the position id of a sequence's first token.
         head_place: where a head reads a sequence: 0, its first token, or -1, its last.
         last_layer: "rows read", or "all rows" where its structure is not one of those known here.
+        steps: tokens of a row, and those of its longest sequence, are rounded up to multiples of these
+            two, so that batches have few shapes; None: they are as long as they are.
     """
 
     first_position: int
     head_place: int
     last_layer: str
+    steps: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,16 @@ class Segments:
     Attributes:
         lengths: tokens of each sequence.
         places: of each sequence, the positions that are read; R in all.
+        longest: the length that attention over padded sequences has; None: that of the longest.
+        filler: tokens at the row's end that belong to no sequence, and of which nothing is read.
     """
 
     lengths: tuple[int, ...]
     places: tuple[tuple[int, ...], ...]
     device: torch.device
+    longest: int | None = None
+    filler: int = 0
+    _padded: dict[tuple[bool, bool], PaddedAttention] = field(default_factory=dict, compare=False, repr=False)
 
     @cached_property
     def rows(self) -> torch.Tensor:
@@ -81,25 +89,31 @@ class Segments:
 
     def padded(self, rows_read: bool, causal: bool) -> PaddedAttention:
         """The same for attention over S padded sequences, with the queries of all rows or those read."""
+        if (rows_read, causal) not in self._padded:
+            self._padded[rows_read, causal] = _padded_attention(self, rows_read, causal)
         return self._padded[rows_read, causal]
 
-    @cached_property
-    def _padded(self) -> dict[tuple[bool, bool], PaddedAttention]:
-        return {
-            (rows_read, causal): _padded_attention(self, rows_read, causal)
-            for rows_read in (False, True)
-            for causal in (False, True)
-        }
+    def tensors(self, like: Segments) -> list[torch.Tensor]:
+        """All on the device that follows from lengths and places, as far as `like` has been asked for it."""
+        asked = [self.padded(*key) for key in like._padded]
+        return [self.rows, *(t for p in asked for t in (p.query_slots, p.key_slots, p.read_slots, p.mask))]
 
 
 @dataclass(frozen=True)
 class PaddedAttention:
-    """Slots of queries and keys among S x longest, and the S x 1 x queries x keys mask between them."""
+    """Where queries and keys go among S padded sequences, and the S x 1 x queries x keys mask between them.
+
+    Attributes:
+        query_slots, key_slots: of each row, its place in S x n_queries or S x n_keys, or the one behind
+            the last, where nobody looks, for filler.
+        read_slots: where each query's result lies; of filler, any.
+    """
 
     query_slots: torch.Tensor
     n_queries: int
     key_slots: torch.Tensor
     n_keys: int
+    read_slots: torch.Tensor
     mask: torch.Tensor
 
 
@@ -116,17 +130,22 @@ def packed_inputs(
         read_at: the positions that are read of each sequence; None: those that a head reads.
     """
 
-    def row(of: Sequence[Sequence[int]]) -> torch.Tensor:
-        return torch.tensor([[value for values in of for value in values]]).to(device, non_blocking=True)
-
     lengths = tuple(map(len, input_ids))
+    longest, filler = None, 0
+    if packing.steps is not None:
+        longest, filler = max(lengths) + -max(lengths) % packing.steps[1], -sum(lengths) % packing.steps[0]
+
+    def row(of: Sequence[Sequence[int]]) -> torch.Tensor:
+        values = [value for values in of for value in values] + filler * [of[0][0]]
+        return torch.tensor([values]).to(device, non_blocking=True)
+
     if read_at is None:
         read_at = [[packing.head_place % length] for length in lengths]
     first = packing.first_position
     inputs: dict[str, Any] = {
         "input_ids": row(input_ids),
         "position_ids": row([range(first, first + length) for length in lengths]),
-        "segments": Segments(lengths, tuple(map(tuple, read_at)), device),
+        "segments": Segments(lengths, tuple(map(tuple, read_at)), device, longest, filler),
     }
     if token_type_ids is not None:
         inputs["token_type_ids"] = row(token_type_ids)
@@ -258,7 +277,8 @@ def attend(
         rows_read: the queries are those of the R rows that are read, and not of all N.
     """
     # on a CPU a loop over sequences is as fast as anything; on a GPU it would be bound by its launches
-    own = _one_by_one if query.device.type == "cpu" else _side_by_side
+    one_by_one = query.device.type == "cpu" and segments.longest is None
+    own = _one_by_one if one_by_one else _side_by_side
     return own(query, key, value, segments, rows_read, causal, dropout, scaling).transpose(1, 2)
 
 
@@ -322,8 +342,9 @@ def _side_by_side(
 
     def spread(x: torch.Tensor, slots: torch.Tensor, longest: int) -> torch.Tensor:
         _, heads, _, width = x.shape
-        empty = x.new_zeros(n * longest, heads, width)
-        return empty.index_copy(0, slots, x[0].transpose(0, 1)).view(n, longest, heads, width).transpose(1, 2)
+        empty = x.new_zeros(n * longest + 1, heads, width)
+        filled = empty.index_copy(0, slots, x[0].transpose(0, 1))[:-1]
+        return filled.view(n, longest, heads, width).transpose(1, 2)
 
     out = scaled_dot_product_attention(
         spread(query, to.query_slots, to.n_queries),
@@ -334,13 +355,15 @@ def _side_by_side(
         scale=scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return out.transpose(1, 2).flatten(0, 1)[to.query_slots].transpose(0, 1)[None]
+    return out.transpose(1, 2).flatten(0, 1)[to.read_slots].transpose(0, 1)[None]
 
 
 def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> PaddedAttention:
     lengths = segments.lengths
+    n_keys = segments.longest or max(lengths)
     places = segments.places if rows_read else [range(length) for length in lengths]
-    n_queries, n_keys = max(map(len, places)), max(lengths)
+    n_queries = max(map(len, places)) if rows_read else n_keys
+    filler = 0 if rows_read else segments.filler
     from_where = torch.full((len(lengths), n_queries), n_keys - 1)
     for sequence, of in enumerate(places):
         from_where[sequence, : len(of)] = torch.tensor(list(of))
@@ -348,15 +371,17 @@ def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> Padd
     if causal:
         seen = seen & (torch.arange(n_keys) <= from_where[:, None, :, None])
 
-    def slots(counts: Sequence[int], longest: int) -> torch.Tensor:
+    def slots(counts: Sequence[int], longest: int, behind: Sequence[int]) -> torch.Tensor:
         of = [sequence * longest + i for sequence, count in enumerate(counts) for i in range(count)]
-        return torch.tensor(of).to(segments.device, non_blocking=True)
+        return torch.tensor([*of, *behind]).to(segments.device, non_blocking=True)
 
+    counts = [len(of) for of in places]
     return PaddedAttention(
-        query_slots=slots([len(of) for of in places], n_queries),
+        query_slots=slots(counts, n_queries, filler * [len(lengths) * n_queries]),
         n_queries=n_queries,
-        key_slots=slots(lengths, n_keys),
+        key_slots=slots(lengths, n_keys, segments.filler * [len(lengths) * n_keys]),
         n_keys=n_keys,
+        read_slots=slots(counts, n_queries, filler * [0]),
         mask=seen.to(segments.device, non_blocking=True),
     )
 

@@ -62,6 +62,8 @@ class RunSpec(Stored):
         data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
             another number of them); None: one process does the run.
         deterministic: only algorithms that give the same bits every time; None: as torch chooses.
+        cuda_graphs: training steps are recorded and replayed, on rows rounded up by filler (with
+            dropout the masks differ from those of other rows); None: each is launched anew.
         peft: the adapter that is trained in place of the model, with the constants of
             `harness.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
@@ -97,6 +99,7 @@ class RunSpec(Stored):
     threads_per_run: int
     data_parallel_ranks: int | None = None
     deterministic: Literal[True] | None = None
+    cuda_graphs: Literal[True] | None = None
     peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
     freeze: Literal["embeddings", "encoder"] | None = None
     decay_steps: tuple[int, ...] | None = None

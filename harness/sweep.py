@@ -72,6 +72,7 @@ DEFAULTS: dict[str, Any] = UNLESS_STATED | {
     "gpus_per_run": None,
     "data_parallel_ranks": None,
     "deterministic": None,
+    "cuda_graphs": None,
 }
 
 QUICK_START: dict[str, Any] = {
@@ -162,6 +163,7 @@ class Sweep(Stored):
     gpus_per_run: float | None = Field(gt=0)
     data_parallel_ranks: int | None = Field(ge=1)
     deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
+    cuda_graphs: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
 
     @field_validator("task")
     @classmethod
@@ -246,6 +248,8 @@ class Sweep(Stored):
             )
         if self.data_parallel_ranks and self.checkpoint_every:
             raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
+        if self.cuda_graphs:
+            self._check_recorded()
         if self.executor == "ray" and self.checkpoint_every:
             raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
         if self.executor == "local" and (self.ray_address or self.gpus_per_run):
@@ -265,6 +269,17 @@ class Sweep(Stored):
         for name in self.optimizers:
             _check_entry(self, name)
         return self
+
+    def _check_recorded(self) -> None:
+        """Raises: ValueError, where steps are to be recorded that are not alike, or not one process's."""
+        others = {
+            "--data-parallel": self.data_parallel_ranks,
+            "--checkpoint-every": self.checkpoint_every,
+            "--gradient-accumulation-steps above 1": self.gradient_accumulation_steps > 1,
+            "--max-steps 0": not self.max_steps,
+        }
+        if found := [flag for flag, given in others.items() if given]:
+            raise ValueError(f"--cuda-graphs does not go with {found[0]}: leave out one of them")
 
     def _check_scratch(self) -> None:
         """Raises: ValueError, where what is for images meets what is for pre-trained models."""

@@ -46,6 +46,17 @@ def splade_tiny() -> Path:
     return SHARED / "models" / "splade-tiny"
 
 
+@pytest.fixture
+def one_thread():
+    """Threads of a pool that wait for one another take far longer than what tiny models compute."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 WORDS = ("great", "terrible", "good", "bad", "film", "plot", "the", "a", "was", "is", "it", "and", "fun")
 
 

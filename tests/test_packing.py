@@ -36,6 +36,7 @@ from harness.workbench import Workbench
 from leaderboards.build import board_of
 from tests.test_finetune import spec_for
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 SIZES = {
     "vocab_size": 60,
@@ -79,15 +80,6 @@ PACKABLE = [
     (NEOX, "head", "all rows"),
 ]
 NAMES = [f"{type(config).__name__}-{method}" for config, method, _ in PACKABLE]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Threads of a pool that wait for one another take far longer than these tiny models."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
