@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import ByteLevelBPETokenizer, processors
-from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
 SHAPES = {
     "roberta-large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
@@ -41,4 +41,5 @@ def save(shape: str, texts: Iterable[str], folder: Path) -> None:
     ).save_pretrained(folder)
     torch.manual_seed(0)
     config = RobertaConfig(**sizes, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
-    RobertaForSequenceClassification(config).save_pretrained(folder)
+    # without a head, for that depends on the task
+    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)

@@ -66,6 +66,11 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
     fully_shard(reader, mesh=mesh, reshard_after_forward=True)
 
 
+def in_parts(tensor: torch.Tensor) -> bool:
+    """Whether each rank has a part of it only."""
+    return isinstance(tensor, DTensor)
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a tensor, in the same memory, without a gradient; all of what is not sharded."""
     with torch.no_grad():
