@@ -101,6 +101,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--precisions", type=lambda t: t.split(","), default=["fp32"], help="of ours")
     parser.add_argument("--baselines", type=lambda t: t.split(","), default=list(BASELINES))
     parser.add_argument("--baseline-bf16", action="store_true", help="baselines under bf16 autocast too")
+    parser.add_argument("--our-flags", type=str.split, default=[], help="more for ours: '--cuda-graphs'")
     parser.add_argument("--rounds", type=int, default=1, help="whole grids of each contender")
     parser.add_argument("--points", type=int, help="baselines run so many grid points, scaled to the grid")
     parser.add_argument("--output", type=Path, help="file for the JSON line")
@@ -168,7 +169,7 @@ def _our_command(a: argparse.Namespace, model: Path, precision: str, output: Pat
     command += ["--momentum", BETA, "--learning-rates", ",".join(map(str, a.rates))]
     command += ["--max-steps", a.steps, "--eval-every", a.eval_every, "--batch-size", a.batch_size]
     command += ["--test-limit", a.test_limit or "none", "--precision", precision, "--output-dir", output]
-    return command + (["--data-dir", a.data_dir] if a.data_dir else [])
+    return command + (["--data-dir", a.data_dir] if a.data_dir else []) + a.our_flags
 
 
 def _read_records(output: Path) -> tuple[list[float], float]:

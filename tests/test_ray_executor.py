@@ -30,6 +30,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets lie in it
+    # where Ray notes the address of the newest cluster, whatever folder that has: it must be there
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    Path(folder, "ray").mkdir()
     # a node that died is missed after 2 seconds and not after 20
     config = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
     head = {
