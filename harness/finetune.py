@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import gc
 import math
-import resource
 import sys
 import time
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from accelerate.utils.memory import clear_device_cache
-from torch import nn
 from tqdm import tqdm
 
 from harness import checkpoints, cuda_graphs, optimizers, precision
@@ -24,16 +21,12 @@ from harness.checkpoints import Progress, hash_of
 from harness.encoding import Batch
 from harness.environment import choose_algorithms, environment
 from harness.errors import first_line
+from harness.live_facts import final_score, peak_memory, read_live
 from harness.memory import BatchTooLargeError, memory_of_a_batch
-from harness.metrics import compute
-from harness.models import LoadedModel
 from harness.reached_rows import WHOLE_TABLES, ReachedRows, UsedElsewhereError, reached_rows
-from harness.reading import layout_of
 from harness.records import (
-    NO_OPTIMIZER,
     Costs,
     Evaluation,
-    FinalScore,
     ReadBack,
     RunRecord,
     RunSpec,
@@ -42,12 +35,11 @@ from harness.records import (
 )
 from harness.sampling import batch_indices, dropout_seed, rank_share
 from harness.schedules import is_evaluation_step, learning_rate
-from harness.scoring import Scores, logits, score
+from harness.scoring import logits, score
 from harness.sharding import local, whole
 from harness.store import Journal
-from harness.trainable import trained_parameters, trained_state
-from harness.workbench import EncodedSplit, Workbench
-from tasks.image_task import AnyTask
+from harness.trainable import trained_state
+from harness.workbench import Workbench
 
 
 def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
@@ -284,23 +276,6 @@ def set_arithmetic(spec: RunSpec, device: torch.device) -> None:
     precision.use(spec.precision, device.type)
 
 
-def final_score(result: Scores, split: EncodedSplit, task: AnyTask) -> FinalScore:
-    """What a record says of the scores of test."""
-    references = split.test.references
-    return FinalScore(
-        metric=result.metric,
-        further={
-            name: compute(name, references.answers, result.predictions, references.questions)
-            for name in task.further_metrics
-        },
-        loss=result.loss if math.isfinite(result.loss) else None,
-        rows=tuple(split.test_rows),
-        labels=tuple(references.answers),
-        predictions=tuple(result.predictions),
-        questions=None if references.questions is None else tuple(references.questions),
-    )
-
-
 def _first_non_finite(losses: list[torch.Tensor], since: int) -> str | None:
     finite = torch.isfinite(torch.stack(losses[since:])).tolist()
     if all(finite):
@@ -312,79 +287,3 @@ def _clipped_fraction(norms: list[torch.Tensor], limit: float | None) -> float:
     if limit is None or not norms:
         return 0.0
     return int((torch.stack(norms) > limit).sum()) / len(norms)
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of the device's memory on a GPU since it was last reset, else of this process."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
-
-
-def read_live(
-    spec: RunSpec,
-    bench: Workbench,
-    loaded: LoadedModel,
-    optimizer: torch.optim.Optimizer | None,
-    micro_size: int | None = None,
-) -> ReadBack:
-    """What really runs, from the live objects, after the first step.
-
-    Args:
-        optimizer: None: nothing is trained.
-        micro_size: examples of a micro-batch; None: as the spec has it.
-    """
-    model, accelerator = loaded.model, bench.accelerator
-    trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
-    dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
-    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
-    with accelerator.autocast():
-        kind = accelerator.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return ReadBack(
-        **_optimizer_facts(optimizer),
-        n_trainable_parameters=sum(p.numel() for p in trainable),
-        new_parameters=loaded.new_parameters,
-        parameter_dtype=",".join(dtypes),
-        matmul_precision=torch.get_float32_matmul_precision(),
-        autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
-        dropout_probabilities=tuple(sorted(dropouts)),
-        model_class=type(model).__name__,
-        attention=str(getattr(model.config, "_attn_implementation", "eager")),
-        device=accelerator.device.type,
-        threads=torch.get_num_threads(),
-        deterministic=torch.are_deterministic_algorithms_enabled(),
-        layout={
-            **layout_of(loaded),
-            "gradient_accumulation_steps": -(-spec.batch_size // micro_size)
-            if micro_size
-            else spec.gradient_accumulation_steps,
-            "data_parallel_ranks": accelerator.num_processes,
-        }
-        | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {}),
-        trained=trained_parameters(model) if optimizer else (),
-        adapter=loaded.adapter.settings if loaded.adapter else None,
-    )
-
-
-def _number(setting: Any) -> Any:
-    return setting.item() if isinstance(setting, torch.Tensor) else setting
-
-
-def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
-    if optimizer is None:
-        facts: dict[str, Any] = {"optimizer_class": NO_OPTIMIZER, "torch_learning_rate": 0.0}
-        return facts | {"param_groups": (), "state_tensors": (), "optimizer_state_bytes": 0}
-    names, state_bytes = optimizers.state_tensors(optimizer)
-    plain = (int, float, bool, str, tuple, type(None), torch.Tensor)
-    return {
-        "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
-        "torch_learning_rate": optimizer.defaults["lr"],
-        "param_groups": tuple(
-            {key: _number(value) for key, value in group.items() if isinstance(value, plain)}
-            for group in optimizer.param_groups
-        ),
-        "state_tensors": names,
-        "optimizer_state_bytes": state_bytes,
-    }

@@ -9,7 +9,8 @@ import torch
 
 from harness.checkpoints import hash_of
 from harness.environment import environment
-from harness.finetune import final_score, peak_memory, read_live, set_arithmetic
+from harness.finetune import set_arithmetic
+from harness.live_facts import final_score, peak_memory, read_live
 from harness.records import Costs, Evaluation, RunRecord, RunSpec
 from harness.scoring import score
 from harness.store import Journal

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from harness.records import Evaluation, RunRecord
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import ROOT
 from tests.specs import make_record
 
 
@@ -30,19 +29,16 @@ def scripts() -> Iterator[argparse.Namespace]:
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
-def result_of(script: str, *words: object) -> dict[str, Any]:
-    """The JSON line of a script in a process of its own."""
-    command = [sys.executable, ROOT / "benchmarks" / script, *words]
-    done = subprocess.run(
-        [*map(str, command)],
-        env=cli_environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+@pytest.fixture
+def result_of(monkeypatch: pytest.MonkeyPatch, capsys) -> Callable[..., dict[str, Any]]:
+    """The JSON line that a script prints."""
+
+    def call(script: Any, *words: object) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [script.__file__, *map(str, words)])
+        script.main()
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    return call
 
 
 # -- selections ---------------------------------------------------------------------------------
@@ -120,10 +116,12 @@ def test_an_arm_that_diverged_in_one_layout_is_no_equal_choice(scripts):
     assert scripts.selections.compare([diverged], [diverged])["equal_selections"] is None
 
 
-def test_a_grid_selects_the_same_by_default_and_padded(tiny_model: Path, toy_data: Path, tmp_path: Path):
+def test_a_grid_selects_the_same_by_default_and_padded(
+    scripts, result_of, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
     words = ["--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--k", 4, "--seeds", 13]
     words += ["--rates", "1e-2,1e-1", "--steps", 6, "--eval-every", 3, "--output", tmp_path / "line.json"]
-    found = result_of("equal_selections.py", *words)
+    found = result_of(scripts.selections, *words)
     assert json.loads((tmp_path / "line.json").read_text()) == found
     assert [layout["padding"] for layout in found["layouts"]["default"]] == ["none"]
     assert [layout["padding"] for layout in found["layouts"]["padded"]] == ["dynamic"]
@@ -176,9 +174,11 @@ def test_what_a_step_allocates_besides_raises_its_peak(scripts, asked, tiny_mode
     assert plain["ratio"] <= 1.2 < more["ratio"]
 
 
-def test_a_step_needs_little_more_than_its_parts(tiny_model: Path, toy_data: Path, tmp_path: Path):
+def test_a_step_needs_little_more_than_its_parts(
+    scripts, result_of, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
     words = ["--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--k", 4, "--steps", 3]
-    found = result_of("memory.py", *words, "--batch-size", 4, "--output", tmp_path / "line.json")
+    found = result_of(scripts.memory, *words, "--batch-size", 4, "--output", tmp_path / "line.json")
     assert json.loads((tmp_path / "line.json").read_text()) == found
     assert found["device"] == "cpu"
     sgd, sgdm = found["bytes"]["sgd"], found["bytes"]["sgdm"]
