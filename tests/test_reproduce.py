@@ -54,6 +54,7 @@ def ids(specs: list[RunSpec]) -> set[str]:
         ({"learning_rate_axis": "torch", "learning_rates": "1e-4,1e-3", "threads_per_run": 2}, "local:m"),
         ({"batch_size": 6, "gradient_accumulation_steps": 3, "max_steps": 9, "eval_every": 2}, "local:m"),
         ({"data_parallel_ranks": 4, "deterministic": True}, "local:m"),
+        ({"cuda_graphs": True}, "local:m"),
     ],
 )
 def test_the_printed_sweep_plans_the_runs_of_the_row(toy_data: Path, tmp_path: Path, flags: dict, model: str):
