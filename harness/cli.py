@@ -347,10 +347,10 @@ def _execute(
     for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
         if short:
             note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
-    # ranks share a machine, all of which each would take for its own
     if sweep.runs_per_gpu:
         workers = workers_on_gpu(bench, todo, sweep.runs_per_gpu)
     else:
+        # ranks share a machine, all of which each would take for its own
         workers = sweep.workers or (1 if ranks > 1 else default_workers(bench, todo))
     workers = max(1, min(workers, len(todo)))
     device = bench.accelerator.device.type

@@ -21,7 +21,9 @@ def prepacked_weights(model: nn.Module) -> Iterator[None]:
     precision, and on other devices all is as it was.
     """
     modules = model.modules() if _usable() else ()
-    layers: list[Any] = [m for m in modules if type(m) is nn.Linear and "forward" not in vars(m)]
+    layers: list[Any] = [
+        m for m in modules if type(m) is nn.Linear and "forward" not in vars(m) and _is_plain(m.weight)
+    ]
     for layer in layers:
         layer.forward = _Product(layer)
     try:
@@ -40,13 +42,16 @@ class _Product:
 
     def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
         weight, bias = self._layer.weight, self._layer.bias
-        plain = inputs.dtype == weight.dtype == torch.float32 and inputs.device.type == "cpu"
-        if not plain or torch.is_autocast_enabled("cpu"):
+        if not _is_plain(inputs) or torch.is_autocast_enabled("cpu"):
             return nn.functional.linear(inputs, weight, bias)
         if self._packed is None:
             n_rows = inputs.numel() // inputs.shape[-1]
             self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), n_rows)
         return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias, "none", [], "")
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
 def _usable() -> bool:
