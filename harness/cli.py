@@ -505,7 +505,8 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
     check_planned(row, plan(sweep, data, source.name, source.revision))
     store.open()
-    write_atomically(kept, text)
+    with store.alone():
+        write_atomically(kept, text)
     with suppress(typer.Exit):  # a run that failed is a difference, named below
         _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
     again = store.records()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -121,7 +121,7 @@ def _build(
 ) -> None:
     import gc
 
-    from harness.store import Store
+    from harness.store import Store, disk_errors
     from leaderboards import display, model_card, paper
     from leaderboards.build import build as build_board
     from leaderboards.outputs import write
@@ -135,7 +135,10 @@ def _build(
     if not board.rows:
         raise UserError(f"no finished run in {', '.join(map(str, runs))}: let a sweep end first")
     if out is not None:
-        write(board, out, png, archive)
+        store = Store(out)
+        # a sweep of that directory that ends meanwhile writes the same files
+        with disk_errors(out), store.alone() if store.exists else nullcontext():
+            write(board, out, png, archive)
         note("wrote " + ", ".join(str(out / name) for name in RESULTS))
     if table:
         formats = {"latex": paper.latex, "markdown": paper.markdown, "model-index": model_card.model_index}
