@@ -460,16 +460,14 @@ def reproduce(
 
     With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
     """
-    from harness.store import Store
-    from leaderboards.archive import unpacked
+    from leaderboards.archive import store_of
     from leaderboards.build import rows_of
     from leaderboards.reproduce import row_of, sweep_text
 
     with plain_errors("nothing was changed, but for runs in the directory of --run"):
-        with unpacked(directory) as folder:
-            store = Store(folder)
-            store.check_version()
-            row = row_of(rows_of(store.records()), row_id)
+        store = store_of(directory)
+        store.check_version()
+        row = row_of(rows_of(store.records()), row_id)
         if run_into is None:
             print(sweep_text(row), end="")
             return

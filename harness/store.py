@@ -166,13 +166,19 @@ def record_text(record: Stored) -> str:
 def read_record(path: Path, kind: type[Record]) -> Record | None:
     """The record in a file, or None where there is none, or none that is whole and of this kind."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return None if path.stat().st_size > LARGEST_BYTES else parsed_record(path.read_bytes(), kind)
+    except OSError:
+        return None
+
+
+def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
+    """The record that is the content of a file, or None where it is none that is whole and of this kind."""
+    try:
+        content = json.loads(text.decode())
         if content.pop("checksum") != checksum(content):
             return None
         return kind.model_validate(content)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
         return None
 
 
