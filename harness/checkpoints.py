@@ -23,7 +23,7 @@ from harness.environment import environment
 from harness.errors import UserError
 from harness.records import Evaluation, ReadBack, RunSpec, Stored, canonical_json
 from harness.sharding import whole
-from harness.store import replacing
+from harness.store import replacing_checkpoint
 from harness.trainable import trained_state
 
 PLAIN = (bool, int, float, str, type(None))
@@ -117,7 +117,7 @@ def save(
         tensors_hash=hash_of(tensors),
     )
     text = canonical_json(header.model_dump(mode="json"))
-    with replacing(path) as name:
+    with replacing_checkpoint(path) as name:
         save_file(tensors, name, {"progress": text, "checksum": _checksum(text)})
 
 

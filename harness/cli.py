@@ -460,16 +460,14 @@ def reproduce(
 
     With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
     """
-    from harness.store import Store
-    from leaderboards.archive import unpacked
+    from leaderboards.archive import store_of
     from leaderboards.build import rows_of
     from leaderboards.reproduce import row_of, sweep_text
 
     with plain_errors("nothing was changed, but for runs in the directory of --run"):
-        with unpacked(directory) as folder:
-            store = Store(folder)
-            store.check_version()
-            row = row_of(rows_of(store.records()), row_id)
+        store = store_of(directory)
+        store.check_version()
+        row = row_of(rows_of(store.records()), row_id)
         if run_into is None:
             print(sweep_text(row), end="")
             return
@@ -505,7 +503,8 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
     check_planned(row, plan(sweep, data, source.name, source.revision))
     store.open()
-    write_atomically(kept, text)
+    with store.alone():
+        write_atomically(kept, text)
     with suppress(typer.Exit):  # a run that failed is a difference, named below
         _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
     again = store.records()

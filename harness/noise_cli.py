@@ -54,7 +54,8 @@ def noise_floor(
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
         inputs = Inputs(model or spec.model, data_dir, optimizer_file, task_file)
         found = noise_floor(spec, inputs, repeats, workers)
-        write_record(path_of(directory, spec), found)
+        with store.alone():
+            write_record(path_of(directory, spec), found)
     for line in lines(found):
         print(line)
     print(path_of(directory, spec))

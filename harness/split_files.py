@@ -77,9 +77,15 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
     """Write files by their paths below `out`.
 
     Raises:
-        UserError: one cannot be written.
+        UserError: one cannot be written, or is there with other content: then nothing is written.
     """
     try:
+        for name, text in texts.items():
+            if (out / name).exists() and (out / name).read_bytes() != text.encode():
+                raise UserError(
+                    f"--out {out} holds another {name}, and nothing was written: remove it, or choose "
+                    f"another --out"
+                )
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out / name, text)

@@ -6,10 +6,11 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from harness.records import (
     content_id,
 )
 
-MARKER = "momentum-bench.json"
+MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
 
 JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
 """What lies in the folder of a run in progress."""
@@ -36,9 +37,23 @@ JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
 LARGEST_BYTES = 2**29
 """A record of a million test rows has some 20 MB; a file larger than this is none."""
 
-LEFTOVERS = ".*tmp*"
-"""What is left where a process is killed in the middle: by `replacing`, and `.tmpXXXXXX` by safetensors,
-which writes to a temporary file of its own before it renames that to ours."""
+WRITING = "checkpoint.writing"
+"""A folder next to a run's checkpoint, for nothing but a checkpoint that is being written."""
+
+LEFT_BY_US = re.compile(r"\.momentum-bench\.[a-z0-9_]{8}\.tmp")
+"""A file of `replacing`; one stays where a process is killed in the middle. Nobody else uses this name."""
+
+LEFT_BY_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+"""safetensors' own temporary file. Others use such names too, so it is removed from `WRITING` alone."""
+
+WRITTEN_TO = ("plans", "plots", "tasks", "studies", "noise_floor")
+"""Folders of a results directory, next to `runs`, in which files are replaced."""
+
+WRITTEN_OVER = (
+    *("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html"),
+    *("tasks/*.csv", "plots/*.svg", "studies/*.csv", "studies/*.svg"),
+)
+"""Files of a results directory that a sweep or study writes again; a user may have files of these names."""
 
 GO_ON = "Finished runs are kept: type the same command to go on"
 
@@ -52,12 +67,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """The name of a temporary file that, written and closed, takes the place of `path` at once.
 
-    It is on the disk before it does, and gone where anything goes wrong.
+    It is on the disk before it does, and gone where anything goes wrong. In a results directory, whoever
+    calls this holds the lock of the directory or of the run: under the same lock, `Store` takes a file of
+    such a name for one that a killed process left, and removes it.
+
+    Args:
+        folder: where the temporary file lies, on the disk of `path`; None: next to `path`.
     """
-    number, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    number, name = tempfile.mkstemp(dir=folder or path.parent, prefix=".momentum-bench.", suffix=".tmp")
     try:
         os.close(number)
         yield Path(name)
@@ -68,6 +88,42 @@ def replacing(path: Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def replacing_checkpoint(path: Path) -> Iterator[Path]:
+    """As `replacing`, for what safetensors writes, in the folder `WRITING`.
+
+    safetensors writes to a temporary file next to the one that it is given. Where it is killed, that file
+    has a name that is not ours, so that its place must tell whose it is.
+    """
+    folder = path.with_name(WRITING)
+    folder.mkdir(exist_ok=True)
+    try:
+        with replacing(path, folder) as name:
+            yield name
+    finally:
+        _clear_checkpoint(folder)
+
+
+def _clear_checkpoint(folder: Path) -> None:
+    """Remove the folder `WRITING` of a run; it stays where it holds anything else than what we write."""
+    _clear(folder, LEFT_BY_US, LEFT_BY_SAFETENSORS)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _clear(folder: Path, *names: re.Pattern[str]) -> None:
+    """Remove plain files of exactly these names; links are neither followed nor removed.
+
+    Whoever calls this holds the lock under which such files are written, so that their writers are dead.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if any(name.fullmatch(entry.name) for name in names) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -110,13 +166,19 @@ def record_text(record: Stored) -> str:
 def read_record(path: Path, kind: type[Record]) -> Record | None:
     """The record in a file, or None where there is none, or none that is whole and of this kind."""
     try:
-        if path.stat().st_size > LARGEST_BYTES:
-            return None
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return None if path.stat().st_size > LARGEST_BYTES else parsed_record(path.read_bytes(), kind)
+    except OSError:
+        return None
+
+
+def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
+    """The record that is the content of a file, or None where it is none that is whole and of this kind."""
+    try:
+        content = json.loads(text.decode())
         if content.pop("checksum") != checksum(content):
             return None
         return kind.model_validate(content)
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
         return None
 
 
@@ -164,10 +226,13 @@ class Store:
         """Create the directory, or check that an existing one is ours and of this version.
 
         Raises:
-            UserError: it cannot be written, or another protocol version wrote it.
+            UserError: it cannot be written, another protocol version wrote it, or it is somebody else's and
+                has files that would be written over.
         """
         marker = self.output_dir / MARKER
         try:
+            if not marker.exists():
+                self._check_nothing_is_lost()
             self._runs.mkdir(parents=True, exist_ok=True)
             with self.alone():
                 if not marker.exists():
@@ -178,6 +243,14 @@ class Store:
                 f"--output-dir {self.output_dir} cannot be written: {error.strerror or error}"
             ) from error
         self.check_version()
+
+    def _check_nothing_is_lost(self) -> None:
+        found = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
+        if path := next(found, None):
+            raise UserError(
+                f"--output-dir {self.output_dir} holds no momentum-bench results, and its "
+                f"{path.relative_to(self.output_dir)} would be written over: choose another --output-dir"
+            )
 
     def check_version(self) -> None:
         """Raises: UserError, when another protocol version (or no momentum-bench) wrote it."""
@@ -196,10 +269,11 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process writes tables or plans here, and clear up after a killed one."""
-        with FileLock(self.output_dir / "lock"):
-            for path in (*self.output_dir.glob(LEFTOVERS), *self.output_dir.glob(f"*/{LEFTOVERS}")):
-                path.unlink(missing_ok=True)
+        """Wait until no other process writes here, runs aside, and clear up after a killed one."""
+        with FileLock(self.output_dir / LOCK):
+            root = self.output_dir.resolve()
+            for folder in (root, *(root / name for name in WRITTEN_TO)):
+                _clear(folder, LEFT_BY_US)
             yield
 
     def check_space(self, needed: int) -> None:
@@ -227,8 +301,8 @@ class Store:
             yield False
             return
         try:
-            for path in folder.glob(LEFTOVERS):
-                path.unlink(missing_ok=True)
+            _clear(folder, LEFT_BY_US)
+            _clear_checkpoint(folder / WRITING)
             yield True
         finally:
             lock.release()
@@ -264,6 +338,7 @@ class Store:
         write_record(folder / "record.json", record)
         for name in (JOURNAL, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
+        _clear_checkpoint(folder / WRITING)
 
     def clear_finished(self) -> None:
         """Remove what runs left beside their records, where a process was killed at that moment."""

@@ -17,6 +17,7 @@ from harness.protocols import settings_name
 from harness.records import RunRecord, RunSpec, canonical_json
 from harness.reporting import cell, joined
 from harness.store import Store
+from leaderboards.archive import ArchivedStore
 from leaderboards.paired import MARGIN, PairedDifference, holm, paired_difference, sentence, summary
 from leaderboards.selection import DevResult, Selection, select, select_shared
 
@@ -136,7 +137,7 @@ class Leaderboard:
     margin: float
 
 
-def build(*stores: Store, margin: float = MARGIN) -> Leaderboard:
+def build(*stores: Store | ArchivedStore, margin: float = MARGIN) -> Leaderboard:
     """Collect results directories: select by dev, report test, pair the optimizers by seed.
 
     Args:
@@ -175,7 +176,7 @@ def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
     return list(settings.values())
 
 
-def _collect(stores: Sequence[Store]) -> tuple[list[RunRecord], list[str]]:
+def _collect(stores: Sequence[Store | ArchivedStore]) -> tuple[list[RunRecord], list[str]]:
     """The records of all directories by run id; of a run found twice, the first that did not fail."""
     records: dict[str, RunRecord] = {}
     notes = []

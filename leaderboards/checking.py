@@ -38,7 +38,7 @@ from harness.records import (
 )
 from harness.schedules import is_evaluation_step, learning_rate
 from harness.store import MARKER, checksum
-from leaderboards.archive import ARCHIVE, unpacked
+from leaderboards.archive import ARCHIVE, archive_of, named_lines
 from leaderboards.build import Leaderboard, Row, board_of
 from leaderboards.outputs import tables
 from leaderboards.paired import MARGIN
@@ -66,6 +66,10 @@ REQUIRED = ("leaderboard.csv", "comparison.csv")
 
 
 REWRITTEN = "is not as it was written"
+
+
+_Read = tuple[str, RunRecord | None, list[str]]
+"""The run in whose place a record stands, the record, and what is wrong with its text."""
 
 
 class _Refused(Exception):
@@ -114,15 +118,15 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
         margin: the equivalence margin with which the tables must have been built, a fraction.
 
     Raises:
-        UserError: there is no folder of runs to check.
+        UserError: there is no folder of runs to check, or an archive cannot be read.
     """
-    with unpacked(directory) as of_records:
-        if not (of_records / "runs").is_dir():
-            raise UserError(
-                f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one "
-                f"folder"
-            )
-        return _departures(_folder(directory), _folder(of_records), margin)
+    archive = archive_of(directory)
+    if archive is None and not (directory / "runs").is_dir():
+        raise UserError(
+            f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one folder"
+        )
+    folder = _folder(directory)
+    return _departures(folder, _stored(folder) if archive is None else _archived(folder), margin)
 
 
 def _folder(directory: Path) -> _Folder:
@@ -130,13 +134,24 @@ def _folder(directory: Path) -> _Folder:
     return _Folder(root, dict(_refusals(root)))
 
 
-def _departures(folder: _Folder, of_records: _Folder, margin: float) -> list[str]:
+def _stored(folder: _Folder) -> Iterator[_Read]:
+    for name in _run_folders(folder):
+        yield name, *_read_record(folder, f"runs/{name}/record.json", name)
+
+
+def _archived(folder: _Folder) -> Iterator[_Read]:
+    if ARCHIVE not in folder.refused:
+        for name, line in named_lines(folder.root / ARCHIVE):
+            yield name, *_parsed(line, name)
+
+
+def _departures(folder: _Folder, read: Iterable[_Read], margin: float) -> list[str]:
+    """All departures of a folder and the records that stand in it or in its archive."""
     found = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
     found += _marker_departures(folder)
     records = []
-    for name in _run_folders(of_records):
+    for name, record, wrong in read:
         file = f"runs/{name}/record.json"
-        record, wrong = _read_record(of_records, file, name)
         if record:
             contradictions = _contradictions(record)
             if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
@@ -217,8 +232,6 @@ def _read_record(folder: _Folder, file: str, run_id: str) -> tuple[RunRecord | N
         return (None, []) if content is None else _parsed(content, run_id)
     except _Refused as error:
         return None, [str(error)]
-    except RecursionError:
-        return None, ["is nested too deeply for a record"]
 
 
 def _parsed(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
@@ -248,6 +261,8 @@ def _parsed(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
         return None, wrong + named
     except ValueError as error:  # no JSON, no UTF-8, or a number that is not finite
         return None, [f"is no record: {show(first_line(error))}"]
+    except RecursionError:
+        return None, ["is nested too deeply for a record"]
 
 
 def _contradictions(run: RunRecord) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,11 +36,8 @@ def build(
     ] = False,
 ) -> None:
     """Build the leaderboard of finished runs, and show it."""
-    from leaderboards.archive import unpacked
-
-    with plain_errors("no file was written half"), ExitStack() as stack:
-        folders = [stack.enter_context(unpacked(folder)) for folder in runs]
-        _build(folders, out, margin, table, png, archive)
+    with plain_errors("no file was written half"):
+        _build(runs, out, margin, table, png, archive)
 
 
 @app.command()
@@ -121,21 +118,25 @@ def _build(
 ) -> None:
     import gc
 
-    from harness.store import Store
+    from harness.store import Store, disk_errors
     from leaderboards import display, model_card, paper
+    from leaderboards.archive import store_of
     from leaderboards.build import build as build_board
     from leaderboards.outputs import write
 
     _check_margin(margin)
-    stores = [Store(folder) for folder in dict.fromkeys(folder.resolve() for folder in runs)]
+    gc.disable()  # all records live until the end; walking 10,000 of them again and again takes seconds
+    stores = [store_of(folder) for folder in dict.fromkeys(folder.resolve() for folder in runs)]
     for store in stores:
         store.check_version()
-    gc.disable()  # all records live until the end; walking 10,000 of them again and again takes seconds
     board = build_board(*stores, margin=margin)
     if not board.rows:
         raise UserError(f"no finished run in {', '.join(map(str, runs))}: let a sweep end first")
     if out is not None:
-        write(board, out, png, archive)
+        there = Store(out)
+        # a sweep of that directory that ends meanwhile writes the same files
+        with disk_errors(out), there.alone() if there.exists else nullcontext():
+            write(board, out, png, archive)
         note("wrote " + ", ".join(str(out / name) for name in RESULTS))
     if table:
         formats = {"latex": paper.latex, "markdown": paper.markdown, "model-index": model_card.model_index}

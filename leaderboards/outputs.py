@@ -12,27 +12,50 @@ from typing import Any
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
 from harness.reporting import csv_text, png_bytes, svg_text
-from harness.store import write_atomically
+from harness.store import Store, write_atomically
 from leaderboards.archive import ARCHIVE, pack
 from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
 from leaderboards.plots import board_plots
+
+LONGEST_HEADER = 2**16
+"""Bytes of a table's first line that are read."""
 
 
 def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool = False) -> None:
     """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
-        UserError: the directory cannot be written.
+        UserError: the directory cannot be written, or it is somebody else's and has files of these names.
     """
     files = contents(board, png, archive)
     try:
+        _check_nothing_is_lost(output_dir, files)
         for name, content in files.items():
             path = output_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
+    if Store(output_dir).exists or _holds_leaderboard(output_dir):
+        return
+    if found := [name for name in names if (output_dir / name).exists()]:
+        raise UserError(
+            f"{output_dir} holds no leaderboard, and its {found[0]} would be written over: nothing was "
+            f"written. Choose another directory"
+        )
+
+
+def _holds_leaderboard(output_dir: Path) -> bool:
+    """Whether a leaderboard was written here before, by the columns of its first table."""
+    try:
+        with (output_dir / "leaderboard.csv").open("rb") as file:
+            return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
+    except FileNotFoundError:
+        return False
 
 
 def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:

@@ -157,6 +157,28 @@ def test_a_checkpoint_takes_its_place_at_once(run, bench: Workbench, tmp_path: P
     assert names == {"checkpoint.safetensors", "evaluations.jsonl"}
 
 
+def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
+    run, bench: Workbench, tmp_path: Path, monkeypatch
+):
+    """Where it is killed, it leaves a file of its own name, which then lies in that folder alone."""
+    seen = []
+
+    def killed(tensors: object, name: Path, *more: object) -> None:
+        seen.append([path.name for path in name.parent.iterdir()] == [name.name])
+        (name.parent / ".tmp7rtVdR").write_text("half")
+        raise KeyboardInterrupt
+
+    spec = spec_for(bench)
+    folder = checkpoint_of(spec, tmp_path).parent
+    folder.mkdir()
+    (folder / ".tmpnotes").write_text("mine")
+    monkeypatch.setattr(checkpoints, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, every=2)
+    assert seen == [True]
+    assert {path.name for path in folder.iterdir()} == {"evaluations.jsonl", ".tmpnotes"}
+
+
 def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, bench: Workbench, monkeypatch):
     def build(groups: list, rate: float, hyperparameters: dict, seed: int) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(groups, lr=rate)

@@ -75,7 +75,14 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     # one run alone is that run inside the sweep
     alone = [*small_sweep(tiny_model, toy_data, "--optimizers", "sgdm"), "--output-dir", "three"]
     alone[alone.index("13,21")], alone[alone.index("1e-2,1e-1")] = "21", "1e-1"
+    mine = {
+        tmp_path / "three" / name for name in (".env.tmpl", "config/.secrets.tmpl", "plots/.tmpnotes", "lock")
+    }
+    for path in mine | {tmp_path / "three" / ".tmp.driveupload" / "part"}:  # no sweep harms what lies there
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
     assert bench(*alone).returncode == 0
+    assert {path.read_text() for path in mine} == {"mine"}
     ((run_id, record),) = records(tmp_path / "three").items()
     assert records(tmp_path / "one")[run_id] == record
 

@@ -20,7 +20,7 @@ from harness import executor
 from harness.errors import UserError, without_secrets
 from harness.executor import MOST_DEATHS, Job
 from harness.records import RunRecord, RunSpec
-from harness.store import LEFTOVERS, Store, replacing, write_atomically
+from harness.store import WRITING, Store, replacing, write_atomically
 from harness.sweep import Inputs
 from harness.workbench import Workbench
 from tests.conftest import ROOT, cli_environment
@@ -127,7 +127,8 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
     assert "Traceback" not in done.stderr
     kept = records(tmp_path / "results")
     assert len(kept) == 3
-    assert not list((tmp_path / "results").rglob(LEFTOVERS))
+    names = [path.name for path in (tmp_path / "results").rglob("*")]
+    assert not [name for name in names if name.startswith(".") or name == WRITING]
     done = bench(*words)
     assert done.returncode == 0, done.stderr
     assert kept.items() <= records(tmp_path / "results").items()
@@ -230,14 +231,17 @@ def test_what_a_killed_process_left_half_written_is_cleared_up(job: Job, tmp_pat
     with store.claim(spec):
         pass
     folder = store.output_dir / "runs" / spec.run_id
-    for place in (folder, store.output_dir, store.output_dir / "plots"):
+    places = (folder, folder / WRITING, store.output_dir, store.output_dir / "plots")
+    for place in places:
         place.mkdir(exist_ok=True)
-        (place / ".record.json.x1y2.tmp").write_text("half")
-        (place / ".tmp7rtVdR").write_text("half, by safetensors")
+        with replacing(place / "file") as name:
+            left = name.name
+        (place / "file").rename(place / left)
+    (folder / WRITING / ".tmp7rtVdR").write_text("half, by safetensors")
     with store.claim(spec):
-        assert not list(folder.glob(LEFTOVERS))
+        assert {path.name for path in folder.iterdir()} == {"lock"}
     with store.alone():
-        assert not list(store.output_dir.rglob(LEFTOVERS))
+        assert not [path for path in store.output_dir.rglob(".*") if path.is_file()]
     # killed between the record and the removal of what the run kept in progress
     store.write(make_record())
     store.journal(spec)

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from filelock import FileLock, Timeout
 from rich.console import Console
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.records import RunSpec
 from harness.reporting import csv_text, svg_text
-from harness.store import Store
+from harness.store import LOCK, Store
 from leaderboards.build import board_of, build
 from leaderboards.display import show
 from leaderboards.outputs import file_stem, write
@@ -164,6 +167,46 @@ def test_out_that_is_a_file_is_an_error(runs: Path, tmp_path: Path):
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_whose_files_would_be_written_over_is_refused(runs: Path, tmp_path: Path):
+    out = tmp_path / "site"
+    for name in ("index.html", "leaderboard.csv", "plots/mine.svg"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("name,score\nmine,1\n")
+    done = bench("leaderboard", "build", runs, "--out", out)
+    assert done.returncode == 2
+    assert f"{out} holds no leaderboard, and its leaderboard.csv would be written over" in done.stderr
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+        *("index.html", "leaderboard.csv", "plots/mine.svg")
+    }
+    assert (out / "index.html").read_text() == "name,score\nmine,1\n"
+    for name in ("index.html", "leaderboard.csv"):
+        (out / name).unlink()
+    write(build(Store(runs)), out)
+    (out / "index.html").write_text("of an earlier build")
+    write(build(Store(runs)), out)  # a leaderboard is built again in its place
+    assert (out / "index.html").read_text() != "of an earlier build"
+    assert (out / "plots/mine.svg").read_text() == "name,score\nmine,1\n"
+
+
+def test_a_board_waits_for_the_sweep_of_the_directory_that_it_is_written_to(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two that write the same files at once would each take the other's for those of a killed process."""
+    locked = []
+    store = fill(tmp_path / "results", sweep_records(score))
+
+    def noting(*given: object) -> None:
+        with pytest.raises(Timeout), FileLock(store.output_dir / LOCK, blocking=False):
+            pass
+        locked.append(given)
+
+    monkeypatch.setattr("leaderboards.outputs.write", noting)
+    words = ["leaderboard", "build", str(runs), "--out", str(store.output_dir)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert len(locked) == 1
 
 
 def test_csvs_hold_the_rows_and_pairs(built: Path):

@@ -338,6 +338,20 @@ def test_where_limited_test_files_are_not_the_rows_of_the_runs_that_is_said(made
     assert tests[0] != tests[1]
 
 
+def test_files_of_other_content_are_not_written_over(made_up: Path, tmp_path: Path):
+    out = tmp_path / "out"
+    words = ["tasks", "split", "cola", "--k", 4, "--data-dir", made_up, "--out", out, "--seeds"]
+    assert momentum_bench(*words, "13").returncode == 0
+    assert momentum_bench(*words, "13").returncode == 0  # the same files
+    mine = out / "CoLA" / "4-13" / "dev.tsv"
+    mine.write_text("mine")
+    done = momentum_bench(*words, "21,13")
+    assert done.returncode == 2
+    assert f"--out {out} holds another CoLA/4-13/dev.tsv, and nothing was written" in done.stderr
+    assert mine.read_text() == "mine"
+    assert not (out / "CoLA" / "4-21").exists()
+
+
 def test_json_lines_are_the_rows_of_the_runs(toy_data: Path, tmp_path: Path):
     task = get_task("sst2")
     texts = jsonl_texts(task, toy_data, 4, (13,), "mezo", 10)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import lzma
+import os
 from itertools import product
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import example, given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.errors import UserError
 from harness.records import RunSpec
-from harness.store import Store
+from harness.store import Store, record_text
 from harness.sweep import Sweep, hyperparameters, make_sweep, rates
 from leaderboards import archive
-from leaderboards.archive import ARCHIVE, pack, unpacked
+from leaderboards.archive import ARCHIVE, ArchivedStore, pack, store_of
 from leaderboards.build import board_of, build
 from leaderboards.checking import departures
 from leaderboards.model_card import model_index
@@ -38,14 +42,13 @@ def kept(tmp_path: Path) -> Path:
 
 def test_an_archive_stands_for_the_records(kept: Path, tmp_path: Path):
     results = tmp_path / "results"
-    with unpacked(kept) as folder:
-        assert Store(folder).records() == Store(results).records()
-        for name in Store(results).run_folders():
-            path = f"runs/{name}/record.json"
-            assert (folder / path).read_bytes() == (results / path).read_bytes()
-    assert not folder.exists()
-    with unpacked(results) as folder:
-        assert folder == results
+    archived, stored = store_of(kept), store_of(results)
+    assert isinstance(archived, ArchivedStore)
+    assert isinstance(stored, Store)
+    assert archived.records() == stored.records()
+    assert archived.run_folders() == stored.run_folders()
+    files = [results / "runs" / name / "record.json" for name in stored.run_folders()]
+    assert list(archive.lines(kept / ARCHIVE)) == [path.read_bytes() for path in files]
     assert departures(kept) == []
     done = CliRunner().invoke(app, ["leaderboard", "check", str(kept)])
     assert done.exit_code == 0
@@ -64,7 +67,7 @@ def rewrite(kept: Path, old: bytes, new: bytes) -> None:
     (kept / ARCHIVE).write_bytes(lzma.compress(text.replace(old, new, 1)))
 
 
-def test_what_is_changed_in_an_archive_is_found(kept: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_changed_in_an_archive_is_found(kept: Path):
     whole = (kept / ARCHIVE).read_bytes()
     rewrite(kept, b'"seed": 13', b'"seed": 14')
     assert any("its checksum does not fit" in line for line in departures(kept))
@@ -80,10 +83,96 @@ def test_what_is_changed_in_an_archive_is_found(kept: Path, monkeypatch: pytest.
         (kept / ARCHIVE).write_bytes(damaged)
         with pytest.raises(UserError, match="cannot be read"):
             departures(kept)
-    (kept / ARCHIVE).write_bytes(whole)
-    monkeypatch.setattr(archive, "LARGEST_TOTAL", 5_000)
-    with pytest.raises(UserError, match="is larger than records are"):
-        departures(kept)
+
+
+COMMANDS = [["leaderboard", "check"], ["leaderboard", "build"], ["reproduce", "0"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[-1])
+def test_an_archive_of_many_lines_makes_no_folders(
+    kept: Path, command: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(*given: object, **more: object) -> None:
+        raise AssertionError("a folder is made")
+
+    monkeypatch.setattr(os, "mkdir", refuse)
+    (kept / ARCHIVE).write_bytes(lzma.compress(b"\n" * 40_000))
+    done = CliRunner().invoke(app, [*command, str(kept)])
+    assert done.exit_code in (1, 2)
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    (kept / ARCHIVE).write_bytes(lzma.compress(b"\n" * 2**24))
+    assert (kept / ARCHIVE).stat().st_size < 3_000
+    done = CliRunner().invoke(app, [*command, str(kept)])
+    assert done.exit_code == 2
+    assert "was not read to its end: it has more than 100,000 records. Nothing was written" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "bound", "message"),
+    [
+        ("MOST_LINES", 3, "was not read to its end: it has more than 3 records. Nothing was written"),
+        ("LARGEST_LINE", 2**9, "was not read to its end: a record has more than 0.000488281 MiB"),
+        ("LARGEST_TOTAL", 2**12, "was not read to its end: all records have more than 0.00390625 MiB"),
+        ("MOST_MEMORY", 2**20, "cannot be read: unpacking it takes more than 1 MiB of memory. Nothing was"),
+    ],
+)
+def test_each_bound_of_an_archive_is_named(
+    kept: Path, name: str, bound: int, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(archive, name, bound)
+    for read in (departures, store_of):
+        with pytest.raises(UserError, match=message):
+            read(kept)
+
+
+@pytest.mark.parametrize("name", ["MOST_LINES", "LARGEST_LINE", "LARGEST_TOTAL"])
+def test_what_could_not_be_read_again_is_not_packed(name: str, monkeypatch: pytest.MonkeyPatch):
+    records = [whole_record(spec) for spec in specs()]
+    sizes = [len(record_text(record)) for record in records]
+    largest = {"MOST_LINES": len(sizes), "LARGEST_LINE": max(sizes), "LARGEST_TOTAL": sum(sizes)}[name]
+    monkeypatch.setattr(archive, name, largest)
+    pack(records)
+    monkeypatch.setattr(archive, name, largest - 1)
+    with pytest.raises(UserError, match=r"the records do not fit into an archive: .* Leave out --archive"):
+        pack(records)
+
+
+@given(content=st.lists(st.sampled_from([b"\n", b"\r", b"a", b"\xff\x00", b"long line " * 20])).map(b"".join))
+@example(content=b"")
+def test_lines_are_those_of_the_text_wherever_a_piece_ends(content: bytes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive, "PIECE", 7)
+        pieces = archive._unpacked(io.BytesIO(lzma.compress(content)))
+        assert list(archive._bounded_lines(Path("file"), pieces)) == list(io.BytesIO(content))
+
+
+def test_what_follows_the_end_of_an_archive_is_refused(kept: Path):
+    whole = (kept / ARCHIVE).read_bytes()
+    for more in (b"x", whole):
+        (kept / ARCHIVE).write_bytes(whole + more)
+        with pytest.raises(UserError, match="cannot be read: something follows its end"):
+            departures(kept)
+
+
+def test_an_archive_that_is_a_link_out_of_the_folder_is_not_followed(kept: Path, tmp_path: Path):
+    (kept / ARCHIVE).unlink()
+    (tmp_path / "elsewhere").write_bytes(b"not read, so that nobody sees that it is no archive")
+    (kept / ARCHIVE).symlink_to(tmp_path / "elsewhere")
+    assert departures(kept)[0] == f"{ARCHIVE} is a symbolic link that leads out of the folder"
+
+
+def test_a_run_that_an_archive_holds_twice_counts_once_and_one_of_another_version_not(kept: Path):
+    lines = lzma.decompress((kept / ARCHIVE).read_bytes()).splitlines(keepends=True)
+    records = store_of(kept).records()
+    (kept / ARCHIVE).write_bytes(lzma.compress(b"".join([*lines, lines[0], b"torn"])))
+    assert store_of(kept).records() == records
+    notes = build(store_of(kept)).notes
+    assert any(note.startswith("2 record(s) cannot be read and do not count") for note in notes)
+    spec = records[0].spec.model_copy(update={"protocol_version": 2})
+    (kept / ARCHIVE).write_bytes(pack([records[1], records[0].model_copy(update={"spec": spec})]))
+    done = CliRunner().invoke(app, ["leaderboard", "build", str(kept)])
+    assert done.exit_code == 2
+    assert "holds runs of protocol version 2, and this is version 1" in done.stderr
 
 
 def test_an_archive_does_not_depend_on_the_order_of_records():
@@ -127,8 +216,7 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     assert departures(folder) == []
     assert not (folder / "runs").exists()  # the archive stands for them
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
-    with unpacked(folder) as results:
-        specs = [record.spec for record in Store(results).records()]
+    specs = [record.spec for record in store_of(folder).records()]
     found = {
         (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))
         for s in specs

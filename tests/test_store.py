@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from harness.errors import UserError
 from harness.records import PROTOCOL_VERSION, RunSpec
-from harness.store import MARKER, Store
+from harness.store import LEFT_BY_SAFETENSORS, LEFT_BY_US, LOCK, MARKER, WRITING, WRITTEN_TO, Store
 from tests.specs import make_record, make_spec
 
 FRACTION = st.floats(0, 1)
@@ -88,7 +89,108 @@ def test_records_are_listed_and_leave_no_other_files(tmp_path: Path):
     for seed in (3, 1, 2):
         store.write(make_record(seed=seed))
     assert sorted(record.spec.seed for record in store.records()) == [1, 2, 3]
-    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER, "lock"}
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"record.json", MARKER, LOCK}
+
+
+def tidied_up(store: Store) -> None:
+    """All that removes files: opening, waiting for the directory, claiming a run, storing it, clearing up."""
+    store.open()
+    record = make_record()
+    with store.claim(record.spec) as claimed:
+        assert claimed
+        store.journal(record.spec)
+        store.write(record)
+    store.clear_finished()
+    with store.alone():
+        pass
+
+
+LOOKS_TEMPORARY = ".env.tmpl", ".tmpnotes", ".tmp7rtVdR", ".record.json.x1y2abcd.tmp", ".momentum-bench.tmp"
+"""Names of users' files; the third is as safetensors draws them, the fourth as earlier versions did."""
+
+USERS_NAME = st.one_of(
+    st.sampled_from(LOOKS_TEMPORARY),
+    st.from_regex(r"\.?[a-z.]{0,8}tmp[A-Za-z0-9.~]{0,8}", fullmatch=True),
+    st.from_regex(r"\.momentum-bench\.[a-z0-9_]{0,9}\.tmp[a-z~]?", fullmatch=True),
+    st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=60),
+).filter(lambda name: name not in (".", "..") and not LEFT_BY_US.fullmatch(name))
+
+
+@given(names=st.lists(USERS_NAME, min_size=1, max_size=8), folders=st.lists(USERS_NAME, max_size=2))
+@settings(deadline=None, max_examples=60)
+def test_a_users_file_is_never_removed_or_changed(names: list[str], folders: list[str]):
+    run_folder = f"runs/{make_spec().run_id}"
+    with tempfile.TemporaryDirectory() as scratch:
+        mine = {}
+        for place in ("", "config", "runs", run_folder, f"{run_folder}/{WRITING}", *WRITTEN_TO, *folders):
+            for number, name in enumerate(names):
+                path = Path(scratch, place, name)
+                reserved = place.endswith(WRITING) and LEFT_BY_SAFETENSORS.fullmatch(name)
+                if reserved or path.exists() or place == name:
+                    continue
+                try:
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                except OSError:  # a name drawn for a folder is already a file
+                    continue
+                path.write_text(f"{place} {number}")
+                mine[path] = f"{place} {number}"
+        tidied_up(Store(Path(scratch)))
+        assert {path: path.read_text() for path in mine if path.is_file()} == mine
+
+
+def test_a_folder_or_link_with_the_name_of_a_left_file_stays_and_harms_nothing(tmp_path: Path):
+    folder = tmp_path / "results"
+    for name in (".tmp.driveupload", ".momentum-bench.abcdefgh.tmp"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "mine").write_text("mine")
+    (tmp_path / "target").write_text("mine")
+    (folder / ".momentum-bench.ijklmnop.tmp").symlink_to(tmp_path / "target")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / ".momentum-bench.abcdefgh.tmp").write_text("mine")
+    for name in ("plots", f"runs/{make_spec().run_id}"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).symlink_to(tmp_path / "elsewhere")
+    before = sorted(tmp_path.rglob("*"))
+    tidied_up(Store(folder))
+    assert set(before) <= set(tmp_path.rglob("*"))
+    assert (tmp_path / "elsewhere" / ".momentum-bench.abcdefgh.tmp").read_text() == "mine"
+
+
+def test_what_a_killed_process_left_is_removed_where_the_results_are_a_link(tmp_path: Path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "results").symlink_to(tmp_path / "disk")
+    store = fresh_store(tmp_path / "results")
+    left = [tmp_path / "disk" / place / ".momentum-bench.abcdefgh.tmp" for place in ("", *WRITTEN_TO)]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    with store.alone():
+        assert not [path for path in left if path.exists()]
+
+
+def test_a_users_file_named_lock_is_left_alone(tmp_path: Path):
+    (tmp_path / "lock").write_text("mine")
+    (tmp_path / "lock").chmod(0o400)
+    before = (tmp_path / "lock").stat()
+    tidied_up(Store(tmp_path))
+    assert (tmp_path / "lock").read_text() == "mine"
+    assert (tmp_path / "lock").stat().st_mtime_ns == before.st_mtime_ns
+    assert {path.name for path in tmp_path.iterdir()} == {"lock", "runs", MARKER, LOCK}
+
+
+@pytest.mark.parametrize("name", ["index.html", "leaderboard.csv", "plots/loss.svg", "tasks/sst2.csv"])
+def test_a_directory_whose_files_would_be_written_over_is_refused(tmp_path: Path, name: str):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=f"its {name} would be written over: choose another --output-dir"):
+        fresh_store(tmp_path)
+    assert set(tmp_path.rglob("*")) == before
+    (tmp_path / name).unlink()
+    fresh_store(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("ours")  # by a sweep that has begun here
+    fresh_store(tmp_path)
 
 
 def test_another_protocol_version_is_refused(tmp_path: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from scipy.stats import t
 
 from harness.cli import main
@@ -15,7 +16,8 @@ from harness.errors import UserError
 from harness.executor import make_accelerator
 from harness.finetune import finetune
 from harness.records import RunSpec
-from harness.store import Journal, read_record, write_record
+from harness.store import LOCK, Journal, Store, read_record, write_record
+from harness.studies import cells
 from harness.studies.arms import disagreement, mean_kl, separation
 from harness.studies.closeness import (
     ClosenessRecord,
@@ -27,7 +29,7 @@ from harness.studies.closeness import (
     fit_slopes,
     plot,
 )
-from harness.sweep import Inputs
+from harness.sweep import Inputs, make_sweep
 from harness.workbench import Workbench
 from tasks import get_task
 from tests.conftest import ROOT, cli_environment
@@ -319,3 +321,23 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path):
     assert read_record(path, ClosenessRecord) == record
     path.write_text(path.read_text().replace('"displacement_sgd": 2.0', '"displacement_sgd": 3.0', 1))
     assert read_record(path, ClosenessRecord) is None
+
+
+def test_what_a_study_writes_is_not_taken_for_that_of_a_killed_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A sweep of the same directory that ends meanwhile clears up, so a study keeps it waiting."""
+    Store(tmp_path).open()
+    (tmp_path / "studies").mkdir()
+    seen = []
+
+    def noting(path: Path, text: str) -> None:
+        with pytest.raises(Timeout), FileLock(tmp_path / LOCK, blocking=False):
+            pass
+        seen.append(path.name)
+
+    monkeypatch.setattr(cells, "write_atomically", noting)
+    cells.write_results(
+        "noise", make_sweep({"task": "sst2", "output_dir": str(tmp_path)}, None), {"": []}, ""
+    )
+    assert seen == ["noise.csv", "noise.svg"]

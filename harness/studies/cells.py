@@ -84,7 +84,8 @@ def finish_cells(
     Raises:
         UserError: the results directory cannot be used, or a cell cannot be built.
     """
-    Store(sweep.output_dir).open()
+    store = Store(sweep.output_dir)
+    store.open()
     folder = _folder(sweep) / name
 
     def stored(cell: Any) -> Any:
@@ -100,7 +101,8 @@ def finish_cells(
         workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
         for number, cell in enumerate(todo, 1):
             record = run(cell, bench, workers)
-            write_record(folder / cell.cell_id / "record.json", record)
+            with store.alone():
+                write_record(folder / cell.cell_id / "record.json", record)
             note(f"[{number}/{len(todo)}] {cell.label}: {record.failure or f'{record.run_seconds:.1f} s'}")
     return [stored(cell) for cell in cells]
 
@@ -112,8 +114,9 @@ def write_results(
     contents = {f"{name}{suffix}.csv": csv_text(rows) for suffix, rows in tables.items()}
     contents |= {f"{name}.svg": svg}
     paths = [_folder(sweep) / file for file in contents]
-    for path, text in zip(paths, contents.values(), strict=True):
-        write_atomically(path, text)
+    with Store(sweep.output_dir).alone():
+        for path, text in zip(paths, contents.values(), strict=True):
+            write_atomically(path, text)
     return ", ".join(map(str, paths))
 
 
