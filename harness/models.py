@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import loads
 from harness.errors import UserError, first_line
 from harness.from_scratch import NETWORK
+from harness.weights import opened, weight_files
 from tasks import get_task
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from harness.packing import Packing
 
 PACKAGE = "package:"
+HEADS: dict[str, loads.Head] = {"prompt": "masked_lm", "head": "classifier", "causal": "causal_lm"}
+"""What a method has on the encoder."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 DROPOUT_NAMES = (
     "hidden_dropout_prob",
@@ -175,23 +179,15 @@ def _hub(name: str) -> ModelSource:
 def _check_files(name: str, folder: Path) -> None:
     if not (folder / "config.json").is_file():
         raise UserError(f"--model {name}: the folder has no config.json")
-    if not list(folder.glob("*.safetensors")):
-        pickled = [path.name for path in folder.glob("*.bin")]
-        found = f", only {pickled}, which would have to be unpickled" if pickled else ""
-        raise UserError(
-            f"--model {name}: no weights: expected *.safetensors{found}. Convert them with "
-            f"save_pretrained(..., safe_serialization=True)"
-        )
+    weight_files(name, folder)
 
 
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, from its own files; without a token to pad with it takes its end of text."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+        tokenizer = loads.tokenizer_in(source.folder, source.gguf)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
+        raise UserError(f"--model {source.name}: its tokenizer does not load: {first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -227,20 +223,9 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
     """
     import torch
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-    )
 
-    auto = {
-        "prompt": AutoModelForMaskedLM,
-        "head": AutoModelForSequenceClassification,
-        "causal": AutoModelForCausalLM,
-    }[method]
     try:
-        config = AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+        config = loads.config_in(source.folder, source.gguf)
         if method == "head":
             config.num_labels = n_labels
         if method == "causal":
@@ -248,18 +233,11 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
             config.use_cache = False  # nothing is generated
         if dropout is not None:
             _set_dropout(config, dropout)
-        model, info = auto.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=source.gguf is None,
-            gguf_file=source.gguf,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        model, missing = _pretrained(source, HEADS[method], config)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
-    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+        raise UserError(
+            f"--model {source.name} does not load for --method {method}: {first_line(error)}"
+        ) from error
     if method != "head" and missing:
         wanted = {"prompt": "masked", "causal": "causal"}[method]
         raise UserError(
@@ -275,6 +253,23 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
         vocabulary_head=_vocabulary_head(model) if method != "head" else None,
     )
+
+
+def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str]]:
+    """The model, and the names of its weights that no file holds."""
+    if source.gguf:
+        model, info = loads.model_of_gguf(head, config, source.folder, source.gguf)
+        return model, sorted(info["missing_keys"])
+    paths = weight_files(source.name, source.folder)
+    other = getattr(config, "transformers_weights", None)
+    if other is not None:
+        raise UserError(
+            f"--model {source.name}: its config.json names other weights (transformers_weights: {other!r}) "
+            f"than {paths[0].name}, and only one can be meant: delete that line, or rename the files"
+        )
+    with opened(source.name, paths) as slices:
+        model, info = loads.model_of_weights(head, config, slices)
+    return model, sorted(info["missing_keys"])
 
 
 def _check_decoder(source: ModelSource, config: Any) -> None:
