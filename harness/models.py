@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness import loads
 from harness.errors import UserError, first_line
 from harness.from_scratch import NETWORK
-from harness.weights import opened, weight_files
+from harness.weights import missing_weights, new_ones, opened, refuse_adapter, under_tied_names, weight_files
 from tasks import get_task
 
 if TYPE_CHECKING:
@@ -145,6 +145,7 @@ def _package(name: str, distribution: str) -> ModelSource:
             f"--model {name} is a GGUF file, which transformers reads with the package gguf: "
             f"pip install 'momentum-bench[gguf]'"
         )
+    refuse_adapter(name, path.parent)
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return ModelSource(name, f"sha256:{digest[:16]}", path.parent, path.name)
@@ -177,6 +178,7 @@ def _hub(name: str) -> ModelSource:
 
 
 def _check_files(name: str, folder: Path) -> None:
+    refuse_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"--model {name}: the folder has no config.json")
     weight_files(name, folder)
@@ -233,11 +235,14 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
             config.use_cache = False  # nothing is generated
         if dropout is not None:
             _set_dropout(config, dropout)
-        model, missing = _pretrained(source, HEADS[method], config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what is new starts alike in every process, and is drawn for each run later
+            model, missing, file_names = _pretrained(source, HEADS[method], config)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UserError(
             f"--model {source.name} does not load for --method {method}: {first_line(error)}"
         ) from error
+    new_ones(source.name, model, missing, file_names)
     if method != "head" and missing:
         wanted = {"prompt": "masked", "causal": "causal"}[method]
         raise UserError(
@@ -255,11 +260,15 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
     )
 
 
-def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str]]:
-    """The model, and the names of its weights that no file holds."""
+def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str], list[str]]:
+    """The model, the names of its weights that no file holds, and the names in the files.
+
+    What safetensors files hold is compared with memory afterwards. A GGUF file is not read again: its
+    weights are unpacked from a few bits each, which takes longer than all the rest.
+    """
     if source.gguf:
         model, info = loads.model_of_gguf(head, config, source.folder, source.gguf)
-        return model, sorted(info["missing_keys"])
+        return model, sorted(info["missing_keys"]), []
     paths = weight_files(source.name, source.folder)
     other = getattr(config, "transformers_weights", None)
     if other is not None:
@@ -268,8 +277,11 @@ def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any
             f"than {paths[0].name}, and only one can be meant: delete that line, or rename the files"
         )
     with opened(source.name, paths) as slices:
-        model, info = loads.model_of_weights(head, config, slices)
-    return model, sorted(info["missing_keys"])
+        named = under_tied_names(config, slices) if head == "classifier" else slices
+        model, info = loads.model_of_weights(head, config, named)
+    with opened(source.name, paths) as again:  # parameters may be the very memory of the first reading
+        named = under_tied_names(config, again) if head == "classifier" else again
+        return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
 
 
 def _check_decoder(source: ModelSource, config: Any) -> None:
@@ -309,19 +321,20 @@ def _set_dropout(config: Any, probability: float) -> None:
 
 
 def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
-    """Draw a head's weights anew from the seed alone: N(0, initializer_range), as transformers does.
+    """Draw a head's weights again from the seed alone: N(0, initializer_range), as transformers does.
 
-    Vectors (biases, norms) keep the constants that transformers gave them.
+    Vectors (biases, norms) keep the constants that transformers gave them. A vector that transformers
+    itself draws is drawn here too, because its generator is not the run's.
     """
     import torch
 
-    from harness.sharding import put
+    from harness.sharding import put, whole
 
     generator = torch.Generator().manual_seed(seed)
     std = getattr(model.config, "initializer_range", 0.02)
     for name in names:
         parameter = model.get_parameter(name)
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 or len(whole(parameter).unique()) > 1:
             put(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
