@@ -5,6 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
+
+from harness import loads
+from harness.weights import opened, weight_files
 
 
 def arguments(description: str) -> argparse.Namespace:
@@ -30,6 +34,13 @@ def rows(folder: Path, split: str) -> tuple[list[list[str]], list[int]]:
     return [list(of) for of in zip(*(line["texts"] for line in lines), strict=True)], [
         line["label"] for line in lines
     ]
+
+
+def classifier(folder: Path, n_labels: int) -> Any:
+    """The model of a folder under a new classifier, or its own where it has one."""
+    config = loads.config_in(folder, num_labels=n_labels)
+    with opened(str(folder), weight_files(str(folder), folder)) as weights:
+        return loads.model_of_weights("classifier", config, weights)[0]
 
 
 def report(dev: float, test: float) -> None:

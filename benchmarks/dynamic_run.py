@@ -7,16 +7,15 @@ import copy
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from baseline import arguments, report, rows
+from baseline import arguments, classifier, report, rows
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     get_scheduler,
 )
+
+from harness.loads import tokenizer_in
 
 EVAL_BATCH = 8
 
@@ -25,10 +24,9 @@ def main() -> None:
     a = arguments(__doc__ or "")
     accelerator = Accelerator(mixed_precision="bf16" if a.bf16 else "no")
     set_seed(a.seed)
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = tokenizer_in(a.model)
     raw = {split: rows(a.data, split) for split in ("train", "dev", "test")}
-    config = AutoConfig.from_pretrained(a.model, num_labels=max(raw["train"][1]) + 1)
-    model = AutoModelForSequenceClassification.from_pretrained(a.model, config=config)
+    model = classifier(a.model, max(raw["train"][1]) + 1)
 
     def processed(split: str) -> Dataset:
         texts, labels = raw[split]

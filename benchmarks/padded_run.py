@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 
 import torch
-from baseline import arguments, report, rows
+from baseline import arguments, classifier, report, rows
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_linear_schedule_with_warmup
+from transformers import get_linear_schedule_with_warmup
+
+from harness.loads import tokenizer_in
 
 EVAL_BATCH = 4
 
@@ -16,7 +18,7 @@ def main() -> None:
     a = arguments(__doc__ or "")
     torch.manual_seed(a.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = tokenizer_in(a.model)
 
     def dataset(split: str) -> TensorDataset:
         texts, labels = rows(a.data, split)
@@ -27,7 +29,7 @@ def main() -> None:
 
     train, dev, test = map(dataset, ("train", "dev", "test"))
     n_labels = int(train.tensors[2].max()) + 1
-    model = AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=n_labels).to(device)
+    model = classifier(a.model, n_labels).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=a.learning_rate, momentum=a.momentum)
     schedule = get_linear_schedule_with_warmup(optimizer, 0, a.steps)
 
@@ -65,7 +67,7 @@ def main() -> None:
                     model.save_pretrained(a.output)
             if step == a.steps:
                 break
-    model = AutoModelForSequenceClassification.from_pretrained(a.output).to(device)
+    model = classifier(a.output, n_labels).to(device)
     report(accuracy(dev), accuracy(test))
 
 

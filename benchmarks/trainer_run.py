@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from baseline import arguments, report, rows
+from baseline import arguments, classifier, report, rows
 from datasets import Dataset
 from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
 )
 
+from harness.loads import tokenizer_in
+
 
 def main() -> None:
     a = arguments(__doc__ or "")
-    tokenizer = AutoTokenizer.from_pretrained(a.model)
+    tokenizer = tokenizer_in(a.model)
 
     def processed(split: str) -> Dataset:
         texts, labels = rows(a.data, split)
@@ -47,7 +47,7 @@ def main() -> None:
         disable_tqdm=True,
     )
     trainer = Trainer(
-        model=AutoModelForSequenceClassification.from_pretrained(a.model, num_labels=n_labels),
+        model=classifier(a.model, n_labels),
         args=settings,
         train_dataset=train,
         eval_dataset=dev,

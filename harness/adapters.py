@@ -81,7 +81,9 @@ def with_adapter(loaded: LoadedModel, kind: str) -> LoadedModel:
     before = {parameter: name for name, parameter in model.named_parameters()}
     new = [parameter for parameter, name in before.items() if name in loaded.new_parameters]
     try:
-        config = _inject(model, kind) if kind in ("lora", "ia3") else _prepend(model, kind)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what peft draws is alike in every process; a run's seed comes later
+            config = _inject(model, kind) if kind in ("lora", "ia3") else _prepend(model, kind)
         names = {parameter: name for name, parameter in model.named_parameters()}
         adapted = dataclasses.replace(
             loaded,

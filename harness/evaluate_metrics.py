@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from harness import loads
 from harness.errors import UserError, first_line
 from harness.metrics import EVALUATE, METRICS, OF_QUESTIONS, compute
 
@@ -60,17 +61,19 @@ class OurMetric(evaluate.Metric):
 
 @lru_cache(maxsize=8)
 def load(name: str) -> Any:
-    """One of `evaluate`'s own metrics, from the hub, its cache, or a folder.
+    """One of `evaluate`'s own metrics, from the hub or its cache, or the script in a folder of the user.
 
     Raises:
-        UserError: it is not to be had.
+        UserError: it is not to be had, or its script may not be run.
     """
     try:
-        return evaluate.load(name, keep_in_memory=True)
+        return loads.metric_module(name)
+    except UserError:
+        raise
     except Exception as error:  # a script's missing package, no network, no such metric
         raise UserError(
             f"metric {EVALUATE}{name}: evaluate cannot load it: {first_line(error)}. Without network, give "
-            f"the folder of a copy of its script ({EVALUATE}FOLDER), or one of {', '.join(METRICS)}"
+            f"the folder of a copy of its script ({EVALUATE}./FOLDER), or one of {', '.join(METRICS)}"
         ) from error
 
 

@@ -9,8 +9,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import loads
 from harness.errors import UserError, first_line
 from harness.from_scratch import NETWORK
+from harness.weights import missing_weights, new_ones, opened, refuse_adapter, under_tied_names, weight_files
 from tasks import get_task
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from harness.packing import Packing
 
 PACKAGE = "package:"
+HEADS: dict[str, loads.Head] = {"prompt": "masked_lm", "head": "classifier", "causal": "causal_lm"}
+"""What a method has on the encoder."""
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
 DROPOUT_NAMES = (
     "hidden_dropout_prob",
@@ -141,6 +145,7 @@ def _package(name: str, distribution: str) -> ModelSource:
             f"--model {name} is a GGUF file, which transformers reads with the package gguf: "
             f"pip install 'momentum-bench[gguf]'"
         )
+    refuse_adapter(name, path.parent)
     with path.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     return ModelSource(name, f"sha256:{digest[:16]}", path.parent, path.name)
@@ -173,25 +178,18 @@ def _hub(name: str) -> ModelSource:
 
 
 def _check_files(name: str, folder: Path) -> None:
+    refuse_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"--model {name}: the folder has no config.json")
-    if not list(folder.glob("*.safetensors")):
-        pickled = [path.name for path in folder.glob("*.bin")]
-        found = f", only {pickled}, which would have to be unpickled" if pickled else ""
-        raise UserError(
-            f"--model {name}: no weights: expected *.safetensors{found}. Convert them with "
-            f"save_pretrained(..., safe_serialization=True)"
-        )
+    weight_files(name, folder)
 
 
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, from its own files; without a token to pad with it takes its end of text."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+        tokenizer = loads.tokenizer_in(source.folder, source.gguf)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"--model {source.name}: its tokenizer does not load: {error}") from error
+        raise UserError(f"--model {source.name}: its tokenizer does not load: {first_line(error)}") from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -227,20 +225,9 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
     """
     import torch
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForMaskedLM,
-        AutoModelForSequenceClassification,
-    )
 
-    auto = {
-        "prompt": AutoModelForMaskedLM,
-        "head": AutoModelForSequenceClassification,
-        "causal": AutoModelForCausalLM,
-    }[method]
     try:
-        config = AutoConfig.from_pretrained(source.folder, gguf_file=source.gguf, local_files_only=True)
+        config = loads.config_in(source.folder, source.gguf)
         if method == "head":
             config.num_labels = n_labels
         if method == "causal":
@@ -248,18 +235,14 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
             config.use_cache = False  # nothing is generated
         if dropout is not None:
             _set_dropout(config, dropout)
-        model, info = auto.from_pretrained(
-            source.folder,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=source.gguf is None,
-            gguf_file=source.gguf,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what is new starts alike in every process, and is drawn for each run later
+            model, missing, file_names = _pretrained(source, HEADS[method], config)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise UserError(f"--model {source.name} does not load for --method {method}: {error}") from error
-    missing = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
+        raise UserError(
+            f"--model {source.name} does not load for --method {method}: {first_line(error)}"
+        ) from error
+    new_ones(source.name, model, missing, file_names)
     if method != "head" and missing:
         wanted = {"prompt": "masked", "causal": "causal"}[method]
         raise UserError(
@@ -275,6 +258,30 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
         vocabulary_head=_vocabulary_head(model) if method != "head" else None,
     )
+
+
+def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str], list[str]]:
+    """The model, the names of its weights that no file holds, and the names in the files.
+
+    What safetensors files hold is compared with memory afterwards. A GGUF file is not read again: its
+    weights are unpacked from a few bits each, which takes longer than all the rest.
+    """
+    if source.gguf:
+        model, info = loads.model_of_gguf(head, config, source.folder, source.gguf)
+        return model, sorted(info["missing_keys"]), []
+    paths = weight_files(source.name, source.folder)
+    other = getattr(config, "transformers_weights", None)
+    if other is not None:
+        raise UserError(
+            f"--model {source.name}: its config.json names other weights (transformers_weights: {other!r}) "
+            f"than {paths[0].name}, and only one can be meant: delete that line, or rename the files"
+        )
+    with opened(source.name, paths) as slices:
+        named = under_tied_names(config, slices) if head == "classifier" else slices
+        model, info = loads.model_of_weights(head, config, named)
+    with opened(source.name, paths) as again:  # parameters may be the very memory of the first reading
+        named = under_tied_names(config, again) if head == "classifier" else again
+        return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
 
 
 def _check_decoder(source: ModelSource, config: Any) -> None:
@@ -314,19 +321,20 @@ def _set_dropout(config: Any, probability: float) -> None:
 
 
 def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
-    """Draw a head's weights anew from the seed alone: N(0, initializer_range), as transformers does.
+    """Draw a head's weights again from the seed alone: N(0, initializer_range), as transformers does.
 
-    Vectors (biases, norms) keep the constants that transformers gave them.
+    Vectors (biases, norms) keep the constants that transformers gave them. A vector that transformers
+    itself draws is drawn here too, because its generator is not the run's.
     """
     import torch
 
-    from harness.sharding import put
+    from harness.sharding import put, whole
 
     generator = torch.Generator().manual_seed(seed)
     std = getattr(model.config, "initializer_range", 0.02)
     for name in names:
         parameter = model.get_parameter(name)
-        if parameter.ndim > 1:
+        if parameter.ndim > 1 or len(whole(parameter).unique()) > 1:
             put(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 

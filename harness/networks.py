@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness import loads
 from harness.errors import UserError, first_line
 from harness.from_scratch import NETWORK
 from harness.models import LoadedModel, ModelSource
@@ -30,15 +31,12 @@ def build_network(task: ImageTask) -> Any:
     Raises:
         UserError: the architecture is none that transformers can build for images.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForImageClassification
-
     fields = dict(task.architecture)
     try:
-        config = AutoConfig.for_model(
+        config = loads.config_of_type(
             fields.pop("model_type"), **fields, num_channels=task.channels, num_labels=task.n_classes
         )
-        model = AutoModelForImageClassification.from_config(config, dtype=torch.float32)
+        model = loads.untrained_model("image_classifier", config)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{task.name}: transformers cannot build its architecture: {first_line(error)}"

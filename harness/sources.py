@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from harness import lmbff
+from harness import lmbff, loads
 from harness.errors import UserError, first_line
 from harness.records import canonical_json
 from tasks import HubSource, LocalOnly, Task, TextFolders
@@ -473,10 +473,7 @@ def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str
         revision = source.revision
         if not HF_HUB_OFFLINE:
             revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
-        train, test = (
-            datasets.load_dataset(source.id, source.config, split=split, revision=revision)
-            for split in splits
-        )
+        train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
         raise UserError(
             f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"

@@ -194,7 +194,8 @@ class TestHub:
             asked.append(("resolve", repo_id, revision))
             return SimpleNamespace(sha=TestHub.COMMIT)
 
-        def load_dataset(path: str, name: str | None, split: str, revision: str):
+        def load_dataset(path: str, name: str | None, split: str, revision: str, trust_remote_code: bool):
+            assert trust_remote_code is False
             asked.append(("load", path, name, split, revision))
             rows = [{"text": f"q{i}", "coarse_label": i % 6, "fine_label": i} for i in range(12)]
             rows = rows if path == "CogComp/trec" else sentiment_rows(12)

@@ -1,0 +1,213 @@
+"""Everything that a library loads by name or from files of others: the one place where it is called.
+
+None of these calls may run code that comes with what is loaded. Where the caller does not say so,
+transformers asks on the terminal, and whatever stands on standard input answers. So `trust_remote_code`
+is False in each call here, and a test looks for such calls in other files.
+
+Libraries are imported on demand: no torch comes with this module.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+Head = Literal["masked_lm", "classifier", "causal_lm", "image_classifier"]
+"""What stands on the encoder."""
+
+
+def _auto_class(head: Head) -> Any:
+    import transformers
+
+    names = {
+        "masked_lm": "AutoModelForMaskedLM",
+        "classifier": "AutoModelForSequenceClassification",
+        "causal_lm": "AutoModelForCausalLM",
+        "image_classifier": "AutoModelForImageClassification",
+    }
+    return getattr(transformers, names[head])
+
+
+def config_in(folder: str | Path, gguf: str | None = None, **changes: Any) -> PreTrainedConfig:
+    """The configuration of the model in a folder.
+
+    Args:
+        gguf: the name of the GGUF file there that holds it; None: `config.json` does.
+        changes: values that replace those of the folder.
+
+    Raises:
+        UserError: the folder's own code would have to be run, or a hub's kernel be fetched and run.
+        OSError, ValueError, KeyError, ImportError: transformers cannot read it.
+    """
+    from transformers import AutoConfig
+
+    with _no_code_of(folder):
+        config = AutoConfig.from_pretrained(
+            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False, **changes
+        )
+    attention = getattr(config, "_attn_implementation", None)
+    if attention is not None and "/" in str(attention):
+        raise UserError(
+            f"{folder}/config.json: attn_implementation is {attention!r}, which is code on the hub, and no "
+            f"code that comes with a model is run: delete that line"
+        )
+    return config
+
+
+def config_of_type(model_type: str, **fields: Any) -> PreTrainedConfig:
+    """A configuration of one of transformers' own types of models."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(model_type, **fields)
+
+
+def tokenizer_in(folder: str | Path, gguf: str | None = None) -> Any:
+    """The tokenizer in a folder.
+
+    Raises:
+        UserError: the folder names code of its own for it.
+        OSError, ValueError, KeyError, ImportError: transformers cannot read it.
+    """
+    from transformers import AutoTokenizer
+
+    own = Path(folder) / "tokenizer_config.json"
+    if _names_code(own):  # transformers may take a tokenizer of its own instead, which cuts texts otherwise
+        raise UserError(_refusal(own))
+    with _no_code_of(folder):
+        return AutoTokenizer.from_pretrained(
+            folder, gguf_file=gguf, local_files_only=True, trust_remote_code=False
+        )
+
+
+def untrained_model(head: Head, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with weights from torch's generator as it stands, in fp32.
+
+    Raises:
+        UserError: code that comes with the configuration would have to be run.
+        ValueError: transformers has no such model.
+    """
+    import torch
+
+    try:
+        return _auto_class(head).from_config(config, dtype=torch.float32, trust_remote_code=False)
+    except ValueError as error:
+        if getattr(config, "auto_map", None):
+            raise UserError(_refusal(Path(config.name_or_path) / "config.json")) from error
+        raise
+
+
+def model_of_weights(
+    head: Head, config: PreTrainedConfig, weights: Mapping[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model in fp32 on the CPU with these weights, and what transformers reports of loading them.
+
+    transformers gets the weights and no folder, because it loads more from a folder than is asked for: an
+    adapter, the parts of a distributed checkpoint, a file that the configuration names.
+
+    Args:
+        weights: tensors, or slices of `safe_open` that are read when they are used, by name.
+
+    Raises:
+        UserError: code that comes with the configuration would have to be run.
+        ValueError: transformers has no such model.
+        RuntimeError: shapes differ.
+    """
+    import torch
+
+    with torch.device("meta"):
+        kind = type(untrained_model(head, config))
+    return kind.from_pretrained(
+        None,
+        config=config,
+        state_dict=dict(weights),
+        dtype=torch.float32,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+
+
+def model_of_gguf(
+    head: Head, config: PreTrainedConfig, folder: Path, gguf: str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model in fp32 on the CPU with the weights of a GGUF file, and what transformers reports of it."""
+    import torch
+
+    return _auto_class(head).from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.float32,
+        gguf_file=gguf,
+        local_files_only=True,
+        output_loading_info=True,
+        trust_remote_code=False,
+    )
+
+
+def hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Any:
+    """One split of a data set on the hub. The library has run no code of data sets since version 4."""
+    import datasets
+
+    return datasets.load_dataset(name, config, split=split, revision=revision, trust_remote_code=False)
+
+
+def metric_module(name: str) -> Any:
+    """A metric of the `evaluate` library: one of its own by name, or the script in a folder of the user.
+
+    A metric there is a script, which the library runs without asking. So only its own are fetched, from
+    the organisations of the library on the hub; a folder is used only where the name is written as a path.
+    Otherwise any folder of that name in the current one would be run in place of the library's metric.
+
+    Raises:
+        UserError: a metric of another organisation, or a folder that is not written as a path.
+    """
+    import evaluate
+
+    if name.startswith(("/", "./", "../")):
+        return evaluate.load(name, keep_in_memory=True)
+    if "/" in name or name.endswith(".py"):
+        raise UserError(
+            f"metric evaluate:{name}: its script is neither the library's own nor named as a file of yours, "
+            f"and is not run. Download it, read it, and give the path of its folder: evaluate:./FOLDER"
+        )
+    if os.path.exists(name):
+        raise UserError(
+            f"metric evaluate:{name}: there is a {name} in the current folder too, and evaluate would run "
+            f"the script there. Write evaluate:./{name} for that one, or start in another folder"
+        )
+    return evaluate.load(name, keep_in_memory=True)
+
+
+@contextmanager
+def _no_code_of(folder: str | Path) -> Iterator[None]:
+    """Say plainly what a failure is about, where the model's configuration names code of its own."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        path = Path(folder) / "config.json"
+        if _names_code(path):
+            raise UserError(_refusal(path)) from error
+        raise
+
+
+def _names_code(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and bool(found.get("auto_map"))
+
+
+def _refusal(path: str | Path) -> str:
+    return (
+        f"{path} names Python code that comes with it (auto_map), and no such code is run here: use a "
+        f"model of a type that the installed transformers has"
+    )
