@@ -11,7 +11,7 @@ from harness import kinds, lmbff
 from harness.errors import UserError
 from harness.sampling import select_test_rows
 from harness.sources import load_task_data, missing_data, stored_rows
-from harness.store import write_atomically
+from harness.store import check_no_links, write_atomically
 from harness.sweep import draw_split
 from tasks import Task
 
@@ -77,8 +77,9 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
     """Write files by their paths below `out`.
 
     Raises:
-        UserError: one cannot be written.
+        UserError: one cannot be written, or a link below `out` would lead the writing elsewhere.
     """
+    check_no_links(out, texts)
     try:
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -125,25 +125,20 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
         return _departures(_folder(directory), _folder(of_records), margin)
 
 
+def record_departures(directory: Path) -> list[str]:
+    """What is wrong with the records of a folder, a line each, before anything is built of them."""
+    folder = _folder(directory)
+    return [*_folder_departures(folder), *_checked_records(folder)[1]]
+
+
 def _folder(directory: Path) -> _Folder:
     root = directory.resolve()
     return _Folder(root, dict(_refusals(root)))
 
 
 def _departures(folder: _Folder, of_records: _Folder, margin: float) -> list[str]:
-    found = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
-    found += _marker_departures(folder)
-    records = []
-    for name in _run_folders(of_records):
-        file = f"runs/{name}/record.json"
-        record, wrong = _read_record(of_records, file, name)
-        if record:
-            contradictions = _contradictions(record)
-            if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
-                records.append(record)
-            wrong += contradictions or _record_departures(record)
-        found += [f"{show(file)}: {text}" for text in wrong]
-    found += _disagreements(records)
+    records, wrong = _checked_records(of_records)
+    found = [*_folder_departures(folder), *wrong]
     try:
         board = board_of(records, margin=margin)
         texts = tables(board)
@@ -151,6 +146,26 @@ def _departures(folder: _Folder, of_records: _Folder, margin: float) -> list[str
         return [*found, f"no leaderboard can be built of these records: {show(first_line(error))}"]
     found += [gap for row in board.rows for gap in _gaps(row)]
     return found + _all_table_departures(folder, texts, board)
+
+
+def _folder_departures(folder: _Folder) -> list[str]:
+    refused = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
+    return refused + _marker_departures(folder)
+
+
+def _checked_records(folder: _Folder) -> tuple[list[RunRecord], list[str]]:
+    """The records that a leaderboard can be made of, and what is wrong with any, a line each."""
+    records, found = [], []
+    for name in _run_folders(folder):
+        file = f"runs/{name}/record.json"
+        record, wrong = _read_record(folder, file, name)
+        if record:
+            contradictions = _contradictions(record)
+            if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
+                records.append(record)
+            wrong += contradictions or _record_departures(record)
+        found += [f"{show(file)}: {text}" for text in wrong]
+    return records, [*found, *_disagreements(records)]
 
 
 def show(text: object) -> str:
@@ -187,7 +202,7 @@ def _size(path: Path) -> int:
 
 def _run_folders(folder: _Folder) -> list[str]:
     runs = folder.root / "runs"
-    if "runs" in folder.refused:
+    if "runs" in folder.refused or not runs.is_dir():
         return []
     return sorted(path.name for path in runs.iterdir() if path.is_dir())
 

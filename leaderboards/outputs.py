@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
 from harness.reporting import csv_text, png_bytes, svg_text
-from harness.store import write_atomically
+from harness.store import check_no_links, write_atomically
 from leaderboards.archive import ARCHIVE, pack
 from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
@@ -23,9 +23,10 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool
     """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
-        UserError: the directory cannot be written.
+        UserError: the directory cannot be written, or a link in it would lead the writing elsewhere.
     """
     files = contents(board, png, archive)
+    check_no_links(output_dir, files)
     try:
         for name, content in files.items():
             path = output_dir / name
@@ -70,9 +71,9 @@ def tables(board: Leaderboard) -> dict[str, str]:
 
 
 def file_stem(name: str) -> str:
-    """A file name for a name out of a record, which may hold anything: no folders, no hidden files."""
+    """A file name for a name out of a record, which may hold anything: no folders, hidden files or options."""
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:80]
-    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return safe if safe and safe == name else f"{safe or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _parquet(rows: Iterable[Row]) -> bytes:
