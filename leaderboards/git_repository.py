@@ -53,6 +53,8 @@ TREE_BYTES = 64 * 2**20
 
 FILE, FOLDER = "a file", "a folder"
 
+_WHOLE = "A clone that was made with --filter lacks objects: make a whole one and publish into that"
+
 
 def git(
     folder: Path, *words: str, stdin: bytes = b"", index: Path | None = None, check: bool = True
@@ -192,10 +194,7 @@ class Objects:
         if not header:
             raise self._ended()
         if len(header) != 3:
-            raise UserError(
-                f"{self._folder} lacks the object {name}. A clone that was made with --filter lacks some: "
-                f"make a whole one and publish into that"
-            )
+            raise UserError(f"{self._folder} lacks the object {name}. {_WHOLE}")
         object_id, found, size = header[0], header[1], int(header[2])
         if found != kind or size > most:
             raise UserError(
@@ -207,7 +206,8 @@ class Objects:
     def _ended(self) -> UserError:
         self._process.wait()
         self._errors.seek(0)
-        return UserError(f"git cat-file in {self._folder}: {text(self._errors.read()) or 'it ended early'}")
+        said = text(self._errors.read()) or "it ended early"
+        return UserError(f"git cat-file in {self._folder}: {said}. {_WHOLE}")
 
 
 @contextmanager

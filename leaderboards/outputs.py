@@ -71,9 +71,11 @@ def tables(board: Leaderboard) -> dict[str, str]:
 
 
 def file_stem(name: str) -> str:
-    """A file name for a name out of a record, which may hold anything: no folders, hidden files or options."""
+    """A file name for a name out of a record, which may be anything: no folder, hidden file or option."""
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:80]
-    return safe if safe and safe == name else f"{safe or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if safe and safe == name:
+        return safe
+    return f"{safe or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _parquet(rows: Iterable[Row]) -> bytes:
