@@ -11,7 +11,7 @@ from harness import kinds, lmbff
 from harness.errors import UserError
 from harness.sampling import select_test_rows
 from harness.sources import load_task_data, missing_data, stored_rows
-from harness.store import write_atomically
+from harness.store import check_no_links, write_atomically
 from harness.sweep import draw_split
 from tasks import Task
 
@@ -77,8 +77,10 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
     """Write files by their paths below `out`.
 
     Raises:
-        UserError: one cannot be written, or is there with other content: then nothing is written.
+        UserError: one cannot be written, is there with other content, or a link below `out` would lead the
+            writing elsewhere: then nothing is written.
     """
+    check_no_links(out, texts)
     try:
         for name, text in texts.items():
             if (out / name).exists() and (out / name).read_bytes() != text.encode():

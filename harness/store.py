@@ -66,6 +66,23 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def check_no_links(root: Path, names: Iterable[str]) -> None:
+    """See that files are written below a folder, and not where a link in it leads: others may have made it.
+
+    Args:
+        names: paths of the files below `root`, which may be a link itself because the user named it.
+
+    Raises:
+        UserError: a folder on the way to one of them is a symbolic link.
+    """
+    for folder in dict.fromkeys(folder for name in names for folder in list(Path(name).parents)[:-1]):
+        if (root / folder).is_symlink():
+            raise UserError(
+                f"{root / folder} is a symbolic link, and files would be written where it leads, in "
+                f"{(root / folder).resolve()}: remove the link, or name another folder"
+            )
+
+
 @contextmanager
 def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """The name of a temporary file that, written and closed, takes the place of `path` at once.

@@ -129,6 +129,12 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
     return _departures(folder, _stored(folder) if archive is None else _archived(folder), margin)
 
 
+def record_departures(directory: Path) -> list[str]:
+    """What is wrong with the records of a folder, a line each, before anything is built of them."""
+    folder = _folder(directory)
+    return [*_folder_departures(folder), *_checked_records(_stored(folder))[1]]
+
+
 def _folder(directory: Path) -> _Folder:
     root = directory.resolve()
     return _Folder(root, dict(_refusals(root)))
@@ -147,9 +153,25 @@ def _archived(folder: _Folder) -> Iterator[_Read]:
 
 def _departures(folder: _Folder, read: Iterable[_Read], margin: float) -> list[str]:
     """All departures of a folder and the records that stand in it or in its archive."""
-    found = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
-    found += _marker_departures(folder)
-    records = []
+    records, wrong = _checked_records(read)
+    found = [*_folder_departures(folder), *wrong]
+    try:
+        board = board_of(records, margin=margin)
+        texts = tables(board)
+    except (ArithmeticError, ValueError, UserError) as error:
+        return [*found, f"no leaderboard can be built of these records: {show(first_line(error))}"]
+    found += [gap for row in board.rows for gap in _gaps(row)]
+    return found + _all_table_departures(folder, texts, board)
+
+
+def _folder_departures(folder: _Folder) -> list[str]:
+    refused = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
+    return refused + _marker_departures(folder)
+
+
+def _checked_records(read: Iterable[_Read]) -> tuple[list[RunRecord], list[str]]:
+    """The records that a leaderboard can be made of, and what is wrong with any, a line each."""
+    records, found = [], []
     for name, record, wrong in read:
         file = f"runs/{name}/record.json"
         if record:
@@ -158,14 +180,7 @@ def _departures(folder: _Folder, read: Iterable[_Read], margin: float) -> list[s
                 records.append(record)
             wrong += contradictions or _record_departures(record)
         found += [f"{show(file)}: {text}" for text in wrong]
-    found += _disagreements(records)
-    try:
-        board = board_of(records, margin=margin)
-        texts = tables(board)
-    except (ArithmeticError, ValueError, UserError) as error:
-        return [*found, f"no leaderboard can be built of these records: {show(first_line(error))}"]
-    found += [gap for row in board.rows for gap in _gaps(row)]
-    return found + _all_table_departures(folder, texts, board)
+    return records, [*found, *_disagreements(records)]
 
 
 def show(text: object) -> str:
@@ -202,7 +217,7 @@ def _size(path: Path) -> int:
 
 def _run_folders(folder: _Folder) -> list[str]:
     runs = folder.root / "runs"
-    if "runs" in folder.refused:
+    if "runs" in folder.refused or not runs.is_dir():
         return []
     return sorted(path.name for path in runs.iterdir() if path.is_dir())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Literal
 
 import typer
@@ -105,7 +106,8 @@ def _publish(directory: Path, to: str, branch: str, replace: bool, dry_run: bool
     else:
         note(f"{to}: {len(changes.added)} run(s) added, {len(changes.replaced)} replaced")
         if not on_hub:
-            note(f"on branch {branch}; git -C {to} push origin {branch}, then open a pull request")
+            words = f"git -C {quote(to)} push origin {quote(branch)}"
+            note(f"on branch {branch}; {words}, then open a pull request")
 
 
 def _check_margin(margin: float) -> None:

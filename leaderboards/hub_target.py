@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness.errors import UserError, first_line
 from harness.store import MARKER
-from leaderboards.publishing import ATTEMPTS, Changes, merge
+from leaderboards.checking import show
+from leaderboards.publishing import ATTEMPTS, RUN_ID, Changes, merge, place_of
 
 PREFIX = "hf://datasets/"
 CONFLICTS = (409, 412)
 """HTTP statuses with which the hub refuses a commit whose parent is no longer the latest."""
 
 CARD_FILE = "README.md"
-READ = [MARKER, "runs/*/record.json", "tasks/*.csv", "plots/*.svg", CARD_FILE]
-"""What is downloaded: records, and files that a new build may no longer have."""
+READ = [MARKER, "runs/*/record.json"]
+"""What is downloaded. Of the other files the names are enough."""
 
 CARD = """\
 # {name}: a momentum-bench leaderboard
@@ -62,17 +64,18 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
     try:
         for attempt in range(ATTEMPTS):
             info = api.dataset_info(name)
+            names = [file.rfilename for file in info.siblings or ()]
+            wanted = _wanted(names)
             with TemporaryDirectory(prefix="momentum-bench-") as scratch:
                 folder = Path(scratch)
                 api.snapshot_download(
                     name, repo_type="dataset", revision=info.sha, local_dir=folder, allow_patterns=READ
                 )
-                _check_whole(folder, [file.rfilename for file in info.siblings or ()])
-                changes = merge(folder, own, replace)
-                has_card = (folder / CARD_FILE).exists()
+                _check_whole(folder, wanted)
+                changes = merge(folder, names, own, replace)
             if dry_run or not (changes.added or changes.replaced):
                 return changes
-            files = changes.files if has_card else changes.files | {CARD_FILE: card(name)}
+            files = changes.files if CARD_FILE in names else changes.files | {CARD_FILE: card(name)}
             added = [CommitOperationAdd(place, content) for place, content in files.items()]
             removed = [CommitOperationDelete(place) for place in changes.removed]
             try:
@@ -99,9 +102,25 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
     raise UserError(f"{ATTEMPTS} times another commit came in between at {PREFIX}{name}: try again later")
 
 
-def _check_whole(folder: Path, names: list[str]) -> None:
-    """A download that breaks off may leave a part: tables of it would be without others' rows."""
+def _wanted(names: Iterable[str]) -> list[str]:
+    """The files to be downloaded, whose names become paths on this machine.
+
+    Raises:
+        UserError: a record has no place where a run's record can be.
+    """
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
+    for name in wanted:
+        run_id = name.removeprefix("runs/").removesuffix("/record.json")
+        if name != MARKER and not (RUN_ID.fullmatch(run_id) and name == place_of(run_id)):
+            raise UserError(
+                f"{show(name)} is no place of a record, expected runs/RUN_ID/record.json: nothing was "
+                f"published"
+            )
+    return wanted
+
+
+def _check_whole(folder: Path, wanted: list[str]) -> None:
+    """A download that breaks off may leave a part: tables of it would be without others' rows."""
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise UserError(f"{len(missing)} of {len(wanted)} files were not downloaded: nothing was published")
 

@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import UserError
 from harness.records import RunRecord, canonical_json
 from harness.reporting import csv_text, png_bytes, svg_text
-from harness.store import Store, write_atomically
+from harness.store import Store, check_no_links, write_atomically
 from leaderboards.archive import ARCHIVE, pack
 from leaderboards.build import Leaderboard, Row
 from leaderboards.page import page
@@ -26,9 +26,11 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool
     """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
 
     Raises:
-        UserError: the directory cannot be written, or it is somebody else's and has files of these names.
+        UserError: the directory cannot be written, is somebody else's and has files of these names, or a link
+            in it would lead the writing elsewhere.
     """
     files = contents(board, png, archive)
+    check_no_links(output_dir, files)
     try:
         _check_nothing_is_lost(output_dir, files)
         for name, content in files.items():
@@ -93,9 +95,11 @@ def tables(board: Leaderboard) -> dict[str, str]:
 
 
 def file_stem(name: str) -> str:
-    """A file name for a name out of a record, which may hold anything: no folders, no hidden files."""
+    """A file name for a name out of a record, which may be anything: no folder, hidden file or option."""
     safe = re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".-")[:80]
-    return safe if safe and safe == name else f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    if safe and safe == name:
+        return safe
+    return f"{safe or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _parquet(rows: Iterable[Row]) -> bytes:

@@ -7,19 +7,29 @@ from its whole specification. A publisher adds or replaces runs and never remove
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import UserError
+from harness.errors import UserError, first_line
 from harness.records import PROTOCOL_VERSION, canonical_json
 from harness.store import MARKER, Store
-from leaderboards.build import Row, build, result_of, rows_of
-from leaderboards.checking import departures, show
+from leaderboards.build import Row, board_of, build, result_of, rows_of
+from leaderboards.checking import departures, record_departures, show
 from leaderboards.outputs import contents
 
 ATTEMPTS = 20
-"""How often a commit is made anew because another publisher's came in between."""
+"""How often a commit is made again because another publisher's came in between."""
+
+RUN_ID = re.compile("[0-9a-f]{16}")
+"""A published run's folder has no other name: it becomes a path on the publisher's disk."""
+
+BUILT_FOLDERS = ("tasks", "plots")
+"""Folders of a leaderboard whose files have names that follow from what is in it."""
+
+BUILT_FILES = ("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html")
+"""The files that every leaderboard has."""
 
 
 @dataclass(frozen=True)
@@ -51,26 +61,30 @@ def check_own(directory: Path) -> None:
     _refuse(departures(directory), f"{directory} is not published")
 
 
-def merge(published: Path, own: Path, replace: bool) -> Changes:
-    """Bring a publisher's records into a copy of a published leaderboard, and build it anew.
+def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Changes:
+    """Bring a publisher's records into a copy of a published leaderboard's records, and build it again.
 
     A run that is published with the same result stays as it is; a failed one gives way to one that did
     not fail.
 
     Args:
-        published: the copy, which is written to; may be empty.
+        published: a folder of our own making, which is written to. It holds the published marker and records
+            as plain files and nothing else, so that no link in it leads a writer elsewhere. May be empty.
+        names: of the files next to the records. Those that the published leaderboard has and the new one
+            no longer has are removed; others belong to somebody else and stay.
         own: a results directory that has passed `check_own`.
         replace: published runs whose result differs give way too.
 
     Raises:
-        UserError: results differ, another version wrote what is published, or the records of both make
-            no leaderboard that holds together.
+        UserError: results differ, another version wrote what is published, the records of both make no
+            leaderboard that holds together, or a file that no leaderboard wrote would be written over.
     """
-    store, mine = Store(published), Store(own)
+    store, mine, names = Store(published), Store(own), set(names)
+    is_new = not store.exists
     if store.exists:
         store.check_version()
-    old_rows = rows_of(store.records())
-    there = [run_id for run_id in mine.run_folders() if (published / _place(run_id)).exists()]
+    before = store.records()
+    there = [run_id for run_id in mine.run_folders() if (published / place_of(run_id)).exists()]
     added = sorted(set(mine.run_folders()) - set(there))
     replaced = [run_id for run_id in there if _differ(store, mine, run_id)]
     protected = [run_id for run_id in replaced if (run := store.read(run_id)) and run.status != "failed"]
@@ -79,24 +93,35 @@ def merge(published: Path, own: Path, replace: bool) -> Changes:
             f"{len(protected)} run(s) are published with another result, the first: {protected[0]}. Nothing "
             f"was published. If those are yours and wrong, --replace puts the new ones in their place"
         )
-    files = {_place(run_id): (own / _place(run_id)).read_bytes() for run_id in (*added, *replaced)}
-    if not store.exists:
+    files = {place_of(run_id): (own / place_of(run_id)).read_bytes() for run_id in (*added, *replaced)}
+    if is_new:
         files[MARKER] = (canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n").encode()
     _write(published, files)
+    # others' records are looked at before anything is built of them
+    _refuse(record_departures(published), "with these runs the leaderboard would not hold together")
     board = build(store)
+    try:
+        old_rows = rows_of(before)
+        old_names = set(contents(board_of(before))) if before else set()
+    except (ArithmeticError, ValueError) as error:  # of a record that was wrong and is replaced
+        raise UserError(f"no leaderboard can be built of what is published: {first_line(error)}") from error
     lost = {row.row_id for row in old_rows} - {row.row_id for row in board.rows}
     if lost:  # runs are only added, so this cannot be; it is looked at all the same
         raise UserError(f"row(s) {', '.join(sorted(lost))} would be lost: nothing was published")
     built = {name: c.encode() if isinstance(c, str) else c for name, c in contents(board).items()}
-    removed = [name for name in _built_before(published) if name not in built]
-    for name in removed:
-        (published / name).unlink()
+    if is_new and (taken := sorted(names & set(built))):
+        raise UserError(
+            f"{show(taken[0])} is there and belongs to no leaderboard: it would be written over. Publish "
+            f"into a folder of its own, such as --to CLONE/leaderboard"
+        )
+    removed = sorted(names & old_names - set(built))
     _write(published, built)
     _refuse(departures(published), "with these runs the leaderboard would not hold together")
     return Changes(added, replaced, files | built, removed, _row_changes(old_rows, board.rows))
 
 
-def _place(run_id: str) -> str:
+def place_of(run_id: str) -> str:
+    """Where the record of a run lies in a leaderboard."""
     return f"runs/{run_id}/record.json"
 
 
@@ -104,12 +129,6 @@ def _differ(published: Store, own: Store, run_id: str) -> bool:
     there, new = published.read(run_id), own.read(run_id)
     assert new is not None  # `check_own` has read it
     return there is None or result_of(there) != result_of(new)
-
-
-def _built_before(folder: Path) -> list[str]:
-    """The files of a leaderboard whose names follow from what is in it."""
-    patterns = ("tasks/*.csv", "plots/*.svg")
-    return sorted(str(path.relative_to(folder)) for pattern in patterns for path in folder.glob(pattern))
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

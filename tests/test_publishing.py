@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import stat
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,13 +15,13 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.errors import UserError
 from harness.records import RunRecord
-from harness.store import Store
-from leaderboards.build import build
+from harness.store import MARKER, Store
+from leaderboards.build import Leaderboard, build
 from leaderboards.checking import departures
 from leaderboards.git_target import publish_to_git
 from leaderboards.hub_target import repository
 from leaderboards.outputs import contents
-from leaderboards.publishing import check_own, merge
+from leaderboards.publishing import Changes, check_own, merge
 from tests.conftest import ROOT, cli_environment
 from tests.hub_stand_in import NAME, Hub, serving
 from tests.test_checking import forge, specs, submission, whole_record
@@ -91,6 +92,15 @@ def as_folder(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
+def merged(published: Path, own: Path, replace: bool) -> Changes:
+    """`merge` into a folder that stays; it has to hold records alone, so what was built goes before."""
+    names = [str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()]
+    for name in names:
+        if not name.startswith("runs/") and name != MARKER:
+            (published / name).unlink()
+    return merge(published, names, own, replace)
+
+
 def test_a_commit_on_a_branch_and_nothing_else_is_touched(
     results: dict[str, Path], clone: Path, tmp_path: Path
 ):
@@ -113,14 +123,16 @@ def test_a_commit_on_a_branch_and_nothing_else_is_touched(
 
 
 def test_two_processes_on_one_clone_lose_nothing(results: dict[str, Path], clone: Path, tmp_path: Path):
-    """A hook lets the second publisher finish after the first one's commit, before its branch moves."""
+    """A `git` on the path lets the second publisher finish before the first one's branch moves."""
     code = "from harness.cli import main; main()"
     second = f"'{sys.executable}' -c '{code}' leaderboard publish '{results['cr']}' --to '{clone}'"
-    hook = clone / ".git" / "hooks" / "post-commit"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\nmkdir '{tmp_path}/once' 2>/dev/null || exit 0\n{second}\n")
-    hook.chmod(hook.stat().st_mode | stat.S_IXUSR)
-    ended(publishing(results["sst5"], "--to", clone, PYTHONPATH=str(ROOT)))
+    shim, real = tmp_path / "bin" / "git", shutil.which("git")
+    shim.parent.mkdir()
+    once = f"mkdir '{tmp_path}/once' 2>/dev/null && {second}"
+    shim.write_text(f'#!/bin/sh\ncase "$*" in *update-ref*) {once};; esac\nexec \'{real}\' "$@"\n')
+    shim.chmod(0o755)
+    path = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
+    ended(publishing(results["sst5"], "--to", clone, PYTHONPATH=str(ROOT), PATH=path))
     subjects = git(clone, "log", "--format=%b", "leaderboard")
     assert (tmp_path / "once").is_dir()
     assert subjects.index(" sst5 ") < subjects.index(" cr ")  # newest first: cr was faster
@@ -178,14 +190,14 @@ def test_a_clone_that_cannot_be_published_to(
 
 def test_ones_own_run_is_replaced_only_when_asked(results: dict[str, Path], tmp_path: Path):
     published, better = tmp_path / "published", tmp_path / "better"
-    merge(published, results["cr"], replace=False)
-    merge(published, results["sst5"], replace=False)
+    merged(published, results["cr"], replace=False)
+    merged(published, results["sst5"], replace=False)
     before = (published / "leaderboard.csv").read_text().splitlines()
     submission(better, records("cr"))
     run_id = forge_loss(better)
     with pytest.raises(UserError, match=f"are published with another result, the first: {run_id}"):
-        merge(published, better, replace=False)
-    changes = merge(published, better, replace=True)
+        merged(published, better, replace=False)
+    changes = merged(published, better, replace=True)
     assert (changes.added, changes.replaced) == ([], [run_id])
     assert Store(published).read(run_id) == Store(better).read(run_id)
     after = (published / "leaderboard.csv").read_text().splitlines()
@@ -203,31 +215,57 @@ def forge_loss(folder: Path) -> str:
 
 def test_a_failed_run_gives_way_and_other_costs_do_not_replace(tmp_path: Path, results: dict[str, Path]):
     published = tmp_path / "published"
-    merge(published, results["cr"], replace=False)
+    merged(published, results["cr"], replace=False)
     dearer = tmp_path / "dearer"
     submission(dearer, [r.model_copy(update={"environment": {"torch": "9"}}) for r in records("cr")])
-    assert merge(published, dearer, replace=True).replaced == []
+    assert merged(published, dearer, replace=True).replaced == []
     run_id = Store(published).run_folders()[0]
     good = Store(published).read(run_id)
     assert good
     bad = RunRecord(spec=good.spec, metric="accuracy", status="failed", failure="made up")
     Store(published).write(bad)
-    assert merge(published, results["cr"], replace=False).replaced == [run_id]
+    assert merged(published, results["cr"], replace=False).replaced == [run_id]
     assert Store(published).read(run_id) == good
 
 
-def test_files_of_an_earlier_build_go_and_records_stay(tmp_path: Path, results: dict[str, Path]):
+def test_files_of_an_earlier_build_go_and_all_others_stay(
+    tmp_path: Path, results: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+):
     published = tmp_path / "published"
-    merge(published, results["cr"], replace=False)
-    (published / "plots" / "curves-old-12345678.svg").write_text("old")
-    (published / "notes.txt").write_text("mine")
-    changes = merge(published, results["sst5"], replace=False)
-    assert changes.removed == ["plots/curves-old-12345678.svg"]
-    assert not (published / "plots" / "curves-old-12345678.svg").exists()
-    assert (published / "notes.txt").exists()
+    merged(published, results["cr"], replace=False)
+    theirs = {"plots/mine.svg", "tasks/notes.csv", "notes.txt"}
+    before = {str(path.relative_to(published)) for path in published.rglob("*.*")}
+    as_folder(dict.fromkeys(theirs, b"a user's"), published)
+
+    def renamed(board: Leaderboard) -> dict[str, str | bytes]:
+        """As a build of another version would call its plots, from the second board on."""
+        more = len(board.rows) > 2
+        return {
+            name.replace("plots/", "plots/new-" if more else "plots/"): c
+            for name, c in contents(board).items()
+        }
+
+    monkeypatch.setattr("leaderboards.publishing.contents", renamed)
+    changes = merged(published, results["sst5"], replace=False)
+    assert set(changes.removed) == {name for name in before if name.startswith("plots/")} != set()
+    assert not theirs & {*changes.files, *changes.removed}
     assert {name for name in changes.files if name.startswith("runs/")} == {
         f"runs/{run_id}/record.json" for run_id in changes.added
     }
+
+
+@pytest.mark.parametrize("name", ["index.html", "tasks/cr.csv"])
+def test_files_that_no_leaderboard_wrote_are_not_written_over(
+    results: dict[str, Path], clone: Path, tmp_path: Path, name: str
+):
+    as_folder({name: b"a user's"}, clone)
+    git(clone, "add", "-A")
+    git(clone, "commit", "-qm", "a page of my own")
+    with pytest.raises(UserError, match=f"{name} is there and belongs to no leaderboard"):
+        publish_to_git(results["cr"], clone, "leaderboard", replace=False, dry_run=False)
+    (clone / "board").mkdir()
+    publish_to_git(results["cr"], clone / "board", "leaderboard", replace=False, dry_run=False)
+    assert git(clone, "show", f"leaderboard:{name}") == "a user's"
 
 
 def test_what_does_not_hold_together_is_not_published(tmp_path: Path, results: dict[str, Path]):
@@ -237,13 +275,13 @@ def test_what_does_not_hold_together_is_not_published(tmp_path: Path, results: d
     with pytest.raises(UserError, match="holds no momentum-bench results"):
         check_own(tmp_path)
     published = tmp_path / "published"
-    merge(published, results["cr"], replace=False)
+    merged(published, results["cr"], replace=False)
     forge(published, lambda fields: fields["test"].update(metric=0.99))
     with pytest.raises(UserError, match=r"would not hold together; .*\n.*test.metric 0.99"):
-        merge(published, results["sst5"], replace=False)
+        merged(published, results["sst5"], replace=False)
     (published / "momentum-bench.json").write_text('{"protocol_version": 99}')
     with pytest.raises(UserError, match="protocol version 99"):
-        merge(published, results["sst5"], replace=False)
+        merged(published, results["sst5"], replace=False)
 
 
 @pytest.mark.parametrize("target", ["hf://datasets/board", "hf://models/a/b", "hf://datasets/a/b/c", "hf://"])
