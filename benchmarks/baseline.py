@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness import loads
-from harness.weights import opened, weight_files
+from momentum_bench.harness import loads
+from momentum_bench.harness.models.weights import opened, weight_files
 
 
 def arguments(description: str) -> argparse.Namespace:

@@ -15,7 +15,7 @@ from transformers import (
     get_scheduler,
 )
 
-from harness.loads import tokenizer_in
+from momentum_bench.harness.loads import tokenizer_in
 
 EVAL_BATCH = 8
 

@@ -30,12 +30,16 @@ sys.path.insert(0, str(ROOT))
 from planning import planned  # noqa: E402
 from whole_grid import BETA, _hardware  # noqa: E402
 
-from harness import finetune, reading, workbench  # noqa: E402
-from harness.executor import Job, execute, prepare  # noqa: E402
-from harness.reached_rows import WHOLE_TABLES  # noqa: E402
-from harness.records import Evaluation, RunRecord  # noqa: E402
-from harness.store import Store  # noqa: E402
-from leaderboards.build import rows_of  # noqa: E402
+from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.execution.local import execute
+from momentum_bench.harness.execution.prepare import prepare  # noqa: E402
+from momentum_bench.harness.records.schema import Evaluation, RunRecord  # noqa: E402
+from momentum_bench.harness.records.store import Store  # noqa: E402
+from momentum_bench.harness.training import (
+    finetune,  # noqa: E402
+)
+from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES  # noqa: E402
+from momentum_bench.leaderboards.rows import rows_of  # noqa: E402
 
 FIRST_STEPS, FIRST_RATES, FIRST_K = 20, (1e-3, 1e-2), 8
 TOLERANCE = 1e-4

@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from harness.records import Evaluation, RunRecord, RunSpec  # noqa: E402
-from harness.store import Store  # noqa: E402
+from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec  # noqa: E402
+from momentum_bench.harness.records.store import Store  # noqa: E402
 from tests.synthetic import ARMS, SEEDS, Scores, make_record, make_spec  # noqa: E402
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -86,7 +86,7 @@ def main() -> None:
         for place, spec in enumerate(specs(arguments.runs)):
             store.write(made_up(spec, place, arguments.test_rows))
         out = Path(folder, "board")
-        command = [sys.executable, "-c", "from harness.cli import main; main()", "leaderboard", "build"]
+        command = [sys.executable, "-c", "from momentum_bench.harness.cli.main import main; main()", "leaderboard", "build"]
         started = time.perf_counter()
         subprocess.run(
             [*command, str(store.output_dir), "--out", str(out)],

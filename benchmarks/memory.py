@@ -35,14 +35,14 @@ sys.path.insert(0, str(ROOT))
 from planning import planned  # noqa: E402
 from whole_grid import BETA, _hardware, _model_folder  # noqa: E402
 
-from harness.executor import prepare  # noqa: E402
-from harness.finetune import finetune  # noqa: E402
-from harness.optimizers import state_tensors  # noqa: E402
-from harness.records import RunSpec  # noqa: E402
-from harness.sources import load_task_data  # noqa: E402
-from harness.store import Journal  # noqa: E402
-from harness.workbench import Workbench  # noqa: E402
-from tasks import get_task  # noqa: E402
+from momentum_bench.harness.data.load import load_task_data  # noqa: E402
+from momentum_bench.harness.execution.prepare import prepare  # noqa: E402
+from momentum_bench.harness.optimizers.live import state_tensors  # noqa: E402
+from momentum_bench.harness.records.schema import RunSpec  # noqa: E402
+from momentum_bench.harness.records.store import Journal  # noqa: E402
+from momentum_bench.harness.training.finetune import finetune  # noqa: E402
+from momentum_bench.harness.training.session import Workbench  # noqa: E402
+from momentum_bench.tasks import get_task  # noqa: E402
 
 END_OF_STEP = "Optimizer.step#"
 """How torch's profiler begins the name of an optimizer's step."""

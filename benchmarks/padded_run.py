@@ -9,7 +9,7 @@ from baseline import arguments, classifier, report, rows
 from torch.utils.data import DataLoader, TensorDataset
 from transformers import get_linear_schedule_with_warmup
 
-from harness.loads import tokenizer_in
+from momentum_bench.harness.loads import tokenizer_in
 
 EVAL_BATCH = 4
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.models import resolve_model
-from harness.records import RunSpec
-from harness.sources import load_task_data
-from harness.sweep import Inputs, make_sweep, plan
-from tasks import get_task
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.tasks import get_task
 
 
 def planned(**flags: Any) -> tuple[list[RunSpec], Inputs]:

@@ -47,10 +47,12 @@ def step_costs(
     Bytes are a lower bound of what an SGD step must move: the weights read forward and backward, the
     gradient written and read, the weights read and written by the update; all in fp32.
     """
-    from harness.encoding import Encoded
-    from harness.kinds import References
-    from harness.models import load_model, load_tokenizer, resolve_model
-    from harness.reading import read, with_packing
+    from momentum_bench.harness.data.task_kinds import References
+    from momentum_bench.harness.encoding.batch import Encoded
+    from momentum_bench.harness.models.files import resolve_model
+    from momentum_bench.harness.models.forward import read
+    from momentum_bench.harness.models.packing import with_packing
+    from momentum_bench.harness.models.pretrained import load_model, load_tokenizer
 
     source = resolve_model(str(model_folder))
     loaded = load_model(source, "head", n_labels, 0.0)

@@ -11,7 +11,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from harness.loads import tokenizer_in
+from momentum_bench.harness.loads import tokenizer_in
 
 
 def main() -> None:

@@ -110,10 +110,10 @@ def _arguments() -> argparse.Namespace:
 
 def _write_splits(a: argparse.Namespace, place: Path) -> tuple[list[str], list[list[int]]]:
     """The same few-shot splits for the baselines as files; also all texts, and rows of a few batches."""
-    from harness.sampling import batch_indices, select_test_rows
-    from harness.sources import load_task_data
-    from harness.sweep import draw_split
-    from tasks import get_task
+    from momentum_bench.harness.data.load import load_task_data
+    from momentum_bench.harness.data.splits import draw_split, select_test_rows
+    from momentum_bench.harness.seeds import batch_indices
+    from momentum_bench.tasks import get_task
 
     data = load_task_data(get_task(a.task), a.data_dir)
     for seed in a.seeds:
@@ -132,7 +132,7 @@ def _write_splits(a: argparse.Namespace, place: Path) -> tuple[list[str], list[l
 
 
 def _model_folder(a: argparse.Namespace, texts: list[str], place: Path) -> Path:
-    from harness.models import resolve_model
+    from momentum_bench.harness.models.files import resolve_model
 
     if not a.shape:
         return resolve_model(a.model).folder
@@ -174,7 +174,7 @@ def _our_command(a: argparse.Namespace, model: Path, precision: str, output: Pat
 
 def _read_records(output: Path) -> tuple[list[float], float]:
     """Test scores, and the median seconds of a training step."""
-    from harness.store import Store
+    from momentum_bench.harness.records.store import Store
 
     records = list(Store(output).records())
     done = [record for record in records if record.status == "done" and record.test and record.costs]
@@ -244,9 +244,10 @@ def _roofline(
     """A step's FLOPs and bytes, and which part of this machine's speed the measured steps come to."""
     import roofline
 
-    from harness.models import load_tokenizer, resolve_model
-    from harness.sources import load_task_data
-    from tasks import get_task
+    from momentum_bench.harness.data.load import load_task_data
+    from momentum_bench.harness.models.files import resolve_model
+    from momentum_bench.harness.models.pretrained import load_tokenizer
+    from momentum_bench.tasks import get_task
 
     tokenizer = load_tokenizer(resolve_model(str(model)))
     train = load_task_data(get_task(a.task), a.data_dir).train

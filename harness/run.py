@@ -6,6 +6,6 @@ from pathlib import Path
 if __name__ == "__main__":
     # A script's own folder leads sys.path; the rooms are packages of the folder above it.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from harness.cli import main
+    from momentum_bench.harness.cli.main import main
 
     main(["run", *sys.argv[1:]])

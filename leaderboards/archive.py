@@ -14,9 +14,10 @@ from typing import BinaryIO
 
 from pydantic import ValidationError
 
-from harness.errors import UserError
-from harness.records import PROTOCOL_VERSION, RunRecord, RunSpec
-from harness.store import MARKER, Store, parsed_record, record_text
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import parsed_record, record_text
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RunRecord, RunSpec
+from momentum_bench.harness.records.store import MARKER, Store
 
 ARCHIVE = "records.jsonl.xz"
 """A line for each record, as its file holds it, by run id."""

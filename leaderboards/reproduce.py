@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from harness.errors import UserError
-from harness.optimizers import OPTIMIZERS
-from harness.records import NO_OPTIMIZER, RunRecord, RunSpec
-from harness.sweep import EMBEDDED_TASK, Sweep, hyperparameters, make_sweep
-from leaderboards.build import Row, rows_of
-from leaderboards.checking import show
-from tasks import get_task, task_names
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
+from momentum_bench.harness.sweeps.defaults import EMBEDDED_TASK
+from momentum_bench.harness.sweeps.grids import hyperparameters
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.rows import Row, rows_of
+from momentum_bench.tasks import get_task, task_names
 
 OR_NONE = ("max_grad_norm", "test_limit")
 """Settings of which `none` is a value of its own; elsewhere None means: as the model or the task has it."""

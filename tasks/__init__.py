@@ -7,8 +7,8 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from tasks.image_task import AnyTask
-from tasks.task import HubSource, LocalOnly, Task, TextFolders
+from momentum_bench.tasks.image_task import AnyTask
+from momentum_bench.tasks.task import HubSource, LocalOnly, Task, TextFolders
 
 __all__ = [
     "SUITES",

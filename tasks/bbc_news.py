@@ -1,4 +1,4 @@
-from tasks.task import Task, TextFolders
+from momentum_bench.tasks.task import Task, TextFolders
 
 TASK = Task(
     name="bbc_news",

@@ -1,4 +1,4 @@
-from tasks.image_task import RESNET_6, ImageTask, SklearnDigits
+from momentum_bench.tasks.image_task import RESNET_6, ImageTask, SklearnDigits
 
 TASK = ImageTask(
     name="digits",

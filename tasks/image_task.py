@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tasks.task import HubSource, Task, _Data
+from momentum_bench.tasks.task import HubSource, Task, _Data
 
 AnyMethod = Literal["prompt", "head", "causal", "scratch"]
 """How a model learns a task; images are learnt from scratch."""

@@ -1,4 +1,4 @@
-from tasks.task import HubSource, Task
+from momentum_bench.tasks.task import HubSource, Task
 
 TASK = Task(
     name="stsb",

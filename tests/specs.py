@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness.records import RunRecord, RunSpec
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from tests import synthetic
 
 SMALL: dict[str, Any] = {

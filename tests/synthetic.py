@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.records import Costs, Evaluation, FinalScore, ReadBack, RunRecord, RunSpec, Split
-from harness.store import Store
+from momentum_bench.harness.records.schema import (
+    Costs,
+    Evaluation,
+    FinalScore,
+    ReadBack,
+    RunRecord,
+    RunSpec,
+    Split,
+)
+from momentum_bench.harness.records.store import Store
 
 SEEDS = (13, 21, 42, 87, 100)
 RATES = (0.001, 0.01, 0.1)

@@ -9,21 +9,30 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.adapters import PREFIX_TOKENS, PROMPT_TOKENS, PromptedEncoder, draw_adapter, with_adapter
-from harness.checkpoints import hash_of
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.models import LoadedModel, load_model, resolve_model
-from harness.records import RunRecord
-from harness.scoring import logits
-from harness.store import Journal, Store
-from harness.sweep import Inputs, make_sweep
-from harness.workbench import Workbench
-from leaderboards.build import rows_of
-from leaderboards.checking import departures
-from leaderboards.reproduce import sweep_text
-from tasks import get_task
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.adapters import (
+    PREFIX_TOKENS,
+    PROMPT_TOKENS,
+    PromptedEncoder,
+    draw_adapter,
+    with_adapter,
+)
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.pretrained import load_model
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Journal, Store
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.scoring import logits
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.reproduce import sweep_text
+from momentum_bench.leaderboards.rows import rows_of
+from momentum_bench.tasks import get_task
 from tests.specs import make_spec
 from tests.test_finetune import spec_for
 
@@ -271,7 +280,7 @@ def test_frozen_embeddings_stay(workbench: Workbench, run):
 def test_a_frozen_model_without_a_head_of_its_own_is_refused():
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from harness.trainable import choose_trainable
+    from momentum_bench.harness.models.trainable import choose_trainable
 
     config = LlamaConfig(
         vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64

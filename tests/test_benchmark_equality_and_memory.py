@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from harness.records import Evaluation, RunRecord
+from momentum_bench.harness.records.schema import Evaluation, RunRecord
 from tests.conftest import ROOT
 from tests.specs import make_record
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.records import RunRecord, RunSpec
-from leaderboards.build import Leaderboard, build
-from leaderboards.paired import holm
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.leaderboards.build import Leaderboard, build
+from momentum_bench.leaderboards.paired import holm
 from tests.synthetic import RATES, SEEDS, Scores, fill, make_record, make_spec, sweep_records
 
 

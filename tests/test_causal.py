@@ -11,13 +11,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from harness.encoding import encode_candidates, encode_plain
-from harness.errors import UserError
-from harness.models import load_model, resolve_model
-from harness.objectives import objective_of
-from harness.scoring import logits, scoring_batches
-from harness.sources import Example, load_task_data
-from tasks import Task, get_task
+from momentum_bench.harness.data.examples import Example
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.encoding.texts import encode_candidates, encode_plain
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.pretrained import load_model
+from momentum_bench.harness.training.objectives import objective_of
+from momentum_bench.harness.training.scoring import logits, scoring_batches
+from momentum_bench.tasks import Task, get_task
 
 SST2, COPA, RECORD = map(get_task, ("sst2", "copa", "record"))
 CPU = torch.device("cpu")
@@ -179,6 +181,6 @@ def test_a_real_tokenizer_that_joins_words_keeps_candidates_whole(name: str, dat
 
 
 def kinds_words(task: Task, example: Example, k: int) -> str:
-    from harness.kinds import candidate_texts
+    from momentum_bench.harness.data.task_kinds import candidate_texts
 
     return candidate_texts(task, example)[k].strip()

@@ -16,14 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import UserError
-from harness.records import RunRecord, RunSpec
-from harness.store import Store, checksum
-from leaderboards import checking
-from leaderboards.build import build
-from leaderboards.checking import departures
-from leaderboards.outputs import tables
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import checksum
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.tables import tables
 from tests.conftest import ROOT, cli_environment
 from tests.synthetic import Scores, fill, make_record, make_spec
 
@@ -315,7 +315,7 @@ def test_the_command_ends_with_0_where_all_fits_and_with_1_where_not(mine: Path)
     assert (done.exit_code, done.stdout) == (0, "")
     assert "no departure(s) found" in done.stderr
     forge(mine, lambda fields: fields["test"].update(metric=0.99))
-    code = "from harness.cli import main; main()"
+    code = "from momentum_bench.harness.cli.main import main; main()"
     real = subprocess.run(
         [sys.executable, "-c", code, "leaderboard", "check", str(mine)],
         cwd=ROOT,

@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from harness import checkpoints, finetune
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.memory import BatchTooLargeError, is_out_of_memory
-from harness.optimizers import OPTIMIZERS
-from harness.records import RunRecord, RunSpec
-from harness.store import Journal
-from harness.sweep import Inputs, hyperparameters, make_sweep
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.sweeps.grids import hyperparameters
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training import checkpoints, finetune
+from momentum_bench.harness.training.memory import BatchTooLargeError, is_out_of_memory
+from momentum_bench.harness.training.session import Workbench
 from tests.test_finetune import spec_for
 
 

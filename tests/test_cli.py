@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.store import Store
+from momentum_bench.harness.records.store import Store
 from tests.conftest import MINILM, ROOT, cli_environment, needs_quickstart, sentiment_rows, write_rows
 
 NOT_REPRODUCIBLE = re.compile(r"_seconds$|memory")
@@ -112,7 +112,7 @@ def test_no_secret_no_path_and_no_host_is_stored_or_printed(
 ):
     """One of the runs even fails with a message that quotes every secret."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nimport harness.finetune as f\nloop = f.batch_indices\n"
+        "import os\nimport momentum_bench.harness.training.finetune as f\nloop = f.batch_indices\n"
         "def leaking(seed, step, n, size):\n"
         "    if seed == 21: raise RuntimeError('401 ' + ' '.join(os.environ[name] for name in "
         f"{list(SECRETS)}))\n"
@@ -233,7 +233,7 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
 ):
     """A defect planted in one run of the grid: the sweep ends, says so, and exits with 1."""
     (tmp_path / "sitecustomize.py").write_text(
-        "import harness.finetune as f\nloop = f.batch_indices\n"
+        "import momentum_bench.harness.training.finetune as f\nloop = f.batch_indices\n"
         "def broken(seed, step, n, size):\n"
         "    if seed == 21 and step == 1: raise RuntimeError('planted')\n"
         "    return loop(seed, step, n, size)\n"
@@ -257,7 +257,7 @@ def test_several_processes_on_one_directory_do_each_run_once(
     bench, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     (tmp_path / "sitecustomize.py").write_text(
-        "import os\nimport harness.store as s\nwrite = s.Store.write\n"
+        "import os\nimport momentum_bench.harness.records.store as s\nwrite = s.Store.write\n"
         "def noting(store, record):\n"
         "    write(store, record)\n"
         "    with open('written.txt', 'a') as file: file.write(f'{record.spec.run_id}\\n')\n"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from harness.records import RunRecord
-from leaderboards.build import board_of
-from leaderboards.context import context
-from leaderboards.plots import forest_labels
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.leaderboards.build import board_of
+from momentum_bench.leaderboards.rendering.plots import forest_labels
+from momentum_bench.leaderboards.rendering.wording import context
 from tests.synthetic import Scores, sweep_records
 
 

@@ -16,13 +16,15 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from harness import executor
-from harness.errors import UserError, without_secrets
-from harness.executor import MOST_DEATHS, Job
-from harness.records import RunRecord, RunSpec
-from harness.store import WRITING, Store, replacing, write_atomically
-from harness.sweep import Inputs
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError, without_secrets
+from momentum_bench.harness.execution import job, local
+from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.execution.local import MOST_DEATHS
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.files import WRITING, replacing, write_atomically
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.session import Workbench
 from tests.conftest import ROOT, cli_environment
 from tests.specs import make_record, make_spec
 from tests.test_cli import records, small_sweep, table
@@ -173,7 +175,7 @@ def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[Scripted
     made = iter(pools)
     monkeypatch.setattr(executor, "_new_pool", lambda job: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
-    return {r.spec.seed: r.status for r in executor.execute(specs, job, bench, 2, progress=False)}
+    return {r.spec.seed: r.status for r in local.execute(specs, job, bench, 2, progress=False)}
 
 
 def test_a_run_whose_worker_dies_is_done_again(job: Job, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -220,9 +222,7 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
 
     monkeypatch.setattr(executor, "finetune", finetune)
     with pytest.raises(UserError, match=message):
-        executor.run_and_store(
-            make_spec(), job, Workbench(job.inputs, SimpleNamespace(num_processes=1)), False
-        )  # type: ignore[arg-type]
+        job.run_and_store(make_spec(), job, Workbench(job.inputs, SimpleNamespace(num_processes=1)), False)  # type: ignore[arg-type]
     assert job.store.records() == []
 
 

@@ -12,17 +12,19 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from harness import cuda_graphs
-from harness.cuda_graphs import check_recordable, rounded
-from harness.errors import UserError
-from harness.executor import make_accelerator, prepare
-from harness.finetune import finetune
-from harness.models import LoadedModel
-from harness.reading import read
-from harness.records import RunRecord
-from harness.store import Journal
-from harness.sweep import Inputs, make_sweep
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.forward import read
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training.cuda_graphs import check_recordable, rounded
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
 from tests.test_finetune import spec_for
 from tests.test_packing import BERT, LLAMA, ROBERTA, built, sequences
 

@@ -9,14 +9,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.records import RunSpec
-from harness.sampling import batch_indices, dropout_seed, rank_share
-from harness.store import Journal
-from harness.sweep import Inputs, check_launcher, make_sweep
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.seeds import batch_indices, dropout_seed, rank_share
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
 from tests.conftest import ROOT
 from tests.test_cli import launch
 
@@ -25,26 +27,26 @@ SCRIPT = """
 import os, sys
 sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
-import harness.data_parallel, harness.executor, harness.workbench
-from harness.cli import main
+import momentum_bench.harness.execution.data_parallel, momentum_bench.harness.execution.local, momentum_bench.harness.training.session
+from momentum_bench.harness.cli.main import main
 from harness.sharding import whole
 benches = []
-made = harness.workbench.Workbench.__init__
+made = momentum_bench.harness.training.session.Workbench.__init__
 def remember(self, *words):
     benches.append(self)
     made(self, *words)
-harness.workbench.Workbench.__init__ = remember
+momentum_bench.harness.training.session.Workbench.__init__ = remember
 def keep(bench):
     live = bench._model[1].model.named_parameters()
     gathered = {{name: whole(p).clone() for name, p in live}}
     if os.environ.get("RANK", "0") == "0":
         save_file(gathered, sys.argv[1])
-left = harness.data_parallel.leave
+left = momentum_bench.harness.execution.data_parallel.leave
 def keep_and_leave(accelerator):
     if accelerator.num_processes > 1:
         keep(benches[-1])
     left(accelerator)
-harness.data_parallel.leave = harness.executor.leave = keep_and_leave
+momentum_bench.harness.execution.data_parallel.leave = momentum_bench.harness.execution.local.leave = keep_and_leave
 try:
     main(["run", *sys.argv[2:]])
 finally:

@@ -7,11 +7,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from harness.encoding import Encoded, encode_plain, encode_prompts, label_word_ids
-from harness.errors import UserError
-from harness.kinds import References
-from harness.sources import Example
-from tasks import get_task
+from momentum_bench.harness.data.examples import Example
+from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.encoding.label_words import label_word_ids
+from momentum_bench.harness.encoding.texts import encode_plain, encode_prompts
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks import get_task
 
 SST2, TREC, SNLI = get_task("sst2"), get_task("trec"), get_task("snli")
 

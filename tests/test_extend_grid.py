@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli import edges_hit, extended
-from harness.errors import UserError
-from harness.records import Evaluation, RunRecord, RunSpec
-from harness.sources import TaskData
-from harness.sweep import Sweep, check_launcher, make_sweep, next_rates, plan, rates
-from tasks import get_task
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec
+from momentum_bench.harness.sweeps.grids import edges_hit, extended, next_rates, rates
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.tasks import get_task
 
 
 @pytest.mark.parametrize(
@@ -57,7 +60,7 @@ def run_of(spec: RunSpec, dev_metric: float | None) -> RunRecord:
 
 
 def specs_of(sweep: Sweep, added=None) -> list[RunSpec]:
-    from harness.sources import Example
+    from momentum_bench.harness.data.examples import Example
 
     rows = [Example(("text",), label % 2) for label in range(80)]
     task = get_task("sst2")

@@ -6,20 +6,22 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import optimizers
-from harness.checkpoints import hash_of
-from harness.errors import UserError
-from harness.executor import make_accelerator, prepare
-from harness.finetune import finetune
-from harness.metrics import METRICS
-from harness.optimizers import OPTIMIZERS, WrongOptimizerError
-from harness.records import Evaluation, RunRecord, RunSpec, is_better
-from harness.sampling import batch_indices
-from harness.scoring import logits, scoring_batches
-from harness.store import Journal
-from harness.sweep import Inputs
-from harness.workbench import Workbench
-from tasks import get_task
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.metrics.functions import METRICS
+from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.optimizers.live import WrongOptimizerError
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec, is_better
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.scoring import logits, scoring_batches
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.tasks import get_task
 from tests.conftest import sentiment_rows, write_rows
 from tests.specs import make_spec
 
@@ -172,7 +174,7 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Workbe
     best = min(record.evaluations, key=lambda e: (-e.dev_metric, e.dev_loss, e.step))
     assert record.best == best
     # after the run the model holds the chosen parameters: dev scored on it is the chosen score
-    from harness.scoring import score
+    from momentum_bench.harness.training.scoring import score
 
     split = bench.split(record.spec)
     objective = bench.objective(record.spec)
@@ -249,7 +251,7 @@ def test_a_hyperparameter_that_is_not_the_one_asked_for_cannot_pass():
     parameter.grad = torch.ones(2)
     optimizer.step()
     with pytest.raises(WrongOptimizerError, match=r"momentum is 0.5, asked for 0.9"):
-        optimizers.check_live("sgdm", OPTIMIZERS["sgdm"], {"momentum": 0.9}, optimizer)
+        live.check_live("sgdm", OPTIMIZERS["sgdm"], {"momentum": 0.9}, optimizer)
 
 
 def _trace(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> list[list[float]]:

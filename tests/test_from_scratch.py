@@ -8,21 +8,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.from_scratch import settings
-from harness.images import load_image_data
-from harness.networks import build_network, draw_network, load_network, network_source
-from harness.records import RunRecord, RunSpec
-from harness.sampling import held_out_split, shuffled_rows
-from harness.schedules import learning_rate
-from harness.scoring import score
-from harness.store import Journal
-from harness.sweep import Inputs, make_sweep, plan
-from harness.workbench import Workbench
-from leaderboards.checking import departures
-from tasks import get_task
+from momentum_bench.harness.data.images import load_image_data
+from momentum_bench.harness.data.splits import held_out_split, shuffled_rows
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.files import network_source
+from momentum_bench.harness.models.networks import build_network, draw_network, load_network
+from momentum_bench.harness.optimizers.schedules import learning_rate
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.sweeps.image_defaults import settings
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.scoring import score
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.tasks import get_task
 
 DIGITS = get_task("digits")
 
@@ -89,7 +92,7 @@ class TestDefaults:
         ],
     )
     def test_what_does_not_fit_is_explained(self, flags: dict, message: str):
-        from harness.sweep import expand_suites
+        from momentum_bench.harness.sweeps.suites import expand_suites
 
         with pytest.raises(UserError, match=message):
             expand_suites(make_sweep({"task": "digits"} | flags, None))

@@ -13,12 +13,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.records import RunRecord
-from harness.store import LARGEST_BYTES, Store, checksum, write_record
-from leaderboards.build import build
-from leaderboards.checking import departures
-from leaderboards.outputs import tables
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.records.files import LARGEST_BYTES, checksum, write_record
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Store
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.tables import tables
 from tests.specs import make_record
 
 RECORDS = [

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.sources import load_task_data
-from harness.sweep import make_sweep, plan
-from harness.user_tasks import find_task
+from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
 from tests.conftest import ROOT, sentiment_rows, write_rows
 
 GOLDEN = json.loads((ROOT / "tests" / "golden" / "run_ids.json").read_text())

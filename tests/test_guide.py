@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
-from harness.user_tasks import ENTRY_POINTS, task_of
+from momentum_bench.harness.cli.main import main
+from momentum_bench.harness.data.find_task import ENTRY_POINTS, task_of
 from tests.conftest import ROOT, needs_quickstart, write_rows
 from tests.test_suites import momentum_bench
 

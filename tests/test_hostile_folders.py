@@ -15,16 +15,17 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import UserError
-from harness.split_files import write_texts
-from harness.store import Store
-from leaderboards import git_target
-from leaderboards.build import build
-from leaderboards.checking import departures
-from leaderboards.git_target import publish_to_git
-from leaderboards.outputs import contents, file_stem, write
-from leaderboards.publishing import Changes
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.data.export import write_texts
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.store import Store
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.publishing import git_target
+from momentum_bench.leaderboards.publishing.git_target import publish_to_git
+from momentum_bench.leaderboards.publishing.merge import Changes
+from momentum_bench.leaderboards.rendering.files import contents, write
+from momentum_bench.leaderboards.tables import file_stem
 from tests.hub_stand_in import NAME, Hub, serving
 from tests.test_checking import specs, submission, whole_record
 from tests.test_publishing import checked_out, git, hub_environment, publishing, records

@@ -91,7 +91,7 @@ def test_nothing_is_unpickled_and_no_code_runs_but_a_file_that_the_user_names():
 def test_the_readme_names_only_flags_that_exist():
     from typer.main import get_command
 
-    from harness.cli import app
+    from momentum_bench.harness.cli.main import app
 
     command = get_command(app).commands["run"]  # type: ignore[attr-defined]
     known = {flag for parameter in command.params for flag in parameter.opts}

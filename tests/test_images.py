@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from harness.errors import UserError
-from harness.image_batches import ImageSet, centre_crop, random_resized_crop, shifted
-from harness.images import load_image_data
-from harness.scoring import scoring_batches
-from harness.sources import Example, TaskData
-from tasks import get_task
-from tasks.image_task import ImageTask
+from momentum_bench.harness.data.examples import Example, TaskData
+from momentum_bench.harness.data.images import load_image_data
+from momentum_bench.harness.encoding.images import ImageSet, centre_crop, random_resized_crop, shifted
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.training.scoring import scoring_batches
+from momentum_bench.tasks import get_task
+from momentum_bench.tasks.image_task import ImageTask
 
 DIGITS = get_task("digits")
 CIFAR10 = get_task("cifar10")

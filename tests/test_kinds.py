@@ -12,16 +12,17 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness import kinds
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.objectives import objective_of
-from harness.records import FinalScore
-from harness.sampling import few_shot_passages, select_test_rows
-from harness.sources import Example, TaskData, content_hash, load_task_data
-from harness.sweep import Inputs, draw_split
-from harness.workbench import Workbench
-from tasks import Task, get_task
+from momentum_bench.harness.data import task_kinds
+from momentum_bench.harness.data.examples import Example, TaskData, content_hash
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.splits import draw_split, few_shot_passages, select_test_rows
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.schema import FinalScore
+from momentum_bench.harness.training.objectives import objective_of
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.tasks import Task, get_task
 from tests.conftest import write_rows
 from tests.test_finetune import spec_for
 
@@ -154,7 +155,7 @@ def test_stsb_is_balanced_at_two_and_a_half(scores: list[float], k: int, seed: i
 def test_train_and_dev_are_whole_passages_and_share_none(numbers: list[int], k: int, seed: int):
     names = {number: f"passage {number}" for number in numbers}
     rows = [Example((names[number], f"q{i}", "a"), i % 2) for i, number in enumerate(numbers)]
-    passages = kinds.passages(MULTIRC, rows)
+    passages = task_kinds.passages(MULTIRC, rows)
     n = len(names)
     if n <= k:
         with pytest.raises(UserError, match=f"Choose --k below {n}"):
@@ -233,7 +234,7 @@ def test_what_is_compared_with_predictions_is_stored_and_read_back():
         Example(("p", "q"), 0, ("Ann", "Bob"), ("Ann", "Anna")),
         Example(("p", "r"), 1, ("X", "Y"), ("Y",)),
     ]
-    references = kinds.references(RECORD, rows)
+    references = task_kinds.references(RECORD, rows)
     assert references.answers == [("Ann", "Anna"), ("Y",)]
     assert references.stated([1, 1]) == ["Bob", "Y"]
     stored = FinalScore(
@@ -250,16 +251,16 @@ def test_what_is_compared_with_predictions_is_stored_and_read_back():
     old = {"metric": 1.0, "loss": 0.1, "rows": [0], "labels": [1], "predictions": [1]}
     assert FinalScore.model_validate_json(json.dumps(old)).labels == (1,)
     answers = [Example(("p", "q", "a"), 1), Example(("p", "q", "b"), 0), Example(("p", "r", "a"), 0)]
-    assert kinds.references(MULTIRC, answers).questions == [0, 0, 1]
+    assert task_kinds.references(MULTIRC, answers).questions == [0, 0, 1]
 
 
 def test_in_training_no_right_candidate_counts_as_wrong(tiny_model: Path, tmp_path: Path):
     both = Example(("", ""), 1, ("Ann", "Bob", "Carl", "Robert"), ("Robert", "Bob"))
-    assert kinds.with_one_answer(both) == both._replace(candidates=("Ann", "Bob", "Carl"))
+    assert task_kinds.with_one_answer(both) == both._replace(candidates=("Ann", "Bob", "Carl"))
     last = both._replace(label=3)
-    assert kinds.with_one_answer(last) == last._replace(candidates=("Ann", "Carl", "Robert"), label=2)
+    assert task_kinds.with_one_answer(last) == last._replace(candidates=("Ann", "Carl", "Robert"), label=2)
     one = both._replace(answers=("Bob", "Bobby"))
-    assert kinds.with_one_answer(one) is one
+    assert task_kinds.with_one_answer(one) is one
 
     rows = [
         {

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cli import main
-from harness.records import RunRecord
-from harness.store import Store, checksum
-from leaderboards.checking import departures
+from momentum_bench.harness.cli.main import main
+from momentum_bench.harness.records.files import checksum
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Store
+from momentum_bench.leaderboards.checking.check import departures
 from tests.conftest import write_rows
 
 

@@ -17,15 +17,16 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.records import RunSpec
-from harness.reporting import csv_text, svg_text
-from harness.store import LOCK, Store
-from leaderboards.build import board_of, build
-from leaderboards.display import show
-from leaderboards.outputs import file_stem, write
-from leaderboards.paper import latex, markdown
-from leaderboards.plots import board_plots
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import LOCK, Store
+from momentum_bench.harness.reporting import csv_text, svg_text
+from momentum_bench.leaderboards.build import board_of, build
+from momentum_bench.leaderboards.rendering.files import write
+from momentum_bench.leaderboards.rendering.paper_table import latex, markdown
+from momentum_bench.leaderboards.rendering.plots import board_plots
+from momentum_bench.leaderboards.rendering.terminal import show
+from momentum_bench.leaderboards.tables import file_stem
 from tests.conftest import ROOT, cli_environment
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
@@ -64,7 +65,7 @@ def bench(*words: object) -> subprocess.CompletedProcess[str]:
     code = (
         "import sys, atexit\n"
         "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n"
-        "from harness.cli import main\n"
+        "from momentum_bench.harness.cli.main import main\n"
         "main()"
     )
     return subprocess.run(
@@ -118,7 +119,7 @@ def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
         cwd = tmp_path / f"cwd{place}"
         cwd.mkdir()
         (cwd / "matplotlibrc").write_text(f"font.size: {8 + place}\nlines.linewidth: {1 + place}\n")
-        code = "from harness.cli import main; main()"
+        code = "from momentum_bench.harness.cli.main import main; main()"
         words = [sys.executable, "-c", code, "leaderboard", "build", str(folder), "--out", "out", "--archive"]
         done = subprocess.run(
             ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words],

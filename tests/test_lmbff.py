@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.errors import UserError
-from harness.lmbff import LAYOUTS
-from harness.sources import load_task_data, missing_data, stored_rows
-from harness.split_files import jsonl_texts, lmbff_texts
-from harness.sweep import draw_split
-from tasks import get_task, task_names
+from momentum_bench.harness.data.export import jsonl_texts, lmbff_texts
+from momentum_bench.harness.data.lmbff import LAYOUTS
+from momentum_bench.harness.data.load import load_task_data, missing_data
+from momentum_bench.harness.data.splits import draw_split
+from momentum_bench.harness.data.text_rows import stored_rows
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks import get_task, task_names
 from tests.test_suites import momentum_bench
 
 SEEDS = (100, 13, 21, 42, 87)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import loads
-from harness.errors import UserError
-from harness.metrics import compute
-from harness.models import load_model, load_tokenizer, resolve_model
+from momentum_bench.harness import loads
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.pretrained import load_model, load_tokenizer
 from tests.conftest import ROOT, cli_environment
 
 LOADERS = {

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.metrics import METRICS, compute
-from tasks.task import MetricName
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.metrics.functions import METRICS
+from momentum_bench.tasks.task import MetricName
 
 
 def pairs(n_classes: int) -> st.SearchStrategy[list[tuple[int, int]]]:
@@ -162,7 +163,7 @@ def test_the_same_numbers_through_evaluate_without_network_or_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("evaluate", reason="the evaluate extra is not installed")
-    from harness.evaluate_metrics import OurMetric
+    from momentum_bench.harness.metrics.evaluate_bridge import OurMetric
 
     monkeypatch.chdir(tmp_path)
     numbers = {"references": [1.0, 2.0, 2.5, 4.0], "predictions": [0.5, 2.5, 2.0, 5.0]}

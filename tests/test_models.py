@@ -7,14 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from harness.errors import UserError
-from harness.models import (
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.pretrained import (
     agree_on_padding,
     draw_new_parameters,
     load_model,
     load_tokenizer,
     max_input_length,
-    resolve_model,
 )
 from tests.conftest import needs_quickstart
 
@@ -156,11 +156,11 @@ def test_a_tokenizer_without_a_token_to_pad_with_takes_its_end_of_text(tiny_deco
 def test_a_package_with_a_gguf_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     package = SimpleNamespace(files=[PurePosixPath("small.gguf")], locate_file=lambda file: tmp_path / file)
-    monkeypatch.setattr("harness.models.metadata.distribution", lambda name: package)
-    monkeypatch.setattr("harness.models.find_spec", lambda name: None)
+    monkeypatch.setattr("momentum_bench.harness.models.files.metadata.distribution", lambda name: package)
+    monkeypatch.setattr("momentum_bench.harness.models.files.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'momentum-bench\[gguf\]'"):
         resolve_model("package:small")
-    monkeypatch.setattr("harness.models.find_spec", lambda name: object())
+    monkeypatch.setattr("momentum_bench.harness.models.files.find_spec", lambda name: object())
     source = resolve_model("package:small")
     assert (source.name, source.folder, source.gguf) == ("package:small", tmp_path, "small.gguf")
     (tmp_path / "small.gguf").write_bytes(b"GGUF2")

@@ -8,16 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.noise_cli import lines
-from harness.noise_floor import NoiseFloor, Spread, path_of
-from harness.store import Store, read_record
+from momentum_bench.harness.cli.noise_floor import lines
+from momentum_bench.harness.records.files import read_record
+from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
+from momentum_bench.harness.records.store import Store
 from tests.conftest import ROOT, cli_environment
 from tests.specs import make_spec
 from tests.test_cli import small_sweep
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
-    code = "from harness.cli import main; main()"
+    code = "from momentum_bench.harness.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=ROOT,
@@ -60,9 +61,9 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
     """Two different runs, taken for repetitions of one, have a spread."""
     from concurrent.futures import Future
 
-    from harness import repeating
-    from harness.sweep import Inputs
-    from harness.workbench import Workbench
+    from momentum_bench.harness.execution import repeats
+    from momentum_bench.harness.inputs import Inputs
+    from momentum_bench.harness.training.session import Workbench
     from tests.test_finetune import spec_for
 
     class SameProcess:
@@ -86,8 +87,8 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(repeating, "ProcessPoolExecutor", SameProcess)
     inputs = Inputs(str(tiny_model), toy_data)
-    spec = spec_for(Workbench(inputs, repeating.make_accelerator("fp32")), learning_rate=0.3)
-    spread, records = repeating.spread(spec, inputs, repeats=3, workers=1)
+    spec = spec_for(Workbench(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
+    spread, records = repeats.spread(spec, inputs, repeats=3, workers=1)
     assert spread.n_distinct == len(records) == 3
     assert spread.largest_parameter_difference > 0.01
 
@@ -118,8 +119,8 @@ def test_what_is_printed():
 
 
 def test_the_leaderboard_says_the_noise_floor(tmp_path: Path):
-    from harness.store import write_record
-    from leaderboards.build import build
+    from momentum_bench.harness.records.files import write_record
+    from momentum_bench.leaderboards.build import build
 
     spread = {"n_repeats": 3, "statuses": ("done",) * 3, "n_distinct": 3}
     found = NoiseFloor(

@@ -11,12 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import optimizers, rival_optimizers
-from harness.errors import UserError
-from harness.optimizers import OPTIMIZERS, OptimizerEntry, WrongOptimizerError, check_live, state_tensors
-from harness.rival_optimizers import QHM, SGDF, SNGM, AveragedSGDM, RandomScaling, SignSGD
-from harness.sampling import exponential_scale
-from harness.schedules import averaged_schedule
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.optimizers.entry import OptimizerEntry
+from momentum_bench.harness.optimizers.live import WrongOptimizerError, check_live, state_tensors
+from momentum_bench.harness.optimizers.published import QHM, SGDF, SNGM, AveragedSGDM, RandomScaling, SignSGD
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.optimizers.schedules import averaged_schedule
+from momentum_bench.harness.seeds import exponential_scale
 
 Build = Callable[[list[dict]], torch.optim.Optimizer]
 
@@ -458,7 +460,7 @@ def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
     h = hyperparameters(entry, momentum)
     parameters = [torch.nn.Parameter(torch.ones(5, 3)), torch.nn.Parameter(torch.ones(7))]
     named = [(str(i), p) for i, p in enumerate(parameters)]
-    groups = optimizers.weight_decay_groups(named, 0.01)
+    groups = live.weight_decay_groups(named, 0.01)
     optimizer = entry.build(groups, 0.1 * entry.torch_rate(h), h, 13)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
     assert optimizer.defaults["lr"] == pytest.approx(0.1 * entry.torch_rate(h))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.records import RunSpec
-from harness.store import Store
-from harness.sweep import Inputs
-from harness.user_optimizers import _offers_from_outside, find_optimizer
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.optimizers.find_optimizer import _offers_from_outside, find_optimizer
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.session import Workbench
 
 MINE = '''
 """SGD that counts its steps in a tensor."""

@@ -22,18 +22,20 @@ from transformers import (
     RobertaConfig,
 )
 
-from harness import packing, workbench
-from harness.encoding import Encoded
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.kinds import References
-from harness.models import LoadedModel
-from harness.reading import read, with_packing
-from harness.records import RunRecord
-from harness.store import Journal
-from harness.sweep import Inputs
-from harness.workbench import Workbench
-from leaderboards.build import board_of
+from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.encoding import packed_rows
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models import packed_attention
+from momentum_bench.harness.models.forward import read
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.packing import with_packing
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.leaderboards.build import board_of
 from tests.test_finetune import spec_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -199,10 +201,10 @@ def test_a_model_whose_packed_scores_differ_is_padded(tokenizer, monkeypatch: py
 @pytest.mark.parametrize("rows_read", [False, True])
 def test_attention_is_the_same_one_by_one_and_side_by_side(rows_read: bool, causal: bool):
     torch.manual_seed(0)
-    segments = packing.Segments((3, 7, 1), ((2,), (0, 3, 6), (0,)), CPU)
+    segments = packed_rows.Segments((3, 7, 1), ((2,), (0, 3, 6), (0,)), CPU)
     n = 5 if rows_read else 11
     query, key, value = torch.randn(1, 4, n, 8), torch.randn(1, 2, 11, 8), torch.randn(1, 2, 11, 8)
-    ways = (packing._one_by_one, packing._side_by_side)
+    ways = (packed_attention._one_by_one, packed_attention._side_by_side)
     one, side = (way(query, key, value, segments, rows_read, causal, 0.0, None) for way in ways)
     assert one.shape == (1, 4, n, 8)
     torch.testing.assert_close(one, side)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from harness.records import RunSpec
-from leaderboards.build import build
-from leaderboards.outputs import write
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.rendering.files import write
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
 pytestmark = pytest.mark.skipif(

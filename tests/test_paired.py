@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaderboards.paired import (
+from momentum_bench.leaderboards.paired import (
     FEWEST_PAIRS,
     LEVEL,
     MARGIN,

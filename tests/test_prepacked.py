@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness import prepacked
-from harness.prepacked import prepacked_weights
+from momentum_bench.harness.models import onednn_weights
+from momentum_bench.harness.models.onednn_weights import prepacked_weights
 
 pytestmark = pytest.mark.skipif(
-    not prepacked._usable(), reason="weights are laid out for oneDNN on x86 processors alone"
+    not onednn_weights._usable(), reason="weights are laid out for oneDNN on x86 processors alone"
 )
 
 

@@ -14,17 +14,20 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import UserError
-from harness.records import RunSpec
-from harness.store import Store, record_text
-from harness.sweep import Sweep, hyperparameters, make_sweep, rates
-from leaderboards import archive
-from leaderboards.archive import ARCHIVE, ArchivedStore, pack, store_of
-from leaderboards.build import board_of, build
-from leaderboards.checking import departures
-from leaderboards.model_card import model_index
-from leaderboards.outputs import write
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import record_text
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.grids import hyperparameters, rates
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.leaderboards import archive
+from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, pack, store_of
+from momentum_bench.leaderboards.build import board_of, build
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.rendering.files import write
+from momentum_bench.leaderboards.rendering.model_card import model_index
 from tests.conftest import ROOT
 from tests.synthetic import Scores, fill, sweep_records
 from tests.test_checking import specs, whole_record

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from leaderboards.build import build, rows_of
-from leaderboards.outputs import tables
-from leaderboards.page import page
-from leaderboards.published_results import matching, published
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.reference_numbers import matching, published
+from momentum_bench.leaderboards.rendering.page import page
+from momentum_bench.leaderboards.rows import rows_of
+from momentum_bench.leaderboards.tables import tables
 from tests.synthetic import RATES, Scores, fill, sweep_records
 
 

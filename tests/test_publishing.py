@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.errors import UserError
-from harness.records import RunRecord
-from harness.store import MARKER, Store
-from leaderboards.build import Leaderboard, build
-from leaderboards.checking import departures
-from leaderboards.git_target import publish_to_git
-from leaderboards.hub_target import repository
-from leaderboards.outputs import contents
-from leaderboards.publishing import Changes, check_own, merge
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import MARKER, Store
+from momentum_bench.leaderboards.build import Leaderboard, build
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.publishing.git_target import publish_to_git
+from momentum_bench.leaderboards.publishing.hub_target import repository
+from momentum_bench.leaderboards.publishing.merge import Changes, check_own, merge
+from momentum_bench.leaderboards.rendering.files import contents
 from tests.conftest import ROOT, cli_environment
 from tests.hub_stand_in import NAME, Hub, serving
 from tests.test_checking import forge, specs, submission, whole_record
@@ -59,7 +59,7 @@ def clone(tmp_path: Path) -> Path:
 
 def publishing(*words: object, **environment: str) -> subprocess.Popen[str]:
     """`momentum-bench leaderboard publish` in a process of its own."""
-    code = "from harness.cli import main; main()"
+    code = "from momentum_bench.harness.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "leaderboard", "publish", *map(str, words)],
         cwd=ROOT,
@@ -124,7 +124,7 @@ def test_a_commit_on_a_branch_and_nothing_else_is_touched(
 
 def test_two_processes_on_one_clone_lose_nothing(results: dict[str, Path], clone: Path, tmp_path: Path):
     """A `git` on the path lets the second publisher finish before the first one's branch moves."""
-    code = "from harness.cli import main; main()"
+    code = "from momentum_bench.harness.cli.main import main; main()"
     second = f"'{sys.executable}' -c '{code}' leaderboard publish '{results['cr']}' --to '{clone}'"
     shim, real = tmp_path / "bin" / "git", shutil.which("git")
     shim.parent.mkdir()

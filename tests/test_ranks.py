@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.ranks import apart, launched, lonely_launch
+from momentum_bench.harness.launcher import apart, launched, lonely_launch
 from tests.conftest import ROOT, cli_environment
 from tests.test_cli import launch, records, small_sweep
 
@@ -28,9 +28,9 @@ RANK = """
 import os, sys
 sys.path.insert(0, {root!r})
 import torch
-import harness.executor
-from harness.cli import main
-finetune = harness.executor.finetune
+import momentum_bench.harness.execution.job
+from momentum_bench.harness.cli.main import main
+finetune = momentum_bench.harness.execution.job.finetune
 n_runs = 0
 def watched(spec, bench, *more):
     global n_runs
@@ -42,7 +42,7 @@ def watched(spec, bench, *more):
     if n_runs == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os._exit(9)
     return record
-harness.executor.finetune = watched
+momentum_bench.harness.execution.job.finetune = watched
 main(["run", *sys.argv[1:]])
 """
 
@@ -68,7 +68,7 @@ def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_
     script = tmp_path / "script.py"
     script.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from harness.ranks import lonely_launch\n"
+        "from momentum_bench.harness.launcher import lonely_launch\n"
         "print('alone:', lonely_launch())\n"
     )
 

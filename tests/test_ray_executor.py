@@ -14,8 +14,9 @@ from typing import Any
 import psutil
 import pytest
 
-from harness.errors import UserError
-from harness.sweep import check_launcher, make_sweep
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
 from tests.conftest import ROOT, cli_environment
 from tests.test_cli import records, small_sweep, table
 
@@ -113,7 +114,7 @@ def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch):
-    from harness.ray_executor import connected
+    from momentum_bench.harness.execution.ray_cluster import connected
 
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match=r"pip install 'momentum-bench\[cluster\]'"), connected(None):
@@ -123,7 +124,7 @@ def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
 def test_where_no_cluster_answers_it_is_said(address: str):
     pytest.importorskip("ray", reason="the cluster extra is not installed")
-    from harness.ray_executor import connected
+    from momentum_bench.harness.execution.ray_cluster import connected
 
     with pytest.raises(UserError, match=f"--ray-address {address}: no cluster answers"), connected(address):
         pass
@@ -142,7 +143,7 @@ class FakeRay:
 
 
 def test_what_a_run_needs_and_how_many_fit():
-    from harness.ray_executor import _needs, _places
+    from momentum_bench.harness.execution.ray_cluster import _needs, _places
     from tests.specs import make_spec
 
     gpus, cpus = {"CPU": 16, "GPU": 4}, {"CPU": 8}

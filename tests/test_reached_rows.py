@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from harness import finetune as loop
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.optimizers import OPTIMIZERS
-from harness.reached_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
-from harness.records import RunRecord
-from harness.store import Journal
-from harness.sweep import Inputs
-from harness.trainable import trained_state
-from harness.workbench import Workbench
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.trainable import trained_state
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.training import finetune as loop
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
 from tests.test_finetune import spec_for
 
 

@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from harness.cli import app
-from harness.errors import UserError
-from harness.records import RunSpec
-from harness.sources import load_task_data
-from harness.store import Store
-from harness.sweep import make_sweep, plan
-from leaderboards.build import Row, rows_of
-from leaderboards.reproduce import circumstances, differences, row_of, sweep_text
-from tasks import get_task
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.leaderboards.reproduce import circumstances, differences, row_of, sweep_text
+from momentum_bench.leaderboards.rows import Row, rows_of
+from momentum_bench.tasks import get_task
 from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
 from tests.synthetic import Scores, fill, make_record
 
@@ -113,7 +114,7 @@ def test_the_command_prints_a_file_without_torch(toy_data: Path, tmp_path: Path)
     fill(tmp_path / "results", [make_record(spec, Scores()) for spec in specs])
     (row,) = rows(specs)
     code = (
-        "import sys\nfrom harness.cli import main\n"
+        "import sys\nfrom momentum_bench.harness.cli.main import main\n"
         "try: main()\nfinally: sys.stderr.write(str('torch' in sys.modules))"
     )
     done = subprocess.run(

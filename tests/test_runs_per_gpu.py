@@ -8,19 +8,19 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import executor
-from harness.errors import UserError
-from harness.executor import (
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.execution.capacity import (
     BYTES_OF_A_CONTEXT,
     SPARE,
     bytes_of_a_run,
-    make_accelerator,
     runs_that_fit,
     workers_on_gpu,
 )
-from harness.memory import saved_bytes
-from harness.sweep import Inputs, make_sweep
-from harness.workbench import Workbench
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training.memory import saved_bytes
+from momentum_bench.harness.training.session import Workbench
 from tests.test_finetune import spec_for
 
 

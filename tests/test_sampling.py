@@ -12,19 +12,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.sampling import (
+from momentum_bench.harness.data.examples import Example, TaskData
+from momentum_bench.harness.data.splits import (
     CANONICAL_SEEDS,
     FewShotSplit,
-    batch_indices,
-    derived_seed,
+    draw_split,
     few_shot_split,
     select_test_rows,
     shuffled_rows,
 )
-from harness.sources import Example, TaskData
-from harness.sweep import draw_split
-from tasks import get_task
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.seeds import batch_indices, derived_seed
+from momentum_bench.tasks import get_task
 
 LABELS = st.lists(st.integers(0, 2), min_size=12, max_size=80)
 SEEDS = st.integers(0, 2**32 - 1)

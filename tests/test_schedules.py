@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import get_scheduler
 
-from harness.schedules import is_evaluation_step, learning_rate
+from momentum_bench.harness.optimizers.schedules import is_evaluation_step, learning_rate
 from tests.specs import make_spec
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaderboards.selection import DevResult, select
+from momentum_bench.harness.records.selection import DevResult, select
 
 RESULTS = st.lists(
     st.builds(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaderboards.selection import DevResult, select, select_shared
+from momentum_bench.harness.records.selection import DevResult, select, select_shared
 
 
 def result(rate: float, metric: float, loss: float = 0.5) -> DevResult:

@@ -10,9 +10,11 @@ import datasets
 import pandas as pd
 import pytest
 
-from harness.errors import UserError
-from harness.sources import Example, content_hash, load_task_data, marked
-from tasks import get_task
+from momentum_bench.harness.data.examples import Example, content_hash
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.text_rows import marked
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks import get_task
 from tests.conftest import needs_quickstart, sentiment_rows, write_rows
 
 SST2 = get_task("sst2")

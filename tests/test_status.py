@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from harness.cli import app
-from harness.records import Evaluation, Plan, RunSpec
-from harness.shares import longest_first, share_out, work
-from harness.sources import Example, TaskData
-from harness.status import status_of, time_left
-from harness.store import Store
-from tasks import get_task
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.data.examples import Example, TaskData
+from momentum_bench.harness.records.schema import Evaluation, Plan, RunSpec
+from momentum_bench.harness.records.status import status_of, time_left
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.plan import longest_first, share_out, work
+from momentum_bench.tasks import get_task
 from tests.specs import make_record, make_spec
 
 
@@ -131,7 +131,7 @@ def test_equal_runs_keep_their_order():
 
 
 def test_a_disk_without_room_is_found_before_anything_runs(tmp_path: Path):
-    from harness.errors import UserError
+    from momentum_bench.harness.errors import UserError
 
     store = Store(tmp_path)
     store.open()

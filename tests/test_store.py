@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.records import PROTOCOL_VERSION, RunSpec
-from harness.store import LEFT_BY_SAFETENSORS, LEFT_BY_US, LOCK, MARKER, WRITING, WRITTEN_TO, Store
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import LEFT_BY_SAFETENSORS, LEFT_BY_US, WRITING
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RunSpec
+from momentum_bench.harness.records.store import LOCK, MARKER, WRITTEN_TO, Store
 from tests.specs import make_record, make_spec
 
 FRACTION = st.floats(0, 1)

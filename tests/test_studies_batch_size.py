@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from scipy.stats import ttest_1samp
 
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.store import Journal
-from harness.studies.batch_size import (
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.studies.batch_size import (
     BatchSizePoint,
     BatchSizeRecord,
     BatchSizeSpec,
@@ -23,9 +23,9 @@ from harness.studies.batch_size import (
     mean_gaps,
     plot,
 )
-from harness.studies.gradient_noise import GradientNoise
-from harness.sweep import Inputs
-from harness.workbench import Workbench
+from momentum_bench.harness.studies.gradient_noise import GradientNoise
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
 from tests.specs import make_record, make_spec
 from tests.test_studies_closeness import plain_run, study
 

@@ -11,15 +11,16 @@ import torch
 from filelock import FileLock, Timeout
 from scipy.stats import t
 
-from harness.cli import main
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.records import RunSpec
-from harness.store import LOCK, Journal, Store, read_record, write_record
-from harness.studies import cells
-from harness.studies.arms import disagreement, mean_kl, separation
-from harness.studies.closeness import (
+from momentum_bench.harness.cli.main import main
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.files import read_record, write_record
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import LOCK, Journal, Store
+from momentum_bench.harness.studies import cells
+from momentum_bench.harness.studies.arms import disagreement, mean_kl, separation
+from momentum_bench.harness.studies.closeness import (
     ClosenessRecord,
     ClosenessSpec,
     Comparison,
@@ -29,9 +30,10 @@ from harness.studies.closeness import (
     fit_slopes,
     plot,
 )
-from harness.sweep import Inputs, make_sweep
-from harness.workbench import Workbench
-from tasks import get_task
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.tasks import get_task
 from tests.conftest import ROOT, cli_environment
 from tests.specs import make_record, make_spec
 
@@ -260,7 +262,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
         [
             sys.executable,
             "-c",
-            "from harness.cli import main; main()",
+            "from momentum_bench.harness.cli.main import main; main()",
             "study",
             *map(str, words),
             "--steps",

@@ -12,22 +12,30 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.encoding import Encoded
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.sampling import batch_indices
-from harness.scoring import logits
-from harness.studies.arms import inner_product, make_arms
-from harness.studies.gradient_noise import (
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.harness.studies.arms import inner_product, make_arms
+from momentum_bench.harness.studies.gradient_noise import (
     FORMULAS,
     degree_of_smoothing,
     drawn_examples,
     measure,
     two_batch_estimate,
 )
-from harness.studies.noise import NoiseSpec, conclusion, degree_table, degrees, noise, noise_cells, plot
-from harness.sweep import Inputs
-from harness.workbench import Workbench
+from momentum_bench.harness.studies.noise import (
+    NoiseSpec,
+    conclusion,
+    degree_table,
+    degrees,
+    noise,
+    noise_cells,
+    plot,
+)
+from momentum_bench.harness.training.scoring import logits
+from momentum_bench.harness.training.session import Workbench
 from tests.conftest import ROOT
 from tests.specs import make_spec
 from tests.test_studies_closeness import plain_run, study

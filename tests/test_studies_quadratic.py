@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import linregress
 
-from harness.studies.noisy_quadratic import quadratic_gap
+from momentum_bench.harness.studies.noisy_quadratic import quadratic_gap
 
 RATES = [0.02 / 2**i for i in range(6)]
 

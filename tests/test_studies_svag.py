@@ -9,15 +9,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.errors import UserError
-from harness.executor import make_accelerator
-from harness.finetune import finetune
-from harness.sampling import batch_indices, derived_seed
-from harness.scoring import logits
-from harness.store import Journal
-from harness.studies.svag import SvagSpec, plot, svag, svag_cells, svag_coefficients
-from harness.sweep import Inputs
-from harness.workbench import Workbench
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.seeds import batch_indices, derived_seed
+from momentum_bench.harness.studies.svag import SvagSpec, plot, svag, svag_cells, svag_coefficients
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.scoring import logits
+from momentum_bench.harness.training.session import Workbench
 from tests.specs import make_spec
 from tests.test_studies_closeness import plain_run, study
 

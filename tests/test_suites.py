@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import tasks
-from harness.errors import UserError
-from harness.sources import load_task_data
-from harness.sweep import Sweep, expand_suites, make_sweep, without_short_tasks
+from momentum_bench import tasks
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.sweeps.suites import expand_suites, without_short_tasks
 from tests.conftest import ROOT, cli_environment, write_rows
 
 LM_BFF = {
@@ -39,7 +41,7 @@ def asked(words: str, data_dir: Path | None = None) -> Sweep:
 
 def momentum_bench(*words: object) -> subprocess.CompletedProcess[str]:
     """The installed command, piped, in a process of its own."""
-    code = "import sys; from harness.cli import main; main(sys.argv[1:])"
+    code = "import sys; from momentum_bench.harness.cli.main import main; main(sys.argv[1:])"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)],
         cwd=ROOT,
@@ -182,7 +184,7 @@ def test_what_cannot_be_shown_is_one_plain_message(words: tuple[str, ...], messa
 
 def test_tasks_start_without_torch():
     code = (
-        "import sys; from harness.cli import app; app(['tasks', 'list'], standalone_mode=False);"
+        "import sys; from momentum_bench.harness.cli.main import app; app(['tasks', 'list'], standalone_mode=False);"
         "print([name for name in ('torch', 'transformers', 'datasets', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

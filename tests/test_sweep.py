@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.protocols import settings_name
-from harness.records import RunSpec
-from harness.sources import load_task_data
-from harness.sweep import check_launcher, make_sweep, plan, rates
-from tasks import get_task
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.sweeps.grids import rates
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.harness.sweeps.protocols import settings_name
+from momentum_bench.tasks import get_task
 
 
 def planned(rows: Path, **flags) -> list[RunSpec]:

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from harness import task_check
-from harness.errors import UserError
-from harness.sources import load_task_data, marked
-from harness.sweep import expand_suites, make_sweep
-from harness.task_check import SETTINGS, findings
-from harness.user_tasks import task_of
-from tasks import get_task
+from momentum_bench.harness.data.find_task import task_of
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.text_rows import marked
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution import task_check
+from momentum_bench.harness.execution.task_check import SETTINGS, findings
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.suites import expand_suites
+from momentum_bench.tasks import get_task
 from tests.conftest import SHARED, write_rows
 from tests.test_suites import momentum_bench
 from tests.test_user_tasks import SOURCE, ticket_rows

@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
-import tasks
-from harness.encoding import encode_plain, encode_prompts, label_word_ids
-from harness.sources import load_task_data
-from harness.sweep import draw_split
-from tasks.image_task import ImageTask
-from tasks.task import TemplatePiece, filled, filtered, parse_template
+from momentum_bench import tasks
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.splits import draw_split
+from momentum_bench.harness.encoding.label_words import label_word_ids
+from momentum_bench.harness.encoding.texts import encode_plain, encode_prompts
+from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.task import TemplatePiece, filled, filtered, parse_template
 from tests.conftest import ROOT
 
 NAMES = tasks.task_names()
@@ -30,7 +31,7 @@ def test_a_task_is_one_short_file_of_data(name: str):
     imports = [line for line in lines if line.startswith(("import", "from"))]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 20
     assert all(
-        line.startswith(("from tasks.task import", "from tasks.image_task import")) for line in imports
+        line.startswith(("from momentum_bench import")) for line in imports
     )
     assert tasks.get_task(name).name == name
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from accelerate.tracking import GeneralTracker
 
-from harness.errors import UserError
-from harness.records import RunRecord
-from harness.store import Store
-from harness.sweep import make_sweep
-from harness.trackers import track
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.trackers import track
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.make import make_sweep
 from tests.specs import make_record
 from tests.test_cli import small_sweep
 
@@ -77,7 +77,7 @@ def test_a_tracker_that_fails_harms_no_run(
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("harness.trackers.find_spec", lambda name: None)
+    monkeypatch.setattr("momentum_bench.harness.sweeps.request.find_spec", lambda name: None)
     with pytest.raises(UserError, match="--log-with: wandb is not installed: pip install wandb"):
         make_sweep({"log_with": "wandb"}, None)
     with pytest.raises(UserError, match="--log-with"):

@@ -10,11 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.optimizers import OPTIMIZERS, OptimizerEntry
-from harness.sweep import grid, hyperparameters, make_sweep, rates
-from harness.user_files import offered
-from harness.user_optimizers import ENTRY_POINTS, _offers_from_outside, find_optimizer
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers.entry import OptimizerEntry
+from momentum_bench.harness.optimizers.find_optimizer import (
+    ENTRY_POINTS,
+    _offers_from_outside,
+    find_optimizer,
+)
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.sweeps.grids import grid, hyperparameters, rates
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.user_code import offered
 
 SOURCE = """
 from harness.optimizers import OptimizerEntry
@@ -66,7 +72,7 @@ def test_a_sweep_takes_it(mine: Path) -> None:
 
 def test_finding_optimizers_loads_no_torch(mine: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from harness.sweep import make_sweep;"
+        "import sys; from pathlib import Path; from momentum_bench.harness.sweeps.make import make_sweep;"
         f"make_sweep({{'optimizers': 'adamw,mine', 'optimizer_file': Path({str(mine)!r})}}, None);"
         "assert 'torch' not in sys.modules"
     )

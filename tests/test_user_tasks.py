@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.errors import UserError
-from harness.records import RunRecord
-from harness.sweep import grid, make_sweep
-from harness.user_files import offered
-from harness.user_tasks import ENTRY_POINTS, find_task, further_names, task_of
-from leaderboards.build import rows_of
-from leaderboards.reproduce import sweep_text
-from tasks import UnknownTaskError, get_task
+from momentum_bench.harness.data.find_task import ENTRY_POINTS, find_task, further_names, task_of
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.sweeps.grids import grid
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.user_code import offered
+from momentum_bench.leaderboards.reproduce import sweep_text
+from momentum_bench.leaderboards.rows import rows_of
+from momentum_bench.tasks import UnknownTaskError, get_task
 from tests.conftest import ROOT, write_rows
 from tests.test_suites import momentum_bench
 
@@ -179,7 +180,7 @@ def test_broken_entry_points(install: Callable[..., Path]) -> None:
 
 def test_a_package_may_not_bring_torch_along(install: Callable[..., Path]) -> None:
     folder = install("heavy", "import torch\n" + SOURCE, tickets="heavy_tasks:TASK")
-    code = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom harness.user_tasks import find_task\n"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom momentum_bench.harness.data.find_task import find_task\n"
     code += "find_task('tickets')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "the package heavy: heavy_tasks:TASK imports torch. A task is data" in done.stderr

@@ -13,9 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness import loads
-from harness.errors import UserError
-from harness.models import LoadedModel, draw_new_parameters, load_model, resolve_model
+from momentum_bench.harness import loads
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.pretrained import draw_new_parameters, load_model
 from tests.conftest import ROOT, cli_environment
 
 METHODS = ("prompt", "head", "causal")
@@ -76,8 +78,8 @@ def test_an_adapter_next_to_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: 
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     (tmp_path / "adapter_config.json").write_text("{}")
     package = SimpleNamespace(files=[PurePosixPath("small.gguf")], locate_file=lambda file: tmp_path / file)
-    monkeypatch.setattr("harness.models.metadata.distribution", lambda name: package)
-    monkeypatch.setattr("harness.models.find_spec", lambda name: object())
+    monkeypatch.setattr("momentum_bench.harness.models.files.metadata.distribution", lambda name: package)
+    monkeypatch.setattr("momentum_bench.harness.models.files.find_spec", lambda name: object())
     with pytest.raises(UserError, match=r"adapter \(adapter_config\.json\)"):
         resolve_model("package:small")
 

@@ -7,17 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.checkpoints import hash_of
-from harness.executor import make_accelerator
-from harness.records import NO_OPTIMIZER, RunRecord, RunSpec
-from harness.scoring import score
-from harness.sources import load_task_data
-from harness.store import Journal, Store
-from harness.sweep import Inputs, make_sweep, plan
-from harness.workbench import Workbench
-from harness.zero_shot import zero_shot
-from leaderboards.checking import departures
-from tasks import get_task
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
+from momentum_bench.harness.records.store import Journal, Store
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.training.scoring import score
+from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.zero_shot import zero_shot
+from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.tasks import get_task
 from tests.specs import make_record
 from tests.test_finetune import spec_for
 
@@ -69,7 +71,7 @@ def test_the_model_is_scored_as_it_was_pre_trained(workbench: Workbench, tmp_pat
 
 
 def test_it_is_the_same_after_a_run_that_trained(workbench: Workbench, tmp_path: Path):
-    from harness.finetune import finetune
+    from momentum_bench.harness.training.finetune import finetune
 
     alone = run(workbench, tmp_path)
     trained = spec_for(workbench, method="prompt", learning_rate=1.0, max_steps=2)

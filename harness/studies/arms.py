@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from harness import optimizers
-from harness.checkpoints import hash_of
-from harness.encoding import Batch
-from harness.errors import UserError
-from harness.finetune import set_arithmetic
-from harness.image_batches import Examples
-from harness.models import LoadedModel
-from harness.objectives import Objective
-from harness.reading import layout_of
-from harness.records import RunSpec, Stored
-from harness.scoring import logits, scoring_batches
-from harness.workbench import Workbench
+from momentum_bench.harness.encoding.batch import Batch
+from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.optimizers import entry, live
+from momentum_bench.harness.records.schema import RunSpec, Stored
+from momentum_bench.harness.training.arithmetic import set_arithmetic
+from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.training.objectives import Objective
+from momentum_bench.harness.training.read_back import layout_of
+from momentum_bench.harness.training.scoring import logits, scoring_batches
+from momentum_bench.harness.training.session import Workbench
 
 STEPS_PER_MEMORY = 10
 """SGDM makes at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
@@ -71,7 +71,7 @@ class Arm:
 
     name: str
     spec: RunSpec
-    entry: optimizers.OptimizerEntry
+    entry: entry.OptimizerEntry
     loaded: LoadedModel
     optimizer: torch.optim.Optimizer
     start: list[torch.Tensor]
@@ -127,7 +127,7 @@ class Arm:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if first:  # plain SGD never has a state, so it is checked at every step
-            optimizers.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
+            live.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
 
     def batch(self, encoded: Examples, rows: Sequence[int]) -> Batch:
         """The examples at `rows`, as this arm's model takes them."""
@@ -152,7 +152,7 @@ class Arm:
             optimizer_class=f"{type(self.optimizer).__module__}.{type(self.optimizer).__qualname__}",
             torch_learning_rate=group["lr"],
             momentum=group["momentum"],
-            state_tensors=optimizers.state_tensors(self.optimizer)[0],
+            state_tensors=live.state_tensors(self.optimizer)[0],
             order_seed=self.order_seed,
             parameters_hash=hash_of(named),
             layout=layout_of(self.loaded),
@@ -184,7 +184,7 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
     for name, spec, order_seed in specs:
         model, head = copy.deepcopy((origin.model, origin.vocabulary_head))
         entry = bench.optimizer(spec)
-        groups = optimizers.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
+        groups = live.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
         rate = entry.torch_rate(spec.hyperparameters) * spec.learning_rate
         optimizer = entry.build(groups, rate, spec.hyperparameters, spec.seed)
         loaded = dataclasses.replace(origin, model=model, vocabulary_head=head)

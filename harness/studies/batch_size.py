@@ -20,25 +20,86 @@ Dropout, clipping and schedule are off, as in `closeness`.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.request import Sweep
+
+if TYPE_CHECKING:
+    from momentum_bench.harness.records.schema import RunSpec
+
+
+import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from scipy.stats import t
 
-from harness.errors import UserError
-from harness.metrics import compute
-from harness.records import RunSpec, Stored
-from harness.reporting import COLOURS, FAINT, INK, svg_text
-from harness.sampling import batch_indices
-from harness.studies.arms import Arm, check_horizon, cross_entropy, make_pair, side_by_side
-from harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
-from harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
-from harness.studies.outputs import log_scale, panels, setting_columns
-from harness.workbench import Workbench
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.records.schema import RunSpec, Stored
+from momentum_bench.harness.reporting import COLOURS, FAINT, INK, svg_text
+from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.harness.studies.arms import Arm, check_horizon, cross_entropy, make_pair, side_by_side
+from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
+from momentum_bench.harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
+from momentum_bench.harness.studies.outputs import log_scale, panels, setting_columns
+from momentum_bench.harness.training.session import Workbench
+
+# on bbc_news: 3 rates x 100 steps of 2 models at 1, 2 and all 5 examples, some 0.08 s of one core a step
+# and 0.04 s an example
+BATCH_SIZE: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 1,
+        "seeds": (13,),
+        "batch_sizes": (1, 2, None),
+        "steps": 100,
+        "momentum": 0.9,
+        "n_times": 2,
+        "n_examples": 64,
+        "rates": {"head": (0.03, 0.1, 0.3), "prompt": (0.003, 0.01, 0.03)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 64,
+        "seeds": (13, 21, 42, 87, 100),
+        "batch_sizes": (1, 2, 4, 8, 16, 32, 64, None),
+        "steps": 1000,
+        "momentum": 0.9,
+        "n_times": 10,
+        "n_examples": 64,
+        "rates": {
+            "head": (0.001, 0.003, 0.01, 0.03, 0.1, 0.3),
+            "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
+        },
+    },
+}
+
+
+def _run_batch_size(
+    sweep: Sweep,
+    specs: list[RunSpec],
+    sizes: tuple[int | None, ...],
+    n_train: int,
+    n_times: int,
+    n_examples: int,
+) -> None:
+    from momentum_bench.harness.studies import batch_size as study
+    from momentum_bench.harness.studies.cells import finish_cells, write_results
+
+    cells = study.batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
+    records = finish_cells("batch_size", cells, study.BatchSizeRecord, study.batch_size, sweep)
+    tables = {"": study.point_rows(records), "_gaps": study.gap_rows(records)}
+    paths = write_results("batch_size", sweep, tables, study.plot(records))
+    found = study.gaps(records)
+    print(f"SGDM (beta {sweep.momentum:g}) minus SGD after {sweep.max_steps} steps, best rate of each:")
+    print("\n".join(study.gap_table(found)))
+    print(study.conclusion(study.mean_gaps(found)))
+    print(study.EXPECTATION)
+    print(paths)
+
 
 SEEDS_FOR_AN_INTERVAL = 3
 """Fewer have no interval, and no word on where momentum begins to pay."""

@@ -7,15 +7,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from harness.environment import environment
-from harness.executor import prepare, usable_cores
-from harness.exits import note
-from harness.records import RunSpec, Split, Stored, content_id
-from harness.reporting import csv_text
-from harness.store import Store, read_record, write_atomically, write_record
-from harness.studies.arms import Arm, ArmFacts
-from harness.sweep import Inputs, Sweep
-from harness.workbench import EncodedSplit, Workbench
+from momentum_bench.harness.execution.capacity import usable_cores
+from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.messages import note
+from momentum_bench.harness.records.environment import environment
+from momentum_bench.harness.records.files import read_record, write_atomically, write_record
+from momentum_bench.harness.records.schema import RunSpec, Split, Stored, content_id
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.reporting import csv_text
+from momentum_bench.harness.studies.arms import Arm, ArmFacts
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.training.session import EncodedSplit, Workbench
 
 
 class CellSpec(Stored):

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 
 import torch
 
-from harness.image_batches import Examples
-from harness.records import Stored
-from harness.sampling import batch_indices, derived_seed
-from harness.scoring import logits, scoring_batches
-from harness.studies.arms import Arm, inner_product
+from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.records.schema import Stored
+from momentum_bench.harness.seeds import batch_indices, derived_seed
+from momentum_bench.harness.studies.arms import Arm, inner_product
+from momentum_bench.harness.training.scoring import logits, scoring_batches
 
 FORMULAS = ("sgd", "shb", "nshb_v1", "nshb_aaai25")
 

@@ -19,21 +19,29 @@ Dropout, clipping and schedule are off, as in `closeness`.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from momentum_bench.harness.sweeps.request import Sweep
+
+if TYPE_CHECKING:
+    from momentum_bench.harness.records.schema import RunSpec
+
+
+import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from matplotlib.lines import Line2D
 
-from harness.records import RunSpec, Stored
-from harness.reporting import COLOURS, FAINT, INK, svg_text
-from harness.sampling import batch_indices
-from harness.studies.arms import Arm, check_horizon, inner_product, make_pair, side_by_side
-from harness.studies.cells import CellRecord, CellSpec, outcome
-from harness.studies.gradient_noise import (
+from momentum_bench.harness.records.schema import RunSpec, Stored
+from momentum_bench.harness.reporting import COLOURS, FAINT, INK, svg_text
+from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.harness.studies.arms import Arm, check_horizon, inner_product, make_pair, side_by_side
+from momentum_bench.harness.studies.cells import CellRecord, CellSpec, outcome
+from momentum_bench.harness.studies.gradient_noise import (
     FORMULAS,
     GradientNoise,
     Measured,
@@ -41,8 +49,48 @@ from harness.studies.gradient_noise import (
     drawn_examples,
     measure,
 )
-from harness.studies.outputs import DASHES, log_scale, panels, setting_columns
-from harness.workbench import Workbench
+from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
+from momentum_bench.harness.training.session import Workbench
+
+NOISE: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 2,
+        "steps": 100,
+        "momentum": 0.9,
+        "n_times": 10,
+        "n_examples": 64,
+        "rates": {"head": (0.03,), "prompt": (0.003,)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 64,
+        "seeds": (13, 21, 42),
+        "batch_size": 8,
+        "steps": 1000,
+        "momentum": 0.9,
+        "n_times": 20,
+        "n_examples": 64,
+        "rates": {"head": (0.001, 0.003, 0.01), "prompt": (1e-4, 3e-4, 1e-3)},
+    },
+}
+
+
+def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
+    from momentum_bench.harness.studies import noise as study
+    from momentum_bench.harness.studies.cells import finish_cells, write_results
+
+    cells = study.noise_cells(specs, sweep.momentum, n_times, n_examples)
+    records = finish_cells("noise", cells, study.NoiseRecord, study.noise, sweep)
+    tables = {"": study.point_rows(records), "_degrees": study.degree_rows(records)}
+    paths = write_results("noise", sweep, tables, study.plot(records))
+    print("Degrees of smoothing by the formulas, beside the measured level, rate x ||omega||:")
+    print("\n".join(study.degree_table(records)))
+    print(study.conclusion(records))
+    print(study.EXPECTATION)
+    print(paths)
+
 
 Method = Literal["sgd", "shb", "nshb"]
 METHODS: tuple[Method, ...] = ("sgd", "shb", "nshb")

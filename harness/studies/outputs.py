@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from harness.records import RunSpec
-from harness.reporting import plot_style
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.reporting import plot_style
 
 DASHES = ("-", "--", ":", "-.")
 

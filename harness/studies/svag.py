@@ -22,19 +22,27 @@ Dropout is 0 and the rate constant, as in `closeness`.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from momentum_bench.harness.sweeps.request import Sweep
+
+if TYPE_CHECKING:
+    from momentum_bench.harness.records.schema import RunSpec
+
+
+import time
 from itertools import repeat
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from matplotlib.lines import Line2D
 
-from harness.metrics import compute
-from harness.records import RunSpec, Stored
-from harness.reporting import COLOURS, INK, svg_text
-from harness.sampling import batch_indices, derived_seed
-from harness.studies.arms import (
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.records.schema import RunSpec, Stored
+from momentum_bench.harness.reporting import COLOURS, INK, svg_text
+from momentum_bench.harness.seeds import batch_indices, derived_seed
+from momentum_bench.harness.studies.arms import (
     Arm,
     check_horizon,
     cross_entropy,
@@ -42,9 +50,52 @@ from harness.studies.arms import (
     separation_of,
     side_by_side,
 )
-from harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
-from harness.studies.outputs import panels, setting_columns
-from harness.workbench import Workbench
+from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
+from momentum_bench.harness.studies.outputs import panels, setting_columns
+from momentum_bench.harness.training.session import Workbench
+
+# 100 effective steps are 700 steps of 2 models, most of them with two forward passes
+SVAG: dict[str, dict[str, Any]] = {
+    "small": {
+        "k": 4,
+        "seeds": (13,),
+        "batch_size": 1,
+        "steps": 100,
+        "momentum": 0.9,
+        "levels": (1, 2, 4),
+        "n_times": 5,
+        "rates": {"head": (0.03,), "prompt": (0.003,)},
+    },
+    "large": {
+        "task": ("sst2",),
+        "k": 16,
+        "seeds": (13, 21, 42),
+        "batch_size": 8,
+        "steps": 1000,
+        "momentum": 0.9,
+        "levels": (1, 2, 4, 8),
+        "n_times": 20,
+        "rates": {"head": (0.01,), "prompt": (0.001,)},
+    },
+}
+
+
+def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
+    from momentum_bench.harness.studies import svag as study
+    from momentum_bench.harness.studies.cells import finish_cells, write_results
+
+    cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
+    records = finish_cells("svag", cells, study.SvagRecord, study.svag, sweep)
+    paths = write_results("svag", sweep, {"": study.point_rows(records)}, study.plot(records))
+    print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
+    for record in records:
+        last = record.points[-1].relative_distance if record.status == "done" else None
+        run = record.spec.sgd
+        name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
+        print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
+    print(study.EXPECTATION)
+    print(paths)
+
 
 EXPECTATION = """\
 What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per

@@ -1,0 +1,100 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
+from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.messages import note
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.plan import plan
+
+if TYPE_CHECKING:
+    from momentum_bench.leaderboards.rows import Row
+
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.cli.run import _option, _run_sweep
+
+
+@app.command()
+def reproduce(
+    row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
+    run_into: Annotated[
+        Path | None, _option("Run the sweep into this new directory, and compare", "--run")
+    ] = None,
+    model: Annotated[Path | None, _option("With --run: the row's model folder")] = None,
+    data_dir: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    task_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    optimizer_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
+    workers: Annotated[int | None, _option("With --run: as for `run`")] = None,
+) -> None:
+    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it.
+
+    With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
+    """
+    from momentum_bench.leaderboards.archive import store_of
+    from momentum_bench.leaderboards.reproduce import row_of, sweep_text
+    from momentum_bench.leaderboards.rows import rows_of
+
+    with plain_errors("nothing was changed, but for runs in the directory of --run"):
+        store = store_of(directory)
+        store.check_version()
+        row = row_of(rows_of(store.records()), row_id)
+        if run_into is None:
+            print(sweep_text(row), end="")
+            return
+        inputs = {"model": model, "data_dir": data_dir, "workers": workers}
+        inputs |= {"task_file": task_file, "optimizer_file": optimizer_file}
+        given = {name: str(value) for name, value in inputs.items() if value is not None}
+        same = _run_again(row, given | {"output_dir": str(run_into)})
+    if not same:
+        raise typer.Exit(EXIT_DEPARTURES)
+
+
+def _run_again(row: Row, given: Mapping[str, str]) -> bool:
+    """Run a row's sweep into a new directory; whether all came out the same, said line by line."""
+    from momentum_bench.harness.data.load import load_task_data
+    from momentum_bench.harness.models.files import resolve_model
+    from momentum_bench.harness.records.files import write_atomically
+    from momentum_bench.harness.records.store import Store
+    from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
+
+    store, text = Store(Path(given["output_dir"])), sweep_text(row)
+    kept = store.output_dir / "sweep.toml"
+    begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # and interrupted: it goes on
+    if not begun and store.output_dir.exists() and any(store.output_dir.iterdir()):
+        raise UserError(f"--run {store.output_dir} is there and not empty: name a new directory")
+    name = row.runs[0].spec.model
+    if name.startswith("local:") and "model" not in given:
+        raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "sweep.toml")
+        file.write_text(text, encoding="utf-8")
+        sweep = make_sweep(given, file)
+    check_launcher(sweep)
+    source = resolve_model(sweep.model)
+    data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
+    check_planned(row, plan(sweep, data, source.name, source.revision))
+    store.open()
+    with store.alone():
+        write_atomically(kept, text)
+    with suppress(typer.Exit):  # a run that failed is a difference, named below
+        _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
+    again = store.records()
+    found = differences(row, again)
+    for line in found:
+        print(line)
+    for line in circumstances(row, again):
+        note(line)
+    note(f"row {row.row_id}, {len(row.runs)} runs: {len(found) or 'no'} difference(s)")
+    return not found

@@ -1,0 +1,251 @@
+"""The command line's `tasks`: what there is to ask, and what each task is. Starts without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from momentum_bench.harness.cli.exits import plain_errors
+from momentum_bench.harness.data.export import jsonl_texts, lmbff_texts, write_texts
+from momentum_bench.harness.data.find_task import find_task, further_names, task_of
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.task_kinds import candidate_texts
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.messages import note
+from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.suites import expand_suites
+from momentum_bench.tasks import (
+    HubSource,
+    LocalOnly,
+    Task,
+    TextFolders,
+    UnknownTaskError,
+    suites_of,
+    task_names,
+)
+from momentum_bench.tasks.image_task import AnyTask, ImageTask, SklearnDigits
+from momentum_bench.tasks.task import CANDIDATE, filled, parse_template
+
+app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
+
+
+@app.command("list")
+def list_tasks() -> None:
+    """List all tasks: a table on a terminal, tab-separated lines elsewhere."""
+    header = ("name", "kind", "classes", "metric", "source", "methods", "suites", "title")
+    rows = []
+    for name in sorted({*task_names(), *further_names()}):
+        try:
+            task = find_task(name)
+        except UserError as error:  # a broken package hides no other task
+            note(f"{name} is left out: {error}")
+            continue
+        metric = ";".join((task.metric, *task.further_metrics))
+        n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
+        kind, methods = task.kind.replace("_", " "), ";".join(task.methods)
+        if isinstance(task, ImageTask):
+            kind = "image classification"
+        rows.append(
+            (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
+        )
+    if sys.stdout.isatty():
+        table = Table(*header, box=box.SIMPLE)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        for row in (header, *rows):
+            print("\t".join(row))
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Fill the template with a row from DIR/TASK", show_default=False)
+    ] = None,
+) -> None:
+    """Print all that is known of a task, and what a model is given of a real row.
+
+    Without --data-dir the row is from a package or from the hub's cache; nothing is downloaded.
+    """
+    with plain_errors("nothing was written"):
+        task, _ = _task(name)
+        if isinstance(task, ImageTask):
+            facts = {name.replace("_", " "): str(value) for name, value in task.model_dump().items()}
+            for fact, value in (facts | {"source": _source(task), "version": task.version}).items():
+                print(f"{fact:<17}{value}")
+            return
+        facts = _facts(task)
+        if data_dir is None:
+            os.environ["HF_HUB_OFFLINE"] = "1"
+        try:
+            facts |= _first_row(task, data_dir)
+        except UserError as error:
+            if data_dir is not None:
+                raise
+            note(f"no row is shown, give one by --data-dir DIR: {str(error).splitlines()[0]}")
+        for fact, value in facts.items():
+            print(f"{fact:<17}{value}")
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Hub id, folder, or package:NAME (default: roberta-large)")
+    ] = None,
+    method: Annotated[str | None, typer.Option(help="As of `run` (default: prompt)")] = None,
+    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+) -> None:
+    """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
+    with plain_errors("nothing was written"):
+        task, file = _text_task(name)
+        words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
+        given = {word: value for word, value in words.items() if value is not None}
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+        from momentum_bench.harness.execution import task_check
+
+        sweep, _ = expand_suites(make_sweep({"task": task.name} | task_check.SETTINGS | given, None))
+        n_warnings = 0
+        for finding in task_check.findings(sweep):
+            n_warnings += finding.is_warning
+            text = finding.text.replace("\n", f"\n{' ' * 9}")
+            print(f"{finding.about:<9}{text}", flush=True)
+        print(f"{'passed':<9}{n_warnings} warning(s)")
+
+
+@app.command()
+def split(
+    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+    out: Annotated[Path, typer.Option(help="Where the files go", show_default=False)],
+    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+    seeds: Annotated[str, typer.Option(help="Seeds of the split")] = "100,13,21,42,87",
+    protocol: Annotated[str, typer.Option(help="mezo or lm-bff")] = "lm-bff",
+    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
+    test_limit: Annotated[
+        str | None, typer.Option(help="Test rows at most, or none (default: the protocol's)")
+    ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="lm-bff: LM-BFF's files, byte for byte; jsonl: the rows")
+    ] = "lm-bff",
+) -> None:
+    """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
+    with plain_errors("the files that are there are whole"):
+        if form not in ("lm-bff", "jsonl"):
+            raise UserError(f"--format {form}: expected lm-bff or jsonl")
+        task, file = _text_task(name)
+        words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
+        given = {word: value for word, value in words.items() if value is not None}
+        sweep = make_sweep({"task": task.name} | given, None)
+        if form == "lm-bff":
+            texts = lmbff_texts(task, data_dir, sweep.k, sweep.seeds, sweep.test_limit)
+        else:
+            texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
+        write_texts(out, texts)
+        if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
+            note(
+                f"{task.name}: the test files differ between seeds, since LM-BFF's script shuffles one test "
+                f"list again for each. `run --test-limit` scores the same rows for all seeds: those of "
+                f"--format jsonl"
+            )
+        for path, text in texts.items():
+            print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
+
+
+def _task(name: str) -> tuple[AnyTask, Path | None]:
+    """A task by its name or by its file, and the file."""
+    file = Path(name) if name.endswith(".py") else None
+    try:
+        return (find_task(task_of(file).name, file), file) if file else (find_task(name), None)
+    except UnknownTaskError as error:
+        raise UserError(str(error)) from None
+
+
+def _text_task(name: str) -> tuple[Task, Path | None]:
+    """A task of text; raises UserError for one of images."""
+    task, file = _task(name)
+    if isinstance(task, ImageTask):
+        raise UserError(
+            f"{name} is a task of images: there is no prompt to look at. Try it with "
+            f"`momentum-bench run --task {name} --max-steps 10`"
+        )
+    return task, file
+
+
+def _source(task: AnyTask) -> str:
+    source = task.source
+    if isinstance(source, HubSource):
+        config = f" ({source.config})" if source.config else ""
+        return f"{source.id}{config}" + ("" if source.revision == "main" else f" @ {source.revision}")
+    if isinstance(source, SklearnDigits):
+        return "package scikit-learn"
+    return f"package {source.distribution}" if isinstance(source, TextFolders) else "--data-dir only"
+
+
+def _facts(task: Task) -> dict[str, str]:
+    classes = [f"{value} {label}" for value, label in task.labels.items()]
+    if task.label_words:
+        classes = [f"{each} -> {word}" for each, word in zip(classes, task.label_words, strict=True)]
+    facts = {
+        "name": task.name,
+        "title": task.title,
+        "suites": ", ".join(suites_of(task.name)),
+        "source": _source(task),
+        "no copy because": task.source.reason if isinstance(task.source, LocalOnly) else "",
+        "label there": (task.source.label or "") if isinstance(task.source, HubSource) else "",
+        "with --data-dir": f"DIR/{task.folder or task.name}/{{{task.train},{task.test}}}.jsonl",
+        "roles": f"train and dev are cut from {task.train}, test is {task.test}",
+        "columns": ", ".join(task.columns),
+        "rows labelled -1": "dropped" if task.unlabelled == "drop" else "an error",
+        "kind": task.kind.replace("_", " "),
+        "classes": ", ".join(classes),
+        "candidates": ", ".join(task.choices),
+        "methods": ", ".join(task.methods),
+        "prompt": task.template,
+        "causal prompt": task.causal or "",
+        "head input": " | ".join(task.head_inputs),
+        "tokens at most": str(task.max_length),
+        "of first text": str(task.first_limit or ""),
+        "of other texts": str(task.other_limit or ""),
+        "metric": task.metric,
+        "further metrics": ", ".join(task.further_metrics),
+        "shuffles": "accumulate over LM-BFF's seeds under its protocol" if task.accumulates_shuffles else "",
+        "learning rates": "; ".join(f"{m}: {', '.join(map(str, r))}" for m, r in task.learning_rates.items()),
+        "licence": task.licence,
+        "citation": task.citation,
+        "version": task.version,
+    }
+    return {fact: value for fact, value in facts.items() if value}
+
+
+def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
+    data = load_task_data(task, data_dir)
+    example = data.train[0]
+    right = int(example.label) if task.kind != "regression" else None
+    words = candidate_texts(task, example)
+    texts = dict(zip(task.fields, example.texts, strict=True))
+    if words:
+        texts[CANDIDATE] = words[right] if right is not None else f"[{' or '.join(words)}]"
+    prompt = {
+        "first prompt": filled(parse_template(task.template), texts, " [mask]"),
+        "its label word": words[right]
+        if right is not None
+        else f"{words[0]} .. {words[-1]}: {example.label:g}",
+    }
+    causal = {"first causal": filled(parse_template(task.causal), texts)} if task.causal else {}
+    return {
+        "rows": f"{len(data.train)} train, {len(data.test)} test",
+        **(prompt if task.template else {}),
+        **causal,
+        "first input": " | ".join(filled(parse_template(text), texts) for text in task.head_inputs),
+    }

@@ -1,0 +1,58 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from momentum_bench.harness import loads
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.tasks import HubSource, Task
+
+_COMMIT = re.compile(r"@([0-9a-f]{40})/")
+
+
+def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
+    columns = (*task.columns, *([source.label] if source.label else []))
+    folder = f"DIR/{task.folder or task.name}"
+    local = f"{folder}/{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)})"
+    train, test, origin = hub_splits(task.name, source, (task.train, task.test), local)
+    wanted = [column for column in columns if column in train.column_names]
+    rows = [split.select_columns(wanted).to_list() for split in (train, test)]
+    return rows[0], rows[1], origin
+
+
+def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str) -> tuple[Any, Any, str]:
+    """Two splits from the hub at one commit, and which that is; `HF_*` variables are respected.
+
+    Online, the revision is resolved to a commit first, so that both splits are of one state. With
+    `HF_HUB_OFFLINE=1` the local cache is asked instead, and the commit is read back from it.
+
+    Args:
+        local: what a local copy looks like, for the error.
+
+    Raises:
+        UserError: they cannot be had.
+    """
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    datasets.disable_progress_bars()
+    name = f"{source.id} ({source.config})" if source.config else source.id
+    try:
+        revision = source.revision
+        if not HF_HUB_OFFLINE:
+            revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
+        train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
+    except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
+        raise UserError(
+            f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
+            f"Without network, give a local copy: --data-dir DIR, with {local}, or set "
+            f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+        ) from error
+    checksums = train.info.download_checksums or {}
+    commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}
+    commit = commits.pop() if len(commits) == 1 else revision
+    return train, test, f"{name} @ {commit}"

@@ -1,0 +1,188 @@
+"""Everything drawn at random, as pure functions of named seeds. numpy only.
+
+The few-shot split follows LM-BFF's `generate_k_shot_data.py` (Gao et al. 2021) through numpy's
+legacy generator, whose stream is frozen; nothing here depends on what ran before in the process.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from momentum_bench.harness.data import task_kinds
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks.image_task import ImageTask
+
+TEST_SEED = 42
+"""MeZO draws its 1,000 test rows with this seed, whatever the seed of the split."""
+
+CANONICAL_SEEDS = (100, 13, 21, 42, 87)
+"""LM-BFF's seeds of the split, in the order in which its script works through them."""
+
+
+class FewShotSplit(NamedTuple):
+    """Positions of rows in the training data, grouped by class as LM-BFF writes them."""
+
+    train: list[int]
+    dev: list[int]
+    short_classes: list[int]
+
+
+def shuffled_rows(n: int, seed: int, accumulate: bool = False) -> list[int]:
+    """Positions of n training rows in the order in which LM-BFF's script draws from them.
+
+    Args:
+        accumulate: whether the script shuffles one and the same list again for every seed, as it
+            does for CoLA: the order is then the one after its canonical seeds up to this one,
+            whichever were asked for. A seed that is not canonical starts from the stored order.
+    """
+    seeds = [seed]
+    if accumulate and seed in CANONICAL_SEEDS:
+        seeds = list(CANONICAL_SEEDS[: CANONICAL_SEEDS.index(seed) + 1])
+    rows = np.arange(n)
+    for each in seeds:
+        rows = rows[np.random.RandomState(each).permutation(n)]
+    return rows.tolist()
+
+
+def few_shot_split(labels: Sequence[int], n_classes: int, k: int, order: Sequence[int]) -> FewShotSplit:
+    """Draw k rows a class for train and the next k for dev, exactly as LM-BFF does.
+
+    Classes come in the order of their first appearance among the shuffled rows; of each, rows [0:k]
+    are train and rows [k:2k] are dev. A class with too few rows gives shortened parts and is listed
+    in `short_classes`.
+
+    Args:
+        labels: the class of each training row, 0 .. n_classes - 1.
+        order: positions of all training rows, from `shuffled_rows`.
+
+    Raises:
+        UserError: a class has no train row, or fewer than two classes have dev rows.
+    """
+    by_class: dict[int, list[int]] = {}
+    for row in order:
+        by_class.setdefault(labels[row], []).append(row)
+    train = [row for rows in by_class.values() for row in rows[:k]]
+    dev = [row for rows in by_class.values() for row in rows[k : 2 * k]]
+    sizes = [len(by_class.get(label, ())) for label in range(n_classes)]
+    if min(sizes) == 0:
+        raise UserError(
+            f"the training rows hold no example of class {sizes.index(0)} (in logit order; rows of "
+            f"each class: {sizes}): every class needs at least one"
+        )
+    if sum(size > k for size in sizes) < 2:
+        raise UserError(
+            f"k = {k} leaves fewer than two classes with dev rows: the classes have {sizes} rows, "
+            f"train takes the first {k} of each and dev the next {k}. "
+            f"Choose --k below {sorted(sizes)[-2]}"
+        )
+    return FewShotSplit(train, dev, [c for c, size in enumerate(sizes) if size < 2 * k])
+
+
+def few_shot_passages(passages: Sequence[int], k: int, seed: int) -> FewShotSplit:
+    """Draw the rows of k whole passages for train and of the next k for dev.
+
+    Rows of one passage share most of their text, so no passage is in both. Every passage is equally
+    likely, however many rows it has; its rows stay in their stored order. `short_classes` is [0]
+    where dev has fewer than k passages.
+
+    Args:
+        passages: the passage of each training row, numbered from 0.
+
+    Raises:
+        UserError: no passage is left for dev.
+    """
+    n = max(passages) + 1
+    if n <= k:
+        raise UserError(
+            f"k = {k} passages for train leave none for dev: the training rows are of {n} passages. "
+            f"Choose --k below {n}"
+        )
+    rows: list[list[int]] = [[] for _ in range(n)]
+    for row, passage in enumerate(passages):
+        rows[passage].append(row)
+    order = np.random.RandomState(seed).permutation(n).tolist()
+    train, dev = ([row for p in part for row in rows[p]] for part in (order[:k], order[k : 2 * k]))
+    return FewShotSplit(train, dev, [0] if n < 2 * k else [])
+
+
+def held_out_split(labels: Sequence[int], share: float, order: Sequence[int]) -> FewShotSplit:
+    """All rows: of each class the first `share` of them as dev, at least one, and the others as train.
+
+    Args:
+        labels: the class of each training row.
+        order: positions of all training rows, from `shuffled_rows`.
+
+    Raises:
+        UserError: a class has fewer than two rows.
+    """
+    by_class: dict[int, list[int]] = {}
+    for row in order:
+        by_class.setdefault(labels[row], []).append(row)
+    if small := sorted(label for label, rows in by_class.items() if len(rows) < 2):
+        raise UserError(f"class {small[0]} has one training row, and train and dev need one each")
+    sizes = {label: max(1, round(share * len(rows))) for label, rows in by_class.items()}
+    train = [row for label, rows in by_class.items() for row in rows[sizes[label] :]]
+    dev = [row for label, rows in by_class.items() for row in rows[: sizes[label]]]
+    return FewShotSplit(train, dev, [])
+
+
+def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None = None) -> list[int]:
+    """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them.
+
+    Args:
+        questions: the question that each row answers. Questions are then drawn, each with all of its
+            rows, until the next one would exceed the limit: an exact match needs all of its answers.
+
+    Raises:
+        UserError: the first question alone has more rows than the limit.
+    """
+    if limit is None or n <= limit:
+        return list(range(n))
+    random = np.random.RandomState(TEST_SEED)
+    if questions is None:
+        return random.permutation(n)[:limit].tolist()
+    rows: list[list[int]] = [[] for _ in range(max(questions) + 1)]
+    for row, question in enumerate(questions):
+        rows[question].append(row)
+    chosen: list[int] = []
+    for question in random.permutation(len(rows)):
+        if len(chosen) + len(rows[question]) > limit:
+            break
+        chosen += rows[question]
+    if not chosen:
+        raise UserError(f"--test-limit {limit} is below the answers of one question: raise it")
+    return chosen
+
+
+def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
+    """The few-shot split of a task's training rows, as the protocol shuffles them.
+
+    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+
+    Raises:
+        UserError: too few rows of a class, or too few passages.
+    """
+    if isinstance(data.task, ImageTask):
+        order, labels = _drawing_order(data, seed, protocol), [int(row.label) for row in data.train]
+        if k:
+            return few_shot_split(labels, data.task.n_classes, k, order)
+        return held_out_split(labels, data.task.dev_fraction, order)
+    if data.task.groups:
+        return few_shot_passages(task_kinds.passages(data.task, data.train), k, seed)
+    order = _drawing_order(data, seed, protocol)
+    return few_shot_split(task_kinds.strata(data.task, data.train), len(data.task.labels), k, order)
+
+
+def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which they are drawn from."""
+    accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
+    stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
+    if not data.left_out:
+        return stored
+    left_out = set(data.left_out)
+    return [row - bisect(data.left_out, row) for row in stored if row not in left_out]

@@ -1,0 +1,211 @@
+"""Rows of a task: from the hub, from a local folder, or from an installed package."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from momentum_bench.harness.data import lmbff
+from momentum_bench.harness.data.examples import Example
+from momentum_bench.harness.data.hub import _read_hub
+from momentum_bench.harness.data.load import missing_data
+from momentum_bench.harness.data.row_files import _read_folder, _read_package, _split_files
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks import HubSource, Task, TextFolders
+from momentum_bench.tasks.task import PLACEHOLDER
+
+HIDDEN = ("-1", "-1.0")
+"""How a label that is not published is written."""
+
+
+class _Rows(NamedTuple):
+    """What is stored of a task, and which column holds the label there."""
+
+    train: Iterable[dict[str, Any]]
+    test: Iterable[dict[str, Any]]
+    origin: str
+    label: str
+    left_out: tuple[int, ...] = ()
+
+
+def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows behind the examples of `load_task_data`, one for one: train, test; columns by our names."""
+    found = _stored(task, data_dir)
+    names = dict(zip(task.columns, (*task.columns[:-1], found.label), strict=True))
+    train, test = (
+        [
+            {name: row[column] for name, column in names.items()}
+            for row in part
+            if not _dropped(task, row[found.label])
+        ]
+        for part in (found.train, found.test)
+    )
+    return train, test
+
+
+def _stored(task: Task, data_dir: Path | None) -> _Rows:
+    if missing := missing_data(task, data_dir):
+        raise UserError(missing)
+    if data_dir is not None:
+        if files := _lmbff_files(task, data_dir):
+            return _read_lmbff(task, files)
+        train, test = _read_folder(task, data_dir)
+        return _Rows(train, test, "folder", task.label)
+    if isinstance(task.source, TextFolders):
+        return _Rows(*_read_package(task, task.source), task.label)
+    assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
+    return _Rows(*_read_hub(task, task.source), task.source.label or task.label)
+
+
+def _examples(
+    task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
+) -> tuple[list[Example], int]:
+    columns = [*task.columns[:-1], label_column]
+    read_label = partial(_number, task) if task.kind == "regression" else _class_reader(task)
+    examples, dropped, number = [], 0, 0
+    for number, row in enumerate(rows, 1):
+        place = f"{task.name}, {split}, row {number}"
+        if missing := [column for column in columns if column not in row]:
+            raise UserError(f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}")
+        label = row[label_column]
+        if _dropped(task, label):
+            dropped += 1
+            continue
+        texts = _texts(task, row, place)
+        if len(task.choices) == 1:
+            examples.append(_choice_from_list(texts, row[task.choices[0]], label, place))
+        else:
+            candidates = tuple(row[column] for column in task.choices)
+            if not all(isinstance(text, str) for text in candidates):
+                raise UserError(f"{place}: {list(task.choices)} must be text, found {candidates}")
+            examples.append(Example(texts, read_label(label, place), candidates))
+    if not examples:
+        raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
+    return examples, dropped
+
+
+def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
+    """The row's texts in the order of `Task.fields`."""
+    texts = tuple(row[column] for column in task.text)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(
+            f"{place}: {list(task.text)} must be text, found {[type(text).__name__ for text in texts]}"
+        )
+    for column, words in task.wordings.items():
+        if row[column] not in words:
+            raise UserError(f"{place}: {column} is {row[column]!r}, expected one of {list(words)}")
+    texts = tuple(
+        task.wordings[column][text] if column in task.wordings else text
+        for column, text in zip(task.text, texts, strict=True)
+    )
+    if task.cloze and PLACEHOLDER not in row[task.cloze]:
+        raise UserError(f"{place}: {task.cloze} holds no {PLACEHOLDER}: {row[task.cloze]!r}")
+    if not task.marks:
+        return texts
+    try:
+        spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
+    except (TypeError, ValueError):
+        found = [row[position] for _, position in task.marks]
+        raise UserError(f"{place}: the positions of the spans must be whole numbers, found {found}") from None
+    return (*texts, marked(texts[0], spans))
+
+
+def _class_reader(task: Task) -> Callable[[Any, str], int]:
+    """From a stored label to its position in logit order."""
+    # the names of the labels stand for their numbers: copies differ in how they count
+    positions: dict[int | str, int] = {name: position for position, name in enumerate(task.labels.values())}
+    positions |= {str(value): position for position, value in enumerate(task.labels)}
+    positions |= {value: position for position, value in enumerate(task.labels)}
+
+    def position_of(label: Any, place: str) -> int:
+        if isinstance(label, int | str) and label in positions:
+            return positions[label]
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is none of {list(task.labels)}")
+
+    return position_of
+
+
+def _number(task: Task, label: Any, place: str) -> float:
+    """The number that a regression predicts, between the ends of the task's scale."""
+    low, high = task.ends
+    try:
+        number = float(label)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not low <= number <= high:
+        raise UserError(f"{place}: label {label!r}{_hidden(label)} is no number from {low:g} to {high:g}")
+    return number
+
+
+def _choice_from_list(texts: tuple[str, ...], choices: Any, answers: Any, place: str) -> Example:
+    """A row whose candidates are a list, and whose label lists the right ones among them."""
+    try:
+        if isinstance(choices, str) or isinstance(answers, str):
+            raise TypeError
+        candidates, right = tuple(dict.fromkeys(choices)), tuple(dict.fromkeys(answers))
+    except TypeError:
+        raise UserError(
+            f"{place}: candidates and answers must be lists of texts, found {choices!r} and {answers!r}"
+        ) from None
+    first = next((i for i, candidate in enumerate(candidates) if candidate in right), None)
+    if first is None or not all(isinstance(text, str) and text.strip() for text in candidates + right):
+        raise UserError(f"{place}: none of the answers {list(right)} is among the candidates {candidates}")
+    return Example(texts, first, candidates, right)
+
+
+def _hidden(label: Any) -> str:
+    return " (-1 stands for a hidden label)" if str(label) in HIDDEN else ""
+
+
+def _dropped(task: Task, label: Any) -> bool:
+    return str(label) in HIDDEN and task.unlabelled == "drop"
+
+
+def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:
+    """The text with its first span as `* span *` and its second as `# span #`.
+
+    A span is given by its words and by its position among the words of the text, both split at
+    white space. Published positions are sometimes off: the nearest place that reads like the span
+    is marked, and the position itself where nothing does.
+    """
+    words = text.split()
+    if not words:
+        return text
+    plain = [_plain_word(word) for word in words]
+    before, after = [""] * len(words), [""] * len(words)
+    for (span, position), sign in zip(spans, "*#", strict=False):
+        wanted = [_plain_word(word) for word in span.split()]
+        places = [i for i in range(len(words)) if plain[i : i + len(wanted)] == wanted]
+        first = min(places, key=lambda place: abs(place - position), default=position)
+        first = max(0, min(first, len(words) - 1))
+        last = max(first, min(first + len(wanted), len(words)) - 1)
+        before[first], after[last] = f"{before[first]}{sign} ", f" {sign}{after[last]}"
+    return " ".join(f"{b}{word}{a}" for b, word, a in zip(before, words, after, strict=True))
+
+
+def _plain_word(word: str) -> str:
+    return word.strip(string.punctuation).lower()
+
+
+def _lmbff_files(task: Task, data_dir: Path) -> lmbff.Files | None:
+    """The task's files in LM-BFF's layout; an error where there are others in ours."""
+    files = lmbff.files_of(task, data_dir)
+    ours = [_split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
+    if files and all(ours) and {path for paths in ours for path in paths} != {files.train, files.test}:
+        raise UserError(
+            f"{task.name} is there twice, in LM-BFF's layout ({files.train}, {files.test.name}) and in ours "
+            f"({ours[0][0]}, {ours[1][0].name}): keep one"
+        )
+    return files
+
+
+def _read_lmbff(task: Task, files: lmbff.Files) -> _Rows:
+    train, test = (lmbff.read_rows(task, files.layout, path) for path in (files.train, files.test))
+    n_broken = len(train.left_out) + len(test.left_out)
+    broken = f", broken lines left out: {n_broken}" if n_broken else ""
+    origin = f"folder in LM-BFF's layout{broken}"
+    return _Rows(train.rows, test.rows, origin, task.label, tuple(train.left_out))

@@ -1,0 +1,120 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.encoding.packed_rows import Packing, packed_inputs
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of the sequences of n examples, each as long as it is (nothing is padded here).
+
+    An example is one sequence, or several consecutive ones: its candidates, scored one by one.
+
+    Attributes:
+        input_ids, token_type_ids: a list for each sequence; the second is None where all are 0.
+        read_at: for each sequence, the positions whose scores of the vocabulary are read (the mask,
+            or those before the tokens of a candidate); None where a head reads the sequence.
+        labels: n classes in logit order, numbers of a regression, or positions of right candidates.
+        references: what predictions of the n examples are scored against.
+        n_truncated: examples of which some text was cut.
+        targets: for each sequence, the token that stands behind each of its `read_at`; None where
+            the scores of other tokens (label words) are read.
+        candidates: how many consecutive sequences belong to each example; None: one each.
+    """
+
+    input_ids: list[list[int]]
+    token_type_ids: list[list[int]] | None
+    read_at: list[list[int]] | None
+    labels: list[int] | list[float]
+    references: References
+    n_truncated: int
+    targets: list[list[int]] | None = None
+    candidates: list[int] | None = None
+
+    def batch(
+        self, rows: Sequence[int], pad_id: int, device: torch.device, packing: Packing | None = None
+    ) -> Batch:
+        """The examples at `rows` on `device`: packed into one row, or padded to the longest sequence."""
+        counts = None if self.candidates is None else [self.candidates[row] for row in rows]
+        sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
+
+        def padded(of: list[list[int]], value: int) -> torch.Tensor:
+            tensors = [torch.tensor(of[i]) for i in sequences]
+            stacked = torch.nn.utils.rnn.pad_sequence(tensors, True, value)
+            return stacked.to(device, non_blocking=True)
+
+        types, places = self.token_type_ids, self.read_at
+        if packing is not None:
+            inputs = packed_inputs(
+                [self.input_ids[i] for i in sequences],
+                None if types is None else [types[i] for i in sequences],
+                None if places is None else [places[i] for i in sequences],
+                packing,
+                device,
+            )
+        else:
+            lengths = torch.tensor([len(self.input_ids[i]) for i in sequences])
+            inputs = {
+                "input_ids": padded(self.input_ids, pad_id),
+                "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device),
+            }
+            if types is not None:
+                inputs["token_type_ids"] = padded(types, 0)
+        read_at = None
+        if places is not None:
+            pairs = [(at, position) for at, i in enumerate(sequences) for position in places[i]]
+            at, position = torch.tensor(pairs).to(device).unbind(dim=1)
+            read_at = (at, position)
+        tokens = self.targets
+        return Batch(
+            inputs=inputs,
+            read_at=read_at,
+            targets=None
+            if tokens is None
+            else torch.tensor([token for i in sequences for token in tokens[i]]).to(device),
+            candidates=counts,
+            labels=torch.tensor([self.labels[row] for row in rows]).to(device),
+        )
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each example's longest sequence."""
+        if self.candidates is None:
+            return [len(ids) for ids in self.input_ids]
+        return [max(len(self.input_ids[i]) for i in sequences) for sequences in self._sequences]
+
+    @cached_property
+    def _sequences(self) -> list[range]:
+        """Of each example, where its sequences are; only with `candidates`."""
+        ends = list(accumulate(self.candidates or ()))
+        return [range(end - n, end) for end, n in zip(ends, self.candidates or (), strict=True)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a model is given for B examples of S sequences, and what is read from it, on one device.
+
+    Attributes:
+        inputs: of the model: S x T, padded, or 1 x N with the `segments` of the row.
+        read_at: the R places that are read, as their sequences (R) and the positions there (R), in
+            the order of the sequences; None for a head.
+        targets: the token whose score is read at each place (R); None: the label words'.
+        candidates: how many consecutive sequences each example has; None: one each.
+        labels: B.
+    """
+
+    inputs: dict[str, Any]
+    read_at: tuple[torch.Tensor, torch.Tensor] | None
+    targets: torch.Tensor | None
+    candidates: list[int] | None
+    labels: torch.Tensor

@@ -1,0 +1,147 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a model takes packed rows.
+
+    Attributes:
+        first_position: the position id of a sequence's first token.
+        head_place: where a head reads a sequence: 0, its first token, or -1, its last.
+        last_layer: "rows read", or "all rows" where its structure is not one of those known here.
+        steps: tokens of a row, and those of its longest sequence, are rounded up to multiples of these
+            two, so that batches have few shapes; None: they are as long as they are.
+    """
+
+    first_position: int
+    head_place: int
+    last_layer: str
+    steps: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the S sequences of a row begin and end, and which of their rows are read.
+
+    Attributes:
+        lengths: tokens of each sequence.
+        places: of each sequence, the positions that are read; R in all.
+        longest: the length that attention over padded sequences has; None: that of the longest.
+        filler: tokens at the row's end that belong to no sequence, and of which nothing is read.
+    """
+
+    lengths: tuple[int, ...]
+    places: tuple[tuple[int, ...], ...]
+    device: torch.device
+    longest: int | None = None
+    filler: int = 0
+    _padded: dict[tuple[bool, bool], PaddedAttention] = field(default_factory=dict, compare=False, repr=False)
+
+    @cached_property
+    def rows(self) -> torch.Tensor:
+        """R places in the packed row."""
+        starts = accumulate(self.lengths[:-1], initial=0)
+        rows = [start + place for start, places in zip(starts, self.places, strict=True) for place in places]
+        return torch.tensor(rows).to(self.device, non_blocking=True)
+
+    def padded(self, rows_read: bool, causal: bool) -> PaddedAttention:
+        """The same for attention over S padded sequences, with the queries of all rows or those read."""
+        if (rows_read, causal) not in self._padded:
+            self._padded[rows_read, causal] = _padded_attention(self, rows_read, causal)
+        return self._padded[rows_read, causal]
+
+    def tensors(self, like: Segments) -> list[torch.Tensor]:
+        """All on the device that follows from lengths and places, as far as `like` has been asked for it."""
+        asked = [self.padded(*key) for key in like._padded]
+        return [self.rows, *(t for p in asked for t in (p.query_slots, p.key_slots, p.read_slots, p.mask))]
+
+
+@dataclass(frozen=True)
+class PaddedAttention:
+    """Where queries and keys go among S padded sequences, and the S x 1 x queries x keys mask between them.
+
+    Attributes:
+        query_slots, key_slots: of each row, its place in S x n_queries or S x n_keys, or the one behind
+            the last, where nobody looks, for filler.
+        read_slots: where each query's result lies; of filler, any.
+    """
+
+    query_slots: torch.Tensor
+    n_queries: int
+    key_slots: torch.Tensor
+    n_keys: int
+    read_slots: torch.Tensor
+    mask: torch.Tensor
+
+
+def packed_inputs(
+    input_ids: Sequence[list[int]],
+    token_type_ids: Sequence[list[int]] | None,
+    read_at: Sequence[Sequence[int]] | None,
+    packing: Packing,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The model's inputs for S sequences as one row.
+
+    Args:
+        read_at: the positions that are read of each sequence; None: those that a head reads.
+    """
+
+    lengths = tuple(map(len, input_ids))
+    longest, filler = None, 0
+    if packing.steps is not None:
+        longest, filler = max(lengths) + -max(lengths) % packing.steps[1], -sum(lengths) % packing.steps[0]
+
+    def row(of: Sequence[Sequence[int]]) -> torch.Tensor:
+        values = [value for values in of for value in values] + filler * [of[0][0]]
+        return torch.tensor([values]).to(device, non_blocking=True)
+
+    if read_at is None:
+        read_at = [[packing.head_place % length] for length in lengths]
+    first = packing.first_position
+    inputs: dict[str, Any] = {
+        "input_ids": row(input_ids),
+        "position_ids": row([range(first, first + length) for length in lengths]),
+        "segments": Segments(lengths, tuple(map(tuple, read_at)), device, longest, filler),
+    }
+    if token_type_ids is not None:
+        inputs["token_type_ids"] = row(token_type_ids)
+    return inputs
+
+
+def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> PaddedAttention:
+    lengths = segments.lengths
+    n_keys = segments.longest or max(lengths)
+    places = segments.places if rows_read else [range(length) for length in lengths]
+    n_queries = max(map(len, places)) if rows_read else n_keys
+    filler = 0 if rows_read else segments.filler
+    from_where = torch.full((len(lengths), n_queries), n_keys - 1)
+    for sequence, of in enumerate(places):
+        from_where[sequence, : len(of)] = torch.tensor(list(of))
+    seen = (torch.arange(n_keys) < torch.tensor(lengths)[:, None])[:, None, None]
+    if causal:
+        seen = seen & (torch.arange(n_keys) <= from_where[:, None, :, None])
+
+    def slots(counts: Sequence[int], longest: int, behind: Sequence[int]) -> torch.Tensor:
+        of = [sequence * longest + i for sequence, count in enumerate(counts) for i in range(count)]
+        return torch.tensor([*of, *behind]).to(segments.device, non_blocking=True)
+
+    counts = [len(of) for of in places]
+    return PaddedAttention(
+        query_slots=slots(counts, n_queries, filler * [len(lengths) * n_queries]),
+        n_queries=n_queries,
+        key_slots=slots(lengths, n_keys, segments.filler * [len(lengths) * n_keys]),
+        n_keys=n_keys,
+        read_slots=slots(counts, n_queries, filler * [0]),
+        mask=seen.to(segments.device, non_blocking=True),
+    )

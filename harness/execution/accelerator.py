@@ -1,0 +1,58 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.launcher import apart, launched
+from momentum_bench.harness.models.distributed import left_to_us
+from momentum_bench.harness.records.precision import PRECISIONS
+from momentum_bench.harness.training.arithmetic import use
+
+
+def make_accelerator(precision: str, together: bool = False) -> Accelerator:
+    """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
+
+    The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
+    rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+
+    Args:
+        together: the ranks share each run's batches instead, and are waited for here.
+
+    Raises:
+        UserError: the device does not have that precision, or the ranks were not joined.
+    """
+    mixed_precision = PRECISIONS[precision].autocast
+    if together:
+        # parameters that no loss reaches keep no gradient, as in a single process
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        with left_to_us():
+            accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+        if accelerator.num_processes != (ranks := launched().ranks):
+            raise UserError(
+                f"--data-parallel: {ranks} ranks were started, and accelerate joined "
+                f"{accelerator.num_processes} on {accelerator.device.type}: without a GPU it joins none "
+                f"unless ACCELERATE_USE_CPU=true stands before the command"
+            )
+    else:
+        local_rank = launched().local_rank
+        if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+            torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+        with apart():
+            accelerator = Accelerator(mixed_precision=mixed_precision)
+    use(precision, accelerator.device.type)
+    return accelerator
+
+
+def quiet_libraries() -> None:
+    """Loading bars and notes about new heads are noise here: the record says what is new."""
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

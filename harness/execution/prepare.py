@@ -1,0 +1,34 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.metrics.compute import check_available
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.training.cuda_graphs import check_recordable
+from momentum_bench.harness.training.memory import keep_freed_memory
+from momentum_bench.harness.training.session import Workbench
+
+
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
+    """Build every split, prompt and model of the runs, so that what cannot work fails before training.
+
+    Args:
+        together: whether the ranks of the launch share each run's batches.
+
+    Raises:
+        UserError: one of them cannot be built.
+    """
+    quiet_libraries()
+    keep_freed_memory()
+    bench = Workbench(inputs, make_accelerator(precision, together))
+    for spec in specs:
+        bench.objective(spec)
+        for metric in bench.metrics(spec):
+            check_available(metric)
+        bench.split(spec)
+        check_recordable(spec, bench)
+    return bench

@@ -1,0 +1,251 @@
+"""Runs on a Ray cluster: Ray places them, packs several on a GPU, and repeats what a lost node took along.
+
+Loaded only for `--executor ray`. A run's specification and its record travel as JSON text, and the
+driver (this process) alone writes to the results directory, so the nodes need no disk in common. Ray
+itself moves functions and arguments by cloudpickle among the nodes of its cluster, which trust each
+other; nothing of that is kept, and no record is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
+from momentum_bench.harness.execution.job import Job, run_and_store
+from momentum_bench.harness.execution.local import SECONDS_BETWEEN_LOOKS
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.session import Workbench
+
+MAX_RETRIES = 3
+"""How often a group of runs whose node or process died is started again, elsewhere if need be."""
+
+GROUPS_PER_PLACE = 4
+"""Groups that follow one another on one place. Ray starts a new process for each group on a GPU, which
+loads the model anew; many groups lose less with a node, and end more evenly."""
+
+SECONDS_TO_ANSWER = 10
+
+OBJECT_STORE_BYTES = 100 * 2**20
+"""Of a cluster that is started here: what travels is text."""
+
+
+def _ray() -> ModuleType:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError(
+            "--executor ray needs Ray, which is not installed: pip install 'momentum-bench[cluster]'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def connected(address: str | None) -> Iterator[Any]:
+    """Ray's module, connected to a cluster, or to one on this machine that ends with the sweep.
+
+    Args:
+        address: as `ray start` printed it, or "auto"; None: a cluster of this machine alone.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at that address.
+    """
+    ray = _ray()
+    own: dict[str, Any] = (
+        {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    )
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    root = str(Path(__file__).resolve().parent.parent)
+    try:
+        _check_answers(address)
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="error",
+            # the rooms are packages of the driver's checkout; elsewhere the installed ones are found
+            runtime_env={
+                "env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+            },
+            **own,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one with "
+            f"`ray start --head`, or leave --ray-address out"
+        ) from error
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in its place
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _check_answers(address: str | None) -> None:
+    """Raises: OSError or ValueError, where nothing listens at HOST:PORT; Ray would ask for minutes."""
+    if address and address not in ("auto", "local") and "://" not in address:
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
+
+
+def execute_on_ray(
+    specs: Sequence[RunSpec], job: Job, address: str | None, gpus_per_run: float | None
+) -> Iterator[RunRecord]:
+    """Run all specs on a cluster and store their records, yielding each as it comes back.
+
+    A run that another process on this results directory holds is waited for, as by `execute`.
+
+    Args:
+        gpus_per_run: a fraction packs several runs on one GPU; None: one GPU, or none where the
+            cluster has none.
+
+    Raises:
+        UserError: no cluster, or no node of it has what a run needs; what is finished stays.
+    """
+    with connected(address) as ray:
+        needs = _needs(ray, specs, gpus_per_run)
+        waiting = list(specs)
+        while waiting:
+            done: set[str] = set()
+            for record in _one_pass(ray, waiting, job, needs):
+                done.add(record.spec.run_id)
+                yield record
+            waiting = [spec for spec in waiting if spec.run_id not in done]
+            if waiting:
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def _needs(ray: Any, specs: Sequence[RunSpec], gpus_per_run: float | None) -> dict[str, float]:
+    """Processors and GPUs of a run, as Ray's options; checked, for Ray would wait for them for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    gpus = max(node.get("GPU", 0) for node in nodes)
+    cpus = max(node.get("CPU", 0) for node in nodes)
+    needs = {
+        "num_cpus": max(spec.threads_per_run for spec in specs),
+        "num_gpus": min(1, gpus) if gpus_per_run is None else gpus_per_run,
+    }
+    if needs["num_gpus"] > gpus or needs["num_cpus"] > cpus:
+        raise UserError(
+            f"a run needs {needs['num_cpus']} processor(s) and {needs['num_gpus']:g} GPU(s), and the best of "
+            f"{len(nodes)} node(s) has {cpus:g} and {gpus:g}: change --threads-per-run or --gpus-per-run"
+        )
+    return needs
+
+
+def _places(ray: Any, needs: dict[str, float]) -> int:
+    """Runs at a time that the cluster carries now."""
+    total = 0
+    for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
+        at_once = node.get("CPU", 0) / needs["num_cpus"]
+        if needs["num_gpus"]:
+            at_once = min(at_once, node.get("GPU", 0) / needs["num_gpus"])
+        total += int(at_once + 1e-9)
+    return max(1, total)
+
+
+def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, float]) -> Iterator[RunRecord]:
+    """Do those runs that no other process holds.
+
+    Groups are handed to Ray as places become free, so that runs which wait are held by nobody.
+    """
+    size = max(1, len(specs) // (GROUPS_PER_PLACE * _places(ray, needs)))
+    groups = [specs[start : start + size] for start in range(0, len(specs), size)]
+    run_group = ray.remote(_run_group).options(**needs, max_retries=MAX_RETRIES, num_returns="streaming")
+    inputs = _as_text(job.inputs)
+    # of a group under way: its runs that have not come back, and the claims on them
+    under_way: dict[Any, tuple[dict[str, RunSpec], ExitStack]] = {}
+    try:
+        while groups or under_way:
+            while groups and len(under_way) <= _places(ray, needs):
+                claims, mine = ExitStack(), {}
+                for spec in groups.pop(0):
+                    if claims.enter_context(job.store.claim(spec)):
+                        record = job.store.read(spec.run_id)
+                        if record and not (job.retry_failed and record.status == "failed"):
+                            yield record
+                        else:
+                            mine[spec.run_id] = spec
+                texts = [spec.model_dump_json() for spec in mine.values()]
+                if texts:
+                    under_way[run_group.remote(inputs, job.precision, texts)] = mine, claims
+                else:
+                    claims.close()
+            if not under_way:
+                continue
+            ready, _ = ray.wait(list(under_way), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
+            for group in ready:
+                mine, claims = under_way[group]
+                for record in _next(ray, group, mine, job):
+                    if mine.pop(record.spec.run_id, None) is not None:
+                        job.store.set_aside_damaged(record.spec.run_id)
+                        job.store.write(record)
+                        yield record
+                if not mine:
+                    claims.close()
+                    del under_way[group]
+    finally:
+        for _, claims in under_way.values():
+            claims.close()
+
+
+def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunRecord]:
+    """The next record of a group; where its runs cannot be had from the cluster, they have failed."""
+    try:
+        return [RunRecord.model_validate_json(ray.get(next(group)))]
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError | OSError):  # the sweep cannot go on: inputs differ on that node
+            raise UserError(f"on a node of the cluster: {error.cause}") from error
+        raise
+    except (StopIteration, ray.exceptions.RayError) as error:  # its nodes or processes died too often
+        reason = f"lost {MAX_RETRIES + 1} times by the cluster: {first_line(error)}"
+        return [
+            RunRecord(
+                spec=spec,
+                metric=find_task(spec.task, job.inputs.task_file).metric,
+                status="failed",
+                failure=reason,
+            )
+            for spec in mine.values()
+        ]
+
+
+def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
+    """Where the inputs lie, the same path on every node; a node's processes start in another folder."""
+    folder = Path(inputs.model).expanduser()
+    model = str(folder.resolve()) if folder.is_dir() else inputs.model
+    others = (inputs.data_dir, inputs.optimizer_file, inputs.task_file)
+    return model, *(None if path is None else str(path.resolve()) for path in others)
+
+
+_bench: tuple[tuple, Workbench] | None = None  # of this worker process, which Ray keeps between groups
+
+
+def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
+    """On a node: runs, one after the other, each record sent as soon as it is there."""
+    global _bench
+    if _bench is None or _bench[0] != (inputs, precision):
+        quiet_libraries()
+        model, *others = inputs
+        assert model is not None
+        paths = (None if text is None else Path(text) for text in others)
+        _bench = (inputs, precision), Workbench(Inputs(model, *paths), make_accelerator(precision))
+    bench = _bench[1]
+    for text in texts:
+        spec = RunSpec.model_validate_json(text)
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(bench.inputs, precision, Store(Path(folder)), retry_failed=False)
+            record = run_and_store(spec, job, bench, progress=False)
+            assert record is not None  # nobody else knows this folder
+        yield record.model_dump_json()

@@ -1,0 +1,23 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where a sweep's inputs lie on this machine; no part of any spec.
+
+    Attributes:
+        model: as typed by the user.
+        data_dir: None: each task's own source.
+        optimizer_file: the user's own optimizer, if there is one.
+        task_file: the user's own task, if there is one.
+    """
+
+    model: str
+    data_dir: Path | None
+    optimizer_file: Path | None = None
+    task_file: Path | None = None

@@ -1,0 +1,10 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import sys
+
+
+def note(text: str) -> None:
+    """A line for the person at the terminal; stdout is for results."""
+    print(text, file=sys.stderr, flush=True)

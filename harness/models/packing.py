@@ -1,0 +1,147 @@
+"""Batches without padding: the tokens of all sequences in one row, each attending to its own alone.
+
+transformers lets a function of ours take the place of its attention (`AttentionInterface`) and of its
+masks (`AttentionMaskInterface`); all else of a model works token by token and needs no change but the
+positions, which are given. Of the last layer only the rows are computed that are read.
+
+A model is changed in two places: its attention function, and the `forward` of its last layer. Both do
+what they did before unless a batch brings `segments`, so padded batches still work.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from types import MethodType
+from typing import Any
+
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.encoding.packed_rows import Packing
+from momentum_bench.harness.errors import first_line
+from momentum_bench.harness.models.forward import read, scoring
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.packed_attention import (
+    ATTENTION,
+    LLAMA_LAYER,
+    NotPackableError,
+    _all_then_rows,
+    _attention,
+    _bert_rows,
+    _llama_rows,
+    _mask,
+)
+from momentum_bench.harness.models.pretrained import max_input_length
+
+
+def prepare(model: PreTrainedModel) -> Packing:
+    """Give a model our attention and a last layer that leaves out the rows that are not read.
+
+    Whether it then computes the same is for the caller to try.
+
+    Raises:
+        NotPackableError: the model has no such attention, or no list of layers.
+    """
+    base, last = model.base_model, _last_layer(model)
+    if last is None:
+        raise NotPackableError(f"{type(model).__name__} has no one list of its layers")
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, _mask)
+    try:
+        model.set_attn_implementation(ATTENTION)
+    except (ValueError, AttributeError) as error:
+        raise NotPackableError(
+            f"{type(model).__name__} takes no other attention: {first_line(error)}"
+        ) from error
+    if model.config._attn_implementation != ATTENTION:
+        raise NotPackableError(f"{type(model).__name__} does not use transformers' attention interface")
+    names = {name for name, _ in last.named_children()}
+    attention = {name for name, _ in (getattr(last, "self_attn", None) or torch.nn.Module()).named_children()}
+    forward, rows = _all_then_rows, "all rows"
+    if names == {"attention", "intermediate", "output"} and hasattr(last.attention, "self"):
+        forward, rows = _bert_rows, "rows read"
+    elif names == LLAMA_LAYER and attention == {"q_proj", "k_proj", "v_proj", "o_proj"}:
+        forward, rows = _llama_rows, "rows read"
+    model.config.use_cache = False  # of keys and values, which nothing here reads twice
+    last.forward = MethodType(forward, last)  # a method, so that a deep copy is bound to the copy
+    embeddings: Any = getattr(base, "embeddings", None)
+    shifted = hasattr(embeddings, "create_position_ids_from_input_ids")  # RoBERTa and its kin
+    return Packing(
+        first_position=embeddings.padding_idx + 1 if shifted else 0,
+        head_place=-1 if hasattr(model, "score") else 0,
+        last_layer=rows,
+    )
+
+
+def restore(model: PreTrainedModel, attention: str) -> None:
+    """Undo `prepare`: the model's own last layer, and the attention function of that name."""
+    if last := _last_layer(model):
+        last.__dict__.pop("forward", None)
+    if model.config._attn_implementation == ATTENTION:
+        model.set_attn_implementation(attention)
+
+
+def _last_layer(model: PreTrainedModel) -> Any:
+    """The last of the model's layers, or None where no list of modules is plainly that of its layers."""
+    n_layers = getattr(model.config, "num_hidden_layers", None)
+    stacks = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    of_layers = [stack for stack in stacks if len(stack) == n_layers]
+    return of_layers[0][-1] if len(of_layers) == 1 else None
+
+
+TOLERANCE = 1e-4
+"""Packed scores may differ from padded ones by this share of the largest of them, in fp32."""
+
+TRIAL_TEXTS = (
+    ("A film that is hard to forget.", "It was seen by many."),
+    ("No.", "Why?"),
+    ("The plot has holes, the actors are wooden, and still one stays to the end of it.", "Who would not?"),
+)
+
+
+def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedModel:
+    """The model taking packed rows, if it then gives the scores that it gives for padded batches.
+
+    That is tried on three pairs of sentences, as the model's tokenizer joins them, in fp32 and without
+    dropout. A model that fails is left as it was, with the reason in `why_padded`.
+    """
+    if loaded.adapter and loaded.adapter.virtual_tokens:
+        return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")
+    model, before = loaded.model, loaded.model.config._attn_implementation
+    was_training, precision = model.training, torch.get_float32_matmul_precision()
+    first, second = zip(*TRIAL_TEXTS, strict=True)
+    limit = max_input_length(model.config, tokenizer)
+    tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit)
+    ids = tokens["input_ids"]
+    middle_and_last = [[len(of) // 2, len(of) - 1][-1 - i :] for i, of in enumerate(ids)]
+    read_at = None if is_head else middle_and_last
+    labels = [0] * len(ids)
+    references = References(list(labels), None, None)
+    trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, references, n_truncated=0)
+    pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
+    try:
+        model.eval()
+        torch.set_float32_matmul_precision("highest")
+        with torch.no_grad():
+            padded = read(loaded, trial.batch(rows, pad_id, model.device))
+        packing = prepare(model)
+        with scoring(loaded):
+            packed = read(loaded, trial.batch(rows, pad_id, model.device, packing))
+        if packed.shape != padded.shape or not bool(padded.std() > 0):
+            raise NotPackableError(f"{type(model).__name__}: packed and padded scores cannot be compared")
+        if not bool((packed - padded).abs().max() <= TOLERANCE * padded.abs().max()):
+            raise NotPackableError(f"{type(model).__name__}: packed scores are not the padded ones")
+    except Exception as error:  # whatever a model makes of inputs that it was not written for
+        restore(model, before)
+        why = (
+            str(error)
+            if isinstance(error, NotPackableError)
+            else f"{type(model).__name__}: {first_line(error)}"
+        )
+        return dataclasses.replace(loaded, why_padded=why)
+    finally:
+        model.train(was_training)
+        torch.set_float32_matmul_precision(precision)
+    return dataclasses.replace(loaded, packing=packing)

@@ -1,0 +1,204 @@
+"""Pre-trained models: where they come from, what revision they are, and how a method loads them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from momentum_bench.harness import loads
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.models.weights import (
+    missing_weights,
+    new_ones,
+    opened,
+    under_tied_names,
+    weight_files,
+)
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+from momentum_bench.harness.models.files import ModelSource
+from momentum_bench.harness.models.loaded import LoadedModel
+
+HEADS: dict[str, loads.Head] = {"prompt": "masked_lm", "head": "classifier", "causal": "causal_lm"}
+"""What a method has on the encoder."""
+DROPOUT_NAMES = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "classifier_dropout",
+    "hidden_dropout",
+    "attention_dropout",
+    "dropout",
+    "activation_dropout",
+    "seq_classif_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+)
+"""The names under which configurations of transformers' encoders keep a dropout probability."""
+
+
+def load_tokenizer(source: ModelSource) -> Any:
+    """The model's tokenizer, from its own files; without a token to pad with it takes its end of text."""
+    try:
+        tokenizer = loads.tokenizer_in(source.folder, source.gguf)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise UserError(f"--model {source.name}: its tokenizer does not load: {first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def agree_on_padding(model: PreTrainedModel, tokenizer: Any) -> None:
+    """Tell a decoder's classifier which token pads its batches.
+
+    It reads the last token of each text, and takes for that the last one which is not its
+    configuration's `pad_token_id`: without one it refuses batches, with another it reads the padding.
+
+    Raises:
+        UserError: the tokenizer has no token that could pad.
+    """
+    if not hasattr(model, "score"):
+        return
+    if tokenizer.pad_token_id is None:
+        raise UserError(
+            f"--method head pads batches for {type(model).__name__}, and this tokenizer has neither a "
+            f"pad_token nor an eos_token: name one in the model's tokenizer_config.json, or use "
+            f"--method causal"
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:
+    """Load a model in fp32 for a method, with its own head, or under `head` with a new classifier.
+
+    Under `prompt` the output embedding is untied from the input embedding, as in the reference code
+    of LM-BFF and MeZO: each has its own gradient. Under `causal` it stays as the model has it.
+
+    Raises:
+        UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
+    """
+    import torch
+
+    try:
+        config = loads.config_in(source.folder, source.gguf)
+        if method == "head":
+            config.num_labels = n_labels
+        if method == "causal":
+            _check_decoder(source, config)
+            config.use_cache = False  # nothing is generated
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # what is new starts alike in every process, and is drawn for each run later
+            model, missing, file_names = _pretrained(source, HEADS[method], config)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise UserError(
+            f"--model {source.name} does not load for --method {method}: {first_line(error)}"
+        ) from error
+    new_ones(source.name, model, missing, file_names)
+    if method != "head" and missing:
+        wanted = {"prompt": "masked", "causal": "causal"}[method]
+        raise UserError(
+            f"--model {source.name} has no pre-trained {wanted}-LM head ({sorted(missing)[0]} is "
+            f"missing): use --method head, or a {wanted} language model"
+        )
+    if method == "prompt":
+        output = model.get_output_embeddings()
+        output.weight = torch.nn.Parameter(output.weight.detach().clone())
+    return LoadedModel(
+        model=model,
+        pristine={name: value.clone() for name, value in model.state_dict().items()},
+        new_parameters=tuple(name for name, _ in model.named_parameters() if name in missing),
+        vocabulary_head=_vocabulary_head(model) if method != "head" else None,
+    )
+
+
+def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str], list[str]]:
+    """The model, the names of its weights that no file holds, and the names in the files.
+
+    What safetensors files hold is compared with memory afterwards. A GGUF file is not read again: its
+    weights are unpacked from a few bits each, which takes longer than all the rest.
+    """
+    if source.gguf:
+        model, info = loads.model_of_gguf(head, config, source.folder, source.gguf)
+        return model, sorted(info["missing_keys"]), []
+    paths = weight_files(source.name, source.folder)
+    other = getattr(config, "transformers_weights", None)
+    if other is not None:
+        raise UserError(
+            f"--model {source.name}: its config.json names other weights (transformers_weights: {other!r}) "
+            f"than {paths[0].name}, and only one can be meant: delete that line, or rename the files"
+        )
+    with opened(source.name, paths) as slices:
+        named = under_tied_names(config, slices) if head == "classifier" else slices
+        model, info = loads.model_of_weights(head, config, named)
+    with opened(source.name, paths) as again:  # parameters may be the very memory of the first reading
+        named = under_tied_names(config, again) if head == "classifier" else again
+        return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
+
+
+def _check_decoder(source: ModelSource, config: Any) -> None:
+    """Raises: UserError, for an encoder, which transformers would load as a decoder without a word."""
+    named = config.architectures or ()
+    if named and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
+        raise UserError(
+            f"--method causal needs a decoder-only language model, and --model {source.name} is a "
+            f"{' and '.join(named)}: use --method prompt or head, or another model"
+        )
+
+
+def _vocabulary_head(model: Any) -> torch.nn.Module | None:
+    """The module beside the encoder, if there is one only and it proves to be the whole head."""
+    import torch
+
+    heads = [child for child in model.children() if child is not model.base_model]
+    if len(heads) != 1:
+        return None
+    ids = torch.arange(5, 13).view(2, 4) % model.config.vocab_size
+    model.eval()
+    with torch.inference_mode():
+        whole = model(input_ids=ids).logits[:, 2]
+        try:
+            at_one = heads[0](model.base_model(input_ids=ids).last_hidden_state[:, 2])
+        except (TypeError, AttributeError):  # a head that wants more than hidden states
+            return None
+    return heads[0] if torch.allclose(whole, at_one, rtol=1e-4, atol=1e-4) else None
+
+
+def _set_dropout(config: Any, probability: float) -> None:
+    names = [name for name in DROPOUT_NAMES if hasattr(config, name)]
+    if not names and probability:
+        raise UserError(f"--dropout {probability}: {type(config).__name__} has no dropout to set")
+    for name in names:
+        setattr(config, name, probability)
+
+
+def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
+    """Draw a head's weights again from the seed alone: N(0, initializer_range), as transformers does.
+
+    Vectors (biases, norms) keep the constants that transformers gave them. A vector that transformers
+    itself draws is drawn here too, because its generator is not the run's.
+    """
+    import torch
+
+    from momentum_bench.harness.sharded_tensors import put, whole
+
+    generator = torch.Generator().manual_seed(seed)
+    std = getattr(model.config, "initializer_range", 0.02)
+    for name in names:
+        parameter = model.get_parameter(name)
+        if parameter.ndim > 1 or len(whole(parameter).unique()) > 1:
+            put(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
+
+
+def max_input_length(model_config: Any, tokenizer: Any) -> int:
+    """Tokens that the model can read: the smaller of its tokenizer's limit and its positions.
+
+    RoBERTa keeps `padding_idx + 1` of its positions for itself.
+    """
+    positions = getattr(model_config, "max_position_embeddings", None) or 10**9
+    if getattr(model_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
+        positions -= model_config.pad_token_id + 1
+    return min(positions, tokenizer.model_max_length)

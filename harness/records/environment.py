@@ -1,0 +1,43 @@
+"""What a run ran on, for its record. Nothing that names a person, a host or a path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from functools import lru_cache
+from importlib import metadata
+from pathlib import Path
+
+from momentum_bench.harness import __version__
+
+PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
+VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS")
+
+
+@lru_cache(maxsize=1)
+def environment() -> dict[str, str]:
+    """Versions, processor, device names and the settings from outside that can change rounding."""
+    import torch
+
+    facts = {"momentum_bench": __version__, "git_commit": _git_commit()}
+    facts |= {name: metadata.version(name) for name in PACKAGES}
+    facts |= {"python": platform.python_version(), "system": platform.system()}
+    facts |= {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    if torch.cuda.is_available():
+        facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or ""}
+    return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _git_commit() -> str:
+    """The checkout's commit, marked `+` where tracked files differ; "none" outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "none"
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return "none"
+    return commit.stdout.strip() + ("+" if changed else "")

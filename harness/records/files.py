@@ -1,0 +1,182 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import (
+    Stored,
+    canonical_json,
+)
+
+LARGEST_BYTES = 2**29
+"""A record of a million test rows has some 20 MB; a file larger than this is none."""
+
+WRITING = "checkpoint.writing"
+"""A folder next to a run's checkpoint, for nothing but a checkpoint that is being written."""
+
+LEFT_BY_US = re.compile(r"\.momentum-bench\.[a-z0-9_]{8}\.tmp")
+"""A file of `replacing`; one stays where a process is killed in the middle. Nobody else uses this name."""
+
+LEFT_BY_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
+"""safetensors' own temporary file. Others use such names too, so it is removed from `WRITING` alone."""
+
+GO_ON = "Finished runs are kept: type the same command to go on"
+
+Record = TypeVar("Record", bound=Stored)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old content or the new one, never a part of it."""
+    with replacing(path) as name, name.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def check_no_links(root: Path, names: Iterable[str]) -> None:
+    """See that files are written below a folder, and not where a link in it leads: others may have made it.
+
+    Args:
+        names: paths of the files below `root`, which may be a link itself because the user named it.
+
+    Raises:
+        UserError: a folder on the way to one of them is a symbolic link.
+    """
+    for folder in dict.fromkeys(folder for name in names for folder in list(Path(name).parents)[:-1]):
+        if (root / folder).is_symlink():
+            raise UserError(
+                f"{root / folder} is a symbolic link, and files would be written where it leads, in "
+                f"{(root / folder).resolve()}: remove the link, or name another folder"
+            )
+
+
+@contextmanager
+def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """The name of a temporary file that, written and closed, takes the place of `path` at once.
+
+    It is on the disk before it does, and gone where anything goes wrong. In a results directory, whoever
+    calls this holds the lock of the directory or of the run: under the same lock, `Store` takes a file of
+    such a name for one that a killed process left, and removes it.
+
+    Args:
+        folder: where the temporary file lies, on the disk of `path`; None: next to `path`.
+    """
+    number, name = tempfile.mkstemp(dir=folder or path.parent, prefix=".momentum-bench.", suffix=".tmp")
+    try:
+        os.close(number)
+        yield Path(name)
+        os.chmod(name, 0o666 & ~_umask())
+        with open(name, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def replacing_checkpoint(path: Path) -> Iterator[Path]:
+    """As `replacing`, for what safetensors writes, in the folder `WRITING`.
+
+    safetensors writes to a temporary file next to the one that it is given. Where it is killed, that file
+    has a name that is not ours, so that its place must tell whose it is.
+    """
+    folder = path.with_name(WRITING)
+    folder.mkdir(exist_ok=True)
+    try:
+        with replacing(path, folder) as name:
+            yield name
+    finally:
+        _clear_checkpoint(folder)
+
+
+def _clear_checkpoint(folder: Path) -> None:
+    """Remove the folder `WRITING` of a run; it stays where it holds anything else than what we write."""
+    _clear(folder, LEFT_BY_US, LEFT_BY_SAFETENSORS)
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _clear(folder: Path, *names: re.Pattern[str]) -> None:
+    """Remove plain files of exactly these names; links are neither followed nor removed.
+
+    Whoever calls this holds the lock under which such files are written, so that their writers are dead.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if any(name.fullmatch(entry.name) for name in names) and entry.is_file(follow_symlinks=False):
+                Path(entry).unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """What the disk under `place` refuses, as a message.
+
+    Raises:
+        UserError: it is full, read-only or gone.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOMEM:  # no affair of the disk's
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise UserError(f"no room is left under {place}: make some. {GO_ON}") from error
+        what = f"{place} cannot be written" if error.filename is None else str(error.filename)
+        raise UserError(f"{what}: {error.strerror or error}. {GO_ON}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_record(path: Path, record: Stored) -> None:
+    """Write a record with its checksum, atomically; its folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, record_text(record))
+
+
+def record_text(record: Stored) -> str:
+    """What a record's file holds: one line of JSON, with its checksum."""
+    content = record.model_dump(mode="json")
+    content["checksum"] = checksum(content)
+    return json.dumps(content, allow_nan=False) + "\n"
+
+
+def read_record(path: Path, kind: type[Record]) -> Record | None:
+    """The record in a file, or None where there is none, or none that is whole and of this kind."""
+    try:
+        return None if path.stat().st_size > LARGEST_BYTES else parsed_record(path.read_bytes(), kind)
+    except OSError:
+        return None
+
+
+def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
+    """The record that is the content of a file, or None where it is none that is whole and of this kind."""
+    try:
+        content = json.loads(text.decode())
+        if content.pop("checksum") != checksum(content):
+            return None
+        return kind.model_validate(content)
+    except (ValueError, KeyError, AttributeError, TypeError, ValidationError, RecursionError):
+        return None
+
+
+def checksum(content: dict) -> str:
+    """SHA-256 of a record's canonical JSON; it stands in the record's file beside the fields."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -1,0 +1,91 @@
+"""Which learning rate of a grid counts. The rules are fixed in advance and see dev results only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from momentum_bench.harness.records.schema import RunRecord
+
+
+@dataclass(frozen=True)
+class DevResult:
+    """What a choice may look at: a run's dev results. There is no test field, on purpose."""
+
+    run_id: str
+    learning_rate: float
+    dev_metric: float
+    dev_loss: float
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen run of one seed.
+
+    Attributes:
+        tied: ids of all runs that reached the winner's dev metric, the winner's among them.
+        n_tied: how many other learning rates reached the winner's dev metric.
+        on_edge: the chosen rate is the smallest or the largest that was tried.
+    """
+
+    run_id: str
+    tied: tuple[str, ...]
+    n_tied: int
+    on_edge: bool
+
+
+def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
+    """Best dev metric, then lower dev loss, then smaller learning rate, then run id.
+
+    Args:
+        results: the finished runs of one seed; diverged and failed runs are not among them.
+        grid: all learning rates that were tried, those that diverged included.
+
+    Raises:
+        ValueError: there is nothing to choose from.
+    """
+    if not results:
+        raise ValueError("no finished run to choose from")
+    best = min(results, key=lambda r: (-r.dev_metric, r.dev_loss, r.learning_rate, r.run_id))
+    tied = [r for r in results if r.dev_metric == best.dev_metric]
+    return Selection(
+        best.run_id,
+        tuple(sorted(r.run_id for r in tied)),
+        len({r.learning_rate for r in tied}) - 1,
+        best.learning_rate in (min(grid), max(grid)),
+    )
+
+
+def select_shared(by_seed: Mapping[int, Sequence[DevResult]]) -> dict[int, str] | None:
+    """One learning rate for all seeds: best mean dev metric, then mean dev loss, then smaller rate.
+
+    Only a rate with a finished run for every seed can be chosen: one that diverged anywhere has no
+    mean. Means are compared to 12 digits, so that rounding makes no order among ties.
+
+    Args:
+        by_seed: the finished runs of each seed, one a rate.
+
+    Returns:
+        The id of the chosen rate's run for each seed; None where no rate finished for all seeds.
+    """
+    if not by_seed:
+        return None
+    rates = [{r.learning_rate: r for r in results} for results in by_seed.values()]
+
+    def order(rate: float) -> tuple[float, float, float]:
+        metric = math.fsum(seed[rate].dev_metric for seed in rates) / len(rates)
+        loss = math.fsum(seed[rate].dev_loss for seed in rates) / len(rates)
+        return -round(metric, 12), round(loss, 12), rate
+
+    common = set.intersection(*(set(seed) for seed in rates))
+    if not common:
+        return None
+    best = min(common, key=order)
+    return {seed: of_seed[best].run_id for seed, of_seed in zip(by_seed, rates, strict=True)}
+
+
+def dev_result(run: RunRecord) -> DevResult:
+    """What a choice may see of a run that is done."""
+    assert run.best is not None  # a run that is done has chosen a checkpoint
+    return DevResult(run.spec.run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)

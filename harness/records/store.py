@@ -1,0 +1,260 @@
+"""The directory of records: one folder a run, named by its id; atomic writes, no shared file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import (
+    LEFT_BY_US,
+    WRITING,
+    _clear,
+    _clear_checkpoint,
+    read_record,
+    write_atomically,
+    write_record,
+)
+from momentum_bench.harness.records.schema import (
+    PROTOCOL_VERSION,
+    Evaluation,
+    Plan,
+    RunRecord,
+    RunSpec,
+    canonical_json,
+    content_id,
+)
+
+MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
+
+JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
+"""What lies in the folder of a run in progress."""
+
+WRITTEN_TO = ("plans", "plots", "tasks", "studies", "noise_floor")
+"""Folders of a results directory, next to `runs`, in which files are replaced."""
+
+WRITTEN_OVER = (
+    *("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html"),
+    *("tasks/*.csv", "plots/*.svg", "studies/*.csv", "studies/*.svg"),
+)
+"""Files of a results directory that a sweep or study writes again; a user may have files of these names."""
+
+
+class Journal:
+    """What one run in progress leaves on disk, until its record is there.
+
+    Its evaluations, a line each as they happen, from which `status` tells how far it is; and its last
+    checkpoint, which the run goes on from after an interruption.
+
+    Args:
+        path: of the evaluations; the checkpoint lies beside it.
+        checkpoint_every: steps from one checkpoint to the next; None: none is written or read.
+    """
+
+    def __init__(self, path: Path, checkpoint_every: int | None = None):
+        self._path = path
+        self.checkpoint = path.with_name(CHECKPOINT)
+        self.checkpoint_every = checkpoint_every
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")  # a run that goes on notes its evaluations anew
+
+    def append(self, evaluation: Evaluation) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(evaluation.model_dump_json() + "\n")
+
+
+class Store:
+    """Records of runs under `<output-dir>/runs/<run id>/record.json`.
+
+    A run is finished when its folder holds a record that is whole (its checksum fits) and of its
+    own id. Anything else counts as not there.
+    """
+
+    def __init__(self, output_dir: Path):
+        self.output_dir = output_dir
+        self._runs = output_dir / "runs"
+        self._plans = output_dir / "plans"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a sweep of some version has begun here."""
+        return (self.output_dir / MARKER).exists()
+
+    def open(self) -> None:
+        """Create the directory, or check that an existing one is ours and of this version.
+
+        Raises:
+            UserError: it cannot be written, another protocol version wrote it, or it is somebody else's and
+                has files that would be written over.
+        """
+        marker = self.output_dir / MARKER
+        try:
+            if not marker.exists():
+                self._check_nothing_is_lost()
+            self._runs.mkdir(parents=True, exist_ok=True)
+            with self.alone():
+                if not marker.exists():
+                    write_atomically(marker, canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n")
+            tempfile.TemporaryFile(dir=self._runs).close()
+        except OSError as error:
+            raise UserError(
+                f"--output-dir {self.output_dir} cannot be written: {error.strerror or error}"
+            ) from error
+        self.check_version()
+
+    def _check_nothing_is_lost(self) -> None:
+        found = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
+        if path := next(found, None):
+            raise UserError(
+                f"--output-dir {self.output_dir} holds no momentum-bench results, and its "
+                f"{path.relative_to(self.output_dir)} would be written over: choose another --output-dir"
+            )
+
+    def check_version(self) -> None:
+        """Raises: UserError, when another protocol version (or no momentum-bench) wrote it."""
+        marker = self.output_dir / MARKER
+        try:
+            version = json.loads(marker.read_text())["protocol_version"]
+        except FileNotFoundError:
+            raise UserError(f"{self.output_dir} holds no momentum-bench results") from None
+        except (OSError, ValueError, KeyError, TypeError):
+            version = "unreadable"
+        if version != PROTOCOL_VERSION:
+            raise UserError(
+                f"{self.output_dir} was written by protocol version {version}, and this is version "
+                f"{PROTOCOL_VERSION}: the same words mean other runs there. Choose another --output-dir"
+            )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Wait until no other process writes here, runs aside, and clear up after a killed one."""
+        with FileLock(self.output_dir / LOCK):
+            root = self.output_dir.resolve()
+            for folder in (root, *(root / name for name in WRITTEN_TO)):
+                _clear(folder, LEFT_BY_US)
+            yield
+
+    def check_space(self, needed: int) -> None:
+        """Raises: UserError, when the disk has fewer free bytes than the sweep is about to write."""
+        free = shutil.disk_usage(self.output_dir).free
+        if free < needed:
+            raise UserError(
+                f"--output-dir {self.output_dir}: its disk has {free / 1e6:,.1f} MB free, and this sweep "
+                f"needs about {needed / 1e6:,.1f} MB: make room, or choose another --output-dir"
+            )
+
+    @contextmanager
+    def claim(self, spec: RunSpec) -> Iterator[bool]:
+        """Hold a run against all other processes on this directory; gives False where one holds it.
+
+        The operating system frees the claim of a process that dies, so no claim is ever stale. What such
+        a process left half-written is cleared up.
+        """
+        folder = self._runs / spec.run_id
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            yield False
+            return
+        try:
+            _clear(folder, LEFT_BY_US)
+            _clear_checkpoint(folder / WRITING)
+            yield True
+        finally:
+            lock.release()
+
+    def is_claimed(self, run_id: str) -> bool:
+        """Whether a live process holds the run at this moment; nothing is written."""
+        path = self._runs / run_id / "lock"
+        if not path.exists():
+            return False
+        try:
+            with FileLock(path, blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    def journal(self, spec: RunSpec, checkpoint_every: int | None = None) -> Journal:
+        """Where a run that starts now, or goes on, notes what it has."""
+        return Journal(self._runs / spec.run_id / JOURNAL, checkpoint_every)
+
+    def steps_done(self, run_id: str) -> int | None:
+        """Steps of a run in progress at its last evaluation; None where none has begun."""
+        try:
+            lines = (self._runs / run_id / JOURNAL).read_text(encoding="utf-8").splitlines()
+            return Evaluation.model_validate_json(lines[-1]).step if lines else 0
+        except FileNotFoundError:
+            return None
+        except ValueError:  # its last line is being written
+            return 0
+
+    def write(self, record: RunRecord) -> None:
+        """Store a finished run, which is never run again, and remove what it kept in progress."""
+        folder = self._runs / record.spec.run_id
+        write_record(folder / "record.json", record)
+        for name in (JOURNAL, CHECKPOINT):
+            (folder / name).unlink(missing_ok=True)
+        _clear_checkpoint(folder / WRITING)
+
+    def clear_finished(self) -> None:
+        """Remove what runs left beside their records, where a process was killed at that moment."""
+        for name in self.run_folders():
+            if self.steps_done(name) is None or (record := self.read(name)) is None:
+                continue
+            with self.claim(record.spec) as claimed:
+                if claimed:
+                    self.write(record)
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Note what a sweep is going to run, for `status`: one file a plan, which never changes."""
+        path = self._plans / f"{content_id(plan)}.json"
+        if read_record(path, Plan) is None:
+            with self.alone():
+                write_record(path, plan)
+
+    def plans(self) -> list[Plan]:
+        """All plans of the directory, sorted by their ids."""
+        found = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
+        return [plan for plan in found if plan is not None]
+
+    def is_damaged(self, run_id: str) -> bool:
+        """Whether what stands in a record's place is none: torn, changed, or of a newer version."""
+        return (self._runs / run_id / "record.json").exists() and self.read(run_id) is None
+
+    def set_aside_damaged(self, run_id: str) -> Path | None:
+        """Rename a record that is there but not whole; its new path, or None where there is none."""
+        if not self.is_damaged(run_id):
+            return None
+        path = self._runs / run_id / "record.json"
+        aside = path.with_name("record.damaged.json")
+        os.replace(path, aside)
+        return aside
+
+    def read(self, run_id: str) -> RunRecord | None:
+        """The record of a run, or None where there is no whole one."""
+        record = read_record(self._runs / run_id / "record.json", RunRecord)
+        return record if record is not None and record.spec.run_id == run_id else None
+
+    def finished(self, specs: Iterable[RunSpec]) -> dict[str, RunRecord]:
+        """The records of those specs that have one, by run id."""
+        records = ((spec.run_id, self.read(spec.run_id)) for spec in specs)
+        return {run_id: record for run_id, record in records if record is not None}
+
+    def records(self) -> list[RunRecord]:
+        """All whole records of the directory, sorted by run id."""
+        return [record for name in self.run_folders() if (record := self.read(name)) is not None]
+
+    def run_folders(self) -> list[str]:
+        """Names of all folders of runs, finished or not, sorted."""
+        if not self._runs.is_dir():
+            return []
+        return sorted(path.name for path in self._runs.iterdir() if path.is_dir())

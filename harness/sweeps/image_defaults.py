@@ -1,0 +1,57 @@
+"""The defaults of a sweep over an image task: its epochs turned into steps. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.tasks.image_task import ImageTask
+
+NETWORK = "task:"
+"""A model name of this beginning stands for the network of that image task, untrained."""
+
+
+def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds for the task unless it was asked for otherwise; epochs follow batch size and steps.
+
+    Args:
+        asked: settings by name; a batch size, a k or a number of steps among them changes the others.
+
+    Raises:
+        UserError: one of these is no whole number.
+    """
+    k = _whole(asked, "k", 0)
+    n = k * task.n_classes if k else task.n_train - round(task.n_train * task.dev_fraction)
+    batch_size = _whole(asked, "batch_size", task.batch_size)
+    max_steps = _whole(asked, "max_steps", max(task.epochs, round(task.epochs * n / max(1, batch_size))))
+
+    def steps(epochs: int) -> int:
+        return round(max_steps * epochs / task.epochs)
+
+    decays = tuple(sorted({steps(epoch) for epoch in task.decay_epochs} - {0}))
+    if asked.get("lr_schedule", "step") != "step":
+        decays = ()
+    return {
+        "protocol": "from-scratch",
+        "model": NETWORK + task.name,
+        "method": "scratch",
+        "k": k,
+        "batch_size": batch_size,
+        "max_steps": max_steps,
+        "eval_every": max(1, steps(1)),
+        "lr_schedule": "step" if decays else "constant",
+        "decay_steps": decays or None,
+        "warmup_steps": steps(task.warmup_epochs),
+        "weight_decay": task.weight_decay,
+        "max_grad_norm": None,
+        "test_limit": None,
+    }
+
+
+def _whole(asked: Mapping[str, Any], name: str, default: int) -> int:
+    try:
+        return int(asked.get(name, default))
+    except (TypeError, ValueError):
+        flag = name.replace("_", "-")
+        raise UserError(f"--{flag}: expected a whole number, found {asked[name]!r}") from None

@@ -1,0 +1,96 @@
+"""How much work a run is, and how runs are shared out by it. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
+from momentum_bench.harness.sweeps.grids import NO_RATES, hyperparameters, rates
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.tasks.image_task import ImageTask
+
+
+def plan(
+    sweep: Sweep,
+    data: Iterable[TaskData],
+    model: str,
+    model_revision: str,
+    added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES,
+) -> list[RunSpec]:
+    """All runs of a sweep: by task, seed and rate, the optimizers side by side.
+
+    Without steps neither optimizers nor rates matter, so there is one run a task and seed.
+
+    Args:
+        data: of each of the sweep's tasks, in their order.
+        model, model_revision: as records call them.
+        added: more rates of a (task, optimizer) than its grid has, as in `rates`.
+
+    """
+    common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
+    common |= {"model": model, "model_revision": model_revision}
+    specs = []
+    for rows in data:
+        for seed in sweep.seeds:
+            cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
+            if not sweep.max_steps:
+                cells = [(0.0, NO_OPTIMIZER)]
+            specs += [
+                RunSpec(
+                    **common
+                    | {
+                        "task": rows.task.name,
+                        "task_version": rows.task.version_for(sweep.method),
+                        "data_fingerprint": rows.fingerprint,
+                        "seed": seed,
+                        "optimizer": optimizer,
+                        "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
+                        "learning_rate": rate,
+                    }
+                )
+                for rate, optimizer in sorted(cells, key=lambda cell: cell[0])
+            ]
+    return specs
+
+
+CHARACTERS_PER_TOKEN = 4
+"""Of English text under the usual tokenizers; it need only rank the tasks."""
+
+ROWS_LOOKED_AT = 1000
+
+
+def work(spec: RunSpec, data: TaskData) -> float:
+    """About how many tokens a run computes forward, a training step's backward counted as two more.
+
+    Of images it counts pixels. A function of spec and data alone, so that every process shares out the
+    same runs alike.
+    """
+    if isinstance(data.task, ImageTask):
+        tokens = float(data.task.size**2)
+    else:
+        rows = data.train[:ROWS_LOOKED_AT]
+        mean = sum(len(text) for row in rows for text in row.texts) / len(rows) / CHARACTERS_PER_TOKEN
+        tokens = min(mean, data.task.max_length)
+    n_test = len(data.test) if spec.test_limit is None else min(spec.test_limit, len(data.test))
+    n_dev = spec.k * max(1, len(data.task.labels))
+    examples = 3 * spec.max_steps * spec.batch_size + spec.max_steps // spec.eval_every * n_dev + n_test
+    return round(tokens * examples, 1)
+
+
+def longest_first(specs: Sequence[RunSpec], work: Sequence[float]) -> list[RunSpec]:
+    """The runs by falling work, else in their order: the last to end is then a short one."""
+    order = sorted(range(len(specs)), key=lambda i: -work[i])
+    return [specs[i] for i in order]
+
+
+def share_out(specs: Sequence[RunSpec], work: Sequence[float], n: int) -> list[list[RunSpec]]:
+    """The runs in n shares of about equal work: longest first, each to the share with the least so far."""
+    shares: list[list[RunSpec]] = [[] for _ in range(n)]
+    sums = [0.0] * n
+    known = {spec.run_id: amount for spec, amount in zip(specs, work, strict=True)}
+    for spec in longest_first(specs, work):
+        least = min(range(n), key=lambda i: sums[i])
+        shares[least].append(spec)
+        sums[least] += known[spec.run_id]
+    return shares

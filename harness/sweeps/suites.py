@@ -1,0 +1,77 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.load import missing_data
+from momentum_bench.harness.data.splits import (
+    draw_split,
+)
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.tasks import SUITES
+
+
+def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
+    """The sweep with its suites replaced by their tasks, and a message for each that is left out.
+
+    A suite leaves out tasks without data, and those that the method does not fit; a task that is
+    named by itself never is.
+
+    Raises:
+        UserError: nothing is left, or a task that is named does not fit the method.
+    """
+    tasks: dict[str, None] = {}
+    left_out: dict[str, str] = {}
+    for word in sweep.task:
+        for name in SUITES.get(word, (word,)):
+            missing = _misfit(sweep, name)
+            if missing and name in sweep.task:
+                raise UserError(missing)
+            if name not in sweep.task:
+                missing = missing or missing_data(find_task(name, sweep.task_file), sweep.data_dir)
+            if missing:
+                left_out[name] = f"{word}: {name} is left out: {missing}"
+            else:
+                tasks[name] = None
+    if not tasks:
+        raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
+    return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _misfit(sweep: Sweep, name: str) -> str | None:
+    """Why the sweep's method cannot learn a task; None: it can."""
+    methods = find_task(name, sweep.task_file).methods
+    if sweep.method in methods:
+        return None
+    return f"--method {sweep.method} does not fit {name}, which has {' and '.join(methods)}"
+
+
+def without_short_tasks(
+    sweep: Sweep, data: Sequence[TaskData], named: Sequence[str]
+) -> tuple[Sweep, list[TaskData], list[str]]:
+    """The sweep and its data without the tasks of suites that have too few rows, and why each is left out.
+
+    Args:
+        named: what the user asked for; a task that is named by itself is never left out.
+
+    Raises:
+        UserError: a task that is named has too few rows, or nothing is left.
+    """
+    kept: list[TaskData] = []
+    left_out: list[str] = []
+    for rows in data:
+        try:
+            for seed in sweep.seeds:
+                draw_split(rows, sweep.k, seed, sweep.protocol)
+            kept.append(rows)
+        except UserError as error:
+            if rows.task.name in named:
+                raise
+            left_out.append(f"{rows.task.name} is left out: {error}")
+    if not kept:
+        raise UserError(f"no task of {', '.join(named)} has enough rows. {left_out[0]}")
+    return sweep.model_copy(update={"task": tuple(r.task.name for r in kept)}), kept, left_out

@@ -1,0 +1,70 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.precision import PRECISIONS
+from momentum_bench.harness.records.schema import (
+    RunSpec,
+)
+from momentum_bench.harness.training import arithmetic
+
+
+def choose_algorithms(deterministic: bool) -> None:
+    """Let torch use only algorithms that give the same bits every time, or any.
+
+    An operation that has none raises RuntimeError. cuBLAS needs a fixed workspace beside, a variable
+    that it reads when it first works in a process.
+    """
+    import torch
+
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+
+
+def use(name: str, device: str) -> None:
+    """Set torch's products of fp32 matrices as `name` has them, whatever they were before.
+
+    Raises:
+        UserError: this device does not have it.
+    """
+    import torch
+
+    wanted = PRECISIONS[name]
+    if wanted.device not in (None, device):
+        other = "tf32" if device == "cuda" else "medium"
+        raise UserError(f"--precision {name} is for {wanted.device}, and this runs on {device}: use {other}")
+    torch.set_float32_matmul_precision(wanted.matmul)
+    if wanted.matmul != "highest" and not _rounds(device):
+        torch.set_float32_matmul_precision("highest")
+        raise UserError(
+            f"--precision {name}: this {device} device multiplies fp32 matrices in full precision all the "
+            f"same (medium needs a CPU with AMX, tf32 a GPU from Ampere on), so the name would say what "
+            f"did not happen: use --precision fp32 or bf16"
+        )
+
+
+def _rounds(device: str) -> bool:
+    """Whether products of fp32 matrices now round their inputs: at 1 + 2^-13, 8 or 11 bits read 1."""
+    import torch
+
+    finer = torch.full((256, 256), 1 + 2.0**-13, device=device)
+    return bool(((finer @ torch.ones_like(finer)) / 256 - 1).max() < 2.0**-14)
+
+
+def set_arithmetic(spec: RunSpec, device: torch.device) -> None:
+    """Have torch compute as the run asks: threads, algorithms, products of matrices.
+
+    A process keeps these, so whatever it ran before would decide them otherwise.
+
+    Raises:
+        UserError: the device does not have the run's precision.
+    """
+    torch.set_num_threads(spec.threads_per_run)
+    choose_algorithms(deterministic=spec.deterministic is True)
+    arithmetic.use(spec.precision, device.type)

@@ -1,0 +1,229 @@
+"""A run in progress as one safetensors file, from which it goes on to the same record, bit for bit.
+
+Accelerate's `save_state` is not used: it pickles random states and whatever is registered with it, and
+reads them back by unpickling, which runs what a file says. Nothing random needs saving here, for it is
+all a function of seed and step.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.trainable import trained_state
+from momentum_bench.harness.records.environment import environment
+from momentum_bench.harness.records.files import replacing_checkpoint
+from momentum_bench.harness.records.schema import Evaluation, ReadBack, RunSpec, Stored, canonical_json
+from momentum_bench.harness.sharded_tensors import whole
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+@dataclass
+class Progress:
+    """What a run has after some steps, beside the model and the optimizer.
+
+    Attributes:
+        best_parameters: of the best-dev checkpoint so far, on the CPU; empty before there is one.
+        losses, gradient_norms: a scalar for each step.
+        micro_batch_size: examples of a part of a batch, which the bits depend on.
+    """
+
+    n_steps: int
+    micro_batch_size: int
+    evaluations: list[Evaluation]
+    best_parameters: dict[str, torch.Tensor]
+    read_back: ReadBack
+    losses: list[torch.Tensor]
+    gradient_norms: list[torch.Tensor]
+    seconds: float
+    dev_seconds: float
+
+
+class _Header(Stored):
+    """What stands in the file beside its tensors.
+
+    Attributes:
+        on_cpu: names of the tensors that lay there, wherever the model was.
+        tensors_hash: `hash_of` them.
+    """
+
+    spec: RunSpec
+    environment: dict[str, str]
+    device: str
+    n_steps: int
+    micro_batch_size: int
+    evaluations: tuple[Evaluation, ...]
+    read_back: ReadBack
+    seconds: float
+    dev_seconds: float
+    param_groups: tuple[dict[str, Any], ...]
+    state: tuple[dict[str, Any], ...]
+    attributes: dict[str, Any]
+    on_cpu: tuple[str, ...]
+    tensors_hash: str
+
+
+def save(
+    path: Path, spec: RunSpec, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write a checkpoint in place of the last one, atomically.
+
+    Raises:
+        UserError: the optimizer keeps what cannot be written (anything but tensors and plain values).
+    """
+    states = [optimizer.state.get(p, {}) for p in _parameters(optimizer)]
+    tensors = {f"model/{name}": value for name, value in trained_state(model).items()}
+    for number, state in enumerate(states):
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"optimizer/{number}/{name}"] = value
+    tensors |= {f"best/{name}": value for name, value in progress.best_parameters.items()}
+    for name in ("losses", "gradient_norms"):
+        if steps := getattr(progress, name):
+            tensors[name] = torch.stack(steps)
+    on_cpu = tuple(name for name, value in tensors.items() if value.device.type == "cpu")
+    tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = _Header(
+        spec=spec,
+        environment=environment(),
+        device=_device(model),
+        n_steps=progress.n_steps,
+        micro_batch_size=progress.micro_batch_size,
+        evaluations=tuple(progress.evaluations),
+        read_back=progress.read_back,
+        seconds=progress.seconds,
+        dev_seconds=progress.dev_seconds,
+        param_groups=tuple(
+            _plain(spec, {name: value for name, value in group.items() if name != "params"})
+            for group in optimizer.param_groups
+        ),
+        state=tuple(
+            _plain(spec, {k: v for k, v in state.items() if not isinstance(v, torch.Tensor)})
+            for state in states
+        ),
+        attributes=_plain(spec, _own_attributes(optimizer)),
+        on_cpu=on_cpu,
+        tensors_hash=hash_of(tensors),
+    )
+    text = canonical_json(header.model_dump(mode="json"))
+    with replacing_checkpoint(path) as name:
+        save_file(tensors, name, {"progress": text, "checksum": _checksum(text)})
+
+
+def load(
+    path: Path,
+    spec: RunSpec,
+    micro_batch_size: int,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+) -> Progress | None:
+    """Put model and optimizer in the state of the last checkpoint, and give what the run had then.
+
+    None, and nothing is changed, where there is none, or (with a message) none that is whole, of this
+    very run, and of the same versions and hardware: another one would not go on to the same bits.
+    """
+    if not path.exists():
+        return None
+    header, tensors = _read(path)
+    wanted = (spec, environment(), _device(model), micro_batch_size)
+    if not header or wanted != (header.spec, header.environment, header.device, header.micro_batch_size):
+        what = "of another run, layout, version or device" if header else "not whole"
+        print(f"{spec.label}: its checkpoint is {what}; starting over", file=sys.stderr)
+        return None
+    device = next(model.parameters()).device
+    tensors = {name: t if name in header.on_cpu else t.to(device) for name, t in tensors.items()}
+    with torch.no_grad():
+        for name, value in trained_state(model).items():
+            value.copy_(tensors[f"model/{name}"])
+    for group, values in zip(optimizer.param_groups, header.param_groups, strict=True):
+        group.update(_with_tuples(values))
+    for name, value in _with_tuples(header.attributes).items():
+        setattr(optimizer, name, value)
+    for number, (parameter, values) in enumerate(zip(_parameters(optimizer), header.state, strict=True)):
+        # not by `load_state_dict`, which casts state to the parameter's dtype
+        state = dict(_below(f"optimizer/{number}/", tensors)) | _with_tuples(values)
+        if state:
+            optimizer.state[parameter] = state
+    return Progress(
+        n_steps=header.n_steps,
+        micro_batch_size=micro_batch_size,
+        evaluations=list(header.evaluations),
+        best_parameters=dict(_below("best/", tensors)),
+        read_back=header.read_back,
+        losses=list(tensors["losses"].unbind()),
+        gradient_norms=list(tensors["gradient_norms"].unbind()) if "gradient_norms" in tensors else [],
+        seconds=header.seconds,
+        dev_seconds=header.dev_seconds,
+    )
+
+
+def _read(path: Path) -> tuple[_Header | None, dict[str, torch.Tensor]]:
+    """What a file holds; no header where it is not whole."""
+    try:
+        with safe_open(path, "pt") as file:
+            facts = file.metadata()
+            # clones, for what is read is a window on the file, which the next checkpoint replaces
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        header = _Header.model_validate_json(facts["progress"])
+        whole = facts["checksum"] == _checksum(facts["progress"]) and header.tensors_hash == hash_of(tensors)
+    except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError):
+        return None, {}
+    return (header, tensors) if whole else (None, {})
+
+
+def _checksum(text: str) -> str:
+    return xxhash.xxh3_128_hexdigest(text.encode())
+
+
+def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    """xxh3-128 over names and bytes, in the order of the names; of the whole of what is sharded."""
+    digest = xxhash.xxh3_128()
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(whole(tensors[name]).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _device(model: torch.nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _own_attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """What an optimizer keeps in attributes of its own, beyond those of every torch optimizer."""
+    common = vars(torch.optim.SGD([torch.zeros(1)], lr=1.0))
+    return {name: value for name, value in vars(optimizer).items() if name not in common}
+
+
+def _plain(spec: RunSpec, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises: UserError, where one of the values is none that JSON holds."""
+    for name, value in values.items():
+        parts = value if isinstance(value, tuple | list) else (value,)
+        if not all(isinstance(part, PLAIN) for part in parts):
+            raise UserError(
+                f"--checkpoint-every: the optimizer {spec.optimizer} keeps a {type(value).__name__} in "
+                f"{name}, and a checkpoint holds tensors in `state` and plain values: leave the flag out"
+            )
+    return dict(values)
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _below(prefix: str, tensors: Mapping[str, torch.Tensor]) -> list[tuple[str, torch.Tensor]]:
+    return [(name[len(prefix) :], value) for name, value in tensors.items() if name.startswith(prefix)]

@@ -1,0 +1,74 @@
+"""What the scores of an example stand for: its loss and its prediction, by the kind of the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from momentum_bench.tasks import Task
+
+
+@dataclass(frozen=True)
+class Objective:
+    """How a task is learned by a method.
+
+    Attributes:
+        kind: of the task.
+        generative: train on the log-likelihood of the right candidate alone, as MeZO does for COPA
+            and ReCoRD with decoders; else on the cross-entropy over classes or candidates.
+        label_words: under `prompt`, the tokens whose scores are read, in logit order, on the device.
+        ends: of a regression, the lowest and highest label.
+    """
+
+    kind: str
+    generative: bool
+    label_words: torch.Tensor | None
+    ends: tuple[float, float]
+
+    def loss(
+        self, scores: torch.Tensor, labels: torch.Tensor, reduction: Literal["mean", "sum"] = "mean"
+    ) -> torch.Tensor:
+        """The loss of B examples from their B x C scores.
+
+        Cross-entropy over classes or candidates, in nats. Of a regression through two label words,
+        KL(p || q) in nats, where p is the label's place between its ends and q the softmax over the
+        two words (LM-BFF, Gao et al. 2021, who by mistake treat p as its logarithm); through the one
+        output of a head, the squared error, as transformers has it.
+        """
+        if self.kind == "regression":
+            losses = self._regression_losses(scores, labels)
+            return losses.mean() if reduction == "mean" else losses.sum()
+        if self.generative:
+            losses = -scores.gather(1, labels[:, None])[:, 0]
+            return losses.mean() if reduction == "mean" else losses.sum()
+        return nn.functional.cross_entropy(scores, labels, reduction=reduction)
+
+    def _regression_losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if scores.shape[1] == 1:
+            return (scores[:, 0] - labels).square()
+        low, high = self.ends
+        p = (labels - low) / (high - low)
+        target = torch.stack([1 - p, p], dim=1)
+        return nn.functional.kl_div(scores.log_softmax(dim=1), target, reduction="none").sum(dim=1)
+
+    def predictions(self, scores: torch.Tensor) -> torch.Tensor:
+        """What B x C scores predict: the class, the position of the candidate, or the number (B)."""
+        if self.kind != "regression":
+            return scores.argmax(dim=1)
+        if scores.shape[1] == 1:
+            return scores[:, 0]
+        low, high = self.ends
+        return low + (high - low) * scores.softmax(dim=1)[:, 1]
+
+
+def objective_of(task: Task, method: str, label_words: torch.Tensor | None) -> Objective:
+    """The objective of a task under a method."""
+    return Objective(
+        kind=task.kind,
+        generative=method == "causal" and task.kind == "multiple_choice",
+        label_words=label_words,
+        ends=task.ends if task.kind == "regression" else (0.0, 0.0),
+    )

@@ -1,0 +1,136 @@
+"""What a record says of a run that is going on: read from the live objects, not from what was asked for."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.packing import TOLERANCE
+from momentum_bench.harness.models.trainable import trained_parameters
+from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, FinalScore, ReadBack, RunSpec
+from momentum_bench.harness.sharded_tensors import local
+from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training.scoring import Scores
+from momentum_bench.harness.training.session import EncodedSplit, Workbench
+from momentum_bench.tasks.image_task import AnyTask
+
+
+def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
+    """How batches and parameters are laid out and what of them is computed, for the record."""
+    if loaded.sharded and loaded.shared:
+        units = sum(isinstance(module, FSDPModule) for module in loaded.shared.modules())
+        here = sum(local(parameter).numel() for parameter in loaded.model.parameters())
+        return _layout_of_batches(loaded) | {"fsdp2_units": units, "parameters_on_rank_0": here}
+    return _layout_of_batches(loaded)
+
+
+def _layout_of_batches(loaded: LoadedModel) -> dict[str, int | str]:
+    if not loaded.why_padded and loaded.packing is None:
+        return {"padding": "none", "inputs": "images"}
+    if loaded.packing is not None:
+        equal = f"as padded within {TOLERANCE:g} of the largest score"
+        return {"padding": "none", "packed_scores": equal, "last_layer": loaded.packing.last_layer}
+    scores = "at the places read" if loaded.vocabulary_head else "of the whole model"
+    return {"padding": "dynamic", "why_padded": loaded.why_padded, "scores": scores}
+
+
+def final_score(result: Scores, split: EncodedSplit, task: AnyTask) -> FinalScore:
+    """What a record says of the scores of test."""
+    references = split.test.references
+    return FinalScore(
+        metric=result.metric,
+        further={
+            name: compute(name, references.answers, result.predictions, references.questions)
+            for name in task.further_metrics
+        },
+        loss=result.loss if math.isfinite(result.loss) else None,
+        rows=tuple(split.test_rows),
+        labels=tuple(references.answers),
+        predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
+    )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the peak: of the device's memory on a GPU since it was last reset, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def read_live(
+    spec: RunSpec,
+    bench: Workbench,
+    loaded: LoadedModel,
+    optimizer: torch.optim.Optimizer | None,
+    micro_size: int | None = None,
+) -> ReadBack:
+    """What really runs, from the live objects, after the first step.
+
+    Args:
+        optimizer: None: nothing is trained.
+        micro_size: examples of a micro-batch; None: as the spec has it.
+    """
+    model, accelerator = loaded.model, bench.accelerator
+    trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
+    dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
+    with accelerator.autocast():
+        kind = accelerator.device.type
+        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    return ReadBack(
+        **_optimizer_facts(optimizer),
+        n_trainable_parameters=sum(p.numel() for p in trainable),
+        new_parameters=loaded.new_parameters,
+        parameter_dtype=",".join(dtypes),
+        matmul_precision=torch.get_float32_matmul_precision(),
+        autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
+        dropout_probabilities=tuple(sorted(dropouts)),
+        model_class=type(model).__name__,
+        attention=str(getattr(model.config, "_attn_implementation", "eager")),
+        device=accelerator.device.type,
+        threads=torch.get_num_threads(),
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        layout={
+            **layout_of(loaded),
+            "gradient_accumulation_steps": -(-spec.batch_size // micro_size)
+            if micro_size
+            else spec.gradient_accumulation_steps,
+            "data_parallel_ranks": accelerator.num_processes,
+        }
+        | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {}),
+        trained=trained_parameters(model) if optimizer else (),
+        adapter=loaded.adapter.settings if loaded.adapter else None,
+    )
+
+
+def _number(setting: Any) -> Any:
+    return setting.item() if isinstance(setting, torch.Tensor) else setting
+
+
+def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
+    if optimizer is None:
+        facts: dict[str, Any] = {"optimizer_class": NO_OPTIMIZER, "torch_learning_rate": 0.0}
+        return facts | {"param_groups": (), "state_tensors": (), "optimizer_state_bytes": 0}
+    names, state_bytes = live.state_tensors(optimizer)
+    plain = (int, float, bool, str, tuple, type(None), torch.Tensor)
+    return {
+        "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
+        "torch_learning_rate": optimizer.defaults["lr"],
+        "param_groups": tuple(
+            {key: _number(value) for key, value in group.items() if isinstance(value, plain)}
+            for group in optimizer.param_groups
+        ),
+        "state_tensors": names,
+        "optimizer_state_bytes": state_bytes,
+    }

@@ -1,0 +1,121 @@
+"""Scores of a model on an encoded split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from momentum_bench.harness.data.task_kinds import Prediction
+from momentum_bench.harness.encoding.batch import Batch
+from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.models.forward import read, scoring
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.training.objectives import Objective
+
+TOKENS_PER_BATCH = 4096
+"""Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Metric (a fraction), mean loss in nats, and the prediction for each example."""
+
+    metric: float
+    loss: float
+    predictions: list[Prediction]
+
+
+def logits(loaded: LoadedModel, batch: Batch, objective: Objective) -> torch.Tensor:
+    """B x C scores in fp32, of classes or of candidates.
+
+    Classes are scored by their label words at the mask, or by a head; candidates one by one, each by
+    its log-likelihood a token, or by the one output of a head. Where examples have different numbers
+    of candidates, -inf stands for those that are not there.
+    """
+    scores = read(loaded, batch)
+    if objective.label_words is not None:
+        return scores[:, objective.label_words].float()
+    if batch.candidates is None:
+        return scores.float()
+    each = scores[:, 0].float() if batch.targets is None else _log_likelihoods(scores.float(), batch)
+    return nn.utils.rnn.pad_sequence(each.split(batch.candidates), True, -torch.inf)
+
+
+def _log_likelihoods(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
+    """The mean log-probability of the targets of each of S sequences, in nats a token."""
+    assert batch.read_at is not None
+    assert batch.targets is not None
+    assert batch.candidates is not None
+    of_token = scores.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
+    sequences = torch.arange(sum(batch.candidates), device=scores.device)
+    theirs = batch.read_at[0] == sequences[:, None]  # S x R: a sum over it is the same at every run
+    return torch.where(theirs, of_token, 0.0).sum(dim=1) / theirs.sum(dim=1)
+
+
+def scoring_batches(lengths: list[int], sequences: list[int] | None = None) -> list[list[int]]:
+    """Positions of examples, sorted by length and cut into batches of a bounded padded size.
+
+    Args:
+        lengths: of each example, or of the longest of its sequences.
+        sequences: how many each example has; None: one each.
+    """
+    batches: list[list[int]] = []
+    n_sequences = 0
+    for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
+        n_sequences += 1 if sequences is None else sequences[row]
+        # the new row is the longest so far, so it sets the padded length of the whole batch
+        if not batches or n_sequences * lengths[row] > TOKENS_PER_BATCH:
+            batches.append([])
+            n_sequences = 1 if sequences is None else sequences[row]
+        batches[-1].append(row)
+    return batches
+
+
+def score(
+    loaded: LoadedModel,
+    encoded: Examples,
+    objective: Objective,
+    metric: str,
+    pad_id: int,
+    accelerator: Accelerator,
+) -> Scores:
+    """Score every example once, without dropout; the model is left in the mode it was in.
+
+    Ranks that share a run's batches share these too: each fills in its own, and their sum is the whole.
+    """
+    was_training = loaded.model.training
+    loaded.model.eval()
+    number = torch.float if objective.kind == "regression" else torch.long
+    predictions = torch.zeros(len(encoded.labels), dtype=number)
+    batches = scoring_batches(encoded.lengths, encoded.candidates)
+    losses = torch.zeros(len(batches), dtype=torch.float64)
+    with scoring(loaded):
+        for first in range(0, len(batches), accelerator.num_processes):
+            at = first + accelerator.process_index
+            if at >= len(batches):
+                if loaded.sharded:  # the other ranks need this one's parts of the parameters
+                    logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device), objective)
+                break
+            batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
+            with accelerator.autocast():
+                scores = logits(loaded, batch, objective)
+            predictions[batches[at]] = objective.predictions(scores).cpu()
+            losses[at] = objective.loss(scores, batch.labels, "sum").cpu().double()
+    loaded.model.train(was_training)
+    if accelerator.num_processes > 1:
+        predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()
+        losses = accelerator.reduce(losses.to(accelerator.device), "sum").cpu()
+    loss = 0.0
+    for part in losses.tolist():  # one by one, whoever scored it: the same bits for any number of ranks
+        loss += part
+    references = encoded.references
+    stated = references.stated(predictions.tolist())
+    return Scores(
+        metric=compute(metric, references.answers, stated, references.questions),
+        loss=loss / len(encoded.labels),
+        predictions=stated,
+    )

@@ -1,0 +1,146 @@
+"""The rows of a vocabulary's tables that a run's training examples reach, trained apart from the others.
+
+A few-shot split reaches some hundred rows of an embedding of tens of thousands, and a prompt reads the
+scores of its label words alone. All other rows have a gradient of exactly 0 at every step, so an optimizer
+that leaves such elements where they are, and keeps no state of them, need not be given them: neither their
+gradient nor their update is then written. The norm of the gradient is the same up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.training.session import Workbench
+
+
+class UsedElsewhereError(RuntimeError):
+    """A table enters the loss in another way than by the `forward` of its own module."""
+
+
+class _Rows:
+    """The rows of one table that are reached; the `forward` of its module while a run trains.
+
+    Attributes:
+        table: V x D, which is read where no gradient is taken.
+        rows: R x D, a parameter of its own.
+    """
+
+    def __init__(self, module: Any, reached: Set[int]):
+        self.module = module
+        self.table: nn.Parameter = module.weight
+        self.reached = torch.tensor(sorted(reached), device=self.table.device)
+        self.rows = nn.Parameter(self.table.detach()[self.reached])
+
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and self.module.training:
+            return self.trained(inputs)
+        return type(self.module).forward(self.module, inputs)
+
+    def trained(self, inputs: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+class _Embedded(_Rows):
+    def __init__(self, module: nn.Embedding, reached: Set[int]):
+        super().__init__(module, reached)
+        n = len(self.reached)
+        # a token that no training example has is out of range, and so an error
+        self.place = torch.full((len(self.table),), n, device=self.table.device)
+        self.place[self.reached] = torch.arange(n, device=self.table.device)
+        # the row that stands for padding has no gradient
+        self.padding = next((i for i, t in enumerate(sorted(reached)) if t == module.padding_idx), None)
+
+    def trained(self, inputs: torch.Tensor) -> torch.Tensor:
+        return functional.embedding(self.place[inputs], self.rows, padding_idx=self.padding)
+
+
+class _Scored(_Rows):
+    def trained(self, inputs: torch.Tensor) -> torch.Tensor:
+        bias = None if self.module.bias is None else self.module.bias[self.reached]
+        scores = functional.linear(inputs, self.rows, bias)
+        # of all other tokens nobody reads the score
+        everywhere = scores.new_zeros(*scores.shape[:-1], len(self.table))
+        return everywhere.index_copy(-1, self.reached, scores)
+
+
+class ReachedRows:
+    """The tables of a model of which only the rows reached are trained; there may be none."""
+
+    def __init__(self, tables: Sequence[_Rows]):
+        self._tables = tables
+
+    def parameters(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        """The model's named parameters, with the rows reached in place of their tables."""
+        instead = {id(table.table): table.rows for table in self._tables}
+        return [(name, instead.get(id(parameter), parameter)) for name, parameter in model.named_parameters()]
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """Read the rows from their tables: these have been set anew."""
+        for table in self._tables:
+            table.rows.copy_(table.table[table.reached])
+
+    @torch.no_grad()
+    def write(self) -> None:
+        """Write the rows into their tables: these are going to be read."""
+        for table in self._tables:
+            table.table.index_copy_(0, table.reached, table.rows)
+
+    def check(self) -> None:
+        """Raises: UsedElsewhereError, where the gradients just taken are not those of the rows alone."""
+        for table in self._tables:
+            if table.rows.grad is None or table.table.grad is not None:
+                raise UsedElsewhereError(f"{type(table.module).__name__} is not the only use of its table")
+
+
+WHOLE_TABLES = ReachedRows(())
+"""All rows of all tables are trained."""
+
+
+@contextmanager
+def reached_rows(spec: RunSpec, bench: Workbench) -> Iterator[ReachedRows]:
+    """Set the rows that a run reaches apart, where that changes nothing, and put all back at the end.
+
+    That is so for an optimizer without state and without weight decay, which leaves an element alone
+    whose gradients are 0, and for tables that no other module shares and one process holds whole.
+    """
+    entry, train = bench.optimizer(spec), bench.split(spec).train
+    tables: list[_Rows] = []
+    if (
+        entry.still_at_zero
+        and not entry.state_tensors(spec.hyperparameters)
+        and not spec.weight_decay
+        and isinstance(train, Encoded)
+        and bench.accelerator.num_processes == 1
+    ):
+        model: Any = bench.loaded(spec).model
+        embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+        if _is_apart(embedding, nn.Embedding, model) and not embedding.max_norm:
+            # what pads a batch, if anything does, is looked up too
+            tables.append(_Embedded(embedding, {bench.pad_id(spec)}.union(*train.input_ids)))
+        label_words = bench.objective(spec).label_words
+        if label_words is not None and _is_apart(output, nn.Linear, model):
+            tables.append(_Scored(output, set(label_words.tolist())))
+    for table in tables:
+        table.module.forward = table
+    try:
+        yield ReachedRows(tables)
+    finally:
+        for table in tables:
+            table.module.__dict__.pop("forward", None)
+
+
+def _is_apart(module: Any, kind: type[nn.Module], model: nn.Module) -> bool:
+    """Whether the module is trained, computes as all of its kind, and has its table to itself."""
+    if type(module) is not kind or not module.weight.requires_grad:
+        return False
+    names = model.named_parameters(remove_duplicate=False)
+    return sum(parameter is module.weight for _, parameter in names) == 1

@@ -1,0 +1,138 @@
+"""Publishing to a dataset repository of the Hugging Face hub: one commit, on the commit that was read.
+
+The token is the one of the environment (`HF_TOKEN`) or of the hub's login; it is neither asked for nor kept.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.records.store import MARKER
+from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.publishing.merge import ATTEMPTS, RUN_ID, Changes, merge, place_of
+
+PREFIX = "hf://datasets/"
+CONFLICTS = (409, 412)
+"""HTTP statuses with which the hub refuses a commit whose parent is no longer the latest."""
+
+CARD_FILE = "README.md"
+READ = [MARKER, "runs/*/record.json"]
+"""What is downloaded. Of the other files the names are enough."""
+
+CARD = """\
+# {name}: a momentum-bench leaderboard
+
+Does momentum help? `index.html` is the page: download it with `plots/` and open it. `leaderboard.csv` has
+one row for each task, model, method, k and optimizer, `comparison.csv` the paired differences of two
+optimizers with their verdicts, `trials.parquet` every run. All of it follows from the records
+`runs/<id>/record.json`: `momentum-bench leaderboard check` computes it anew and names what does not fit.
+"""
+
+
+def repository(target: str) -> str:
+    """USER/NAME of `hf://datasets/USER/NAME`.
+
+    Raises:
+        UserError: it is something else.
+    """
+    name = target.removeprefix(PREFIX).strip("/")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise UserError(f"--to {target}: expected {PREFIX}USER/NAME")
+    return name
+
+
+def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Changes:
+    """Commit a results directory's runs and the tables rebuilt with them; the dataset must be there.
+
+    Args:
+        own: a results directory that has passed `publishing.check_own`.
+        name: USER/NAME of the dataset.
+
+    Raises:
+        UserError: the hub cannot be reached or refuses; see also `merge`.
+    """
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
+
+    api = HfApi()
+    try:
+        for attempt in range(ATTEMPTS):
+            info = api.dataset_info(name)
+            names = [file.rfilename for file in info.siblings or ()]
+            wanted = _wanted(names)
+            with TemporaryDirectory(prefix="momentum-bench-") as scratch:
+                folder = Path(scratch)
+                api.snapshot_download(
+                    name, repo_type="dataset", revision=info.sha, local_dir=folder, allow_patterns=READ
+                )
+                _check_whole(folder, wanted)
+                changes = merge(folder, names, own, replace)
+            if dry_run or not (changes.added or changes.replaced):
+                return changes
+            files = changes.files if CARD_FILE in names else changes.files | {CARD_FILE: card(name)}
+            added = [CommitOperationAdd(place, content) for place, content in files.items()]
+            removed = [CommitOperationDelete(place) for place in changes.removed]
+            try:
+                api.create_commit(
+                    name,
+                    [*added, *removed],
+                    commit_message=changes.title,
+                    commit_description="\n".join(changes.rows),
+                    repo_type="dataset",
+                    parent_commit=info.sha,
+                )
+                return changes
+            except HfHubHTTPError as error:
+                if error.response.status_code not in CONFLICTS:
+                    raise
+            time.sleep(0.2 * attempt)
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{PREFIX}{name} is not there, or not for this login: `hf repos create {name} --type dataset` "
+            f"makes it, `hf auth login` or HF_TOKEN says who you are"
+        ) from error
+    except (HTTPError, OSError, HFValidationError) as error:  # OSError: offline, or no connection
+        raise UserError(f"the hub, {PREFIX}{name}: {first_line(error)}") from error
+    raise UserError(f"{ATTEMPTS} times another commit came in between at {PREFIX}{name}: try again later")
+
+
+def _wanted(names: Iterable[str]) -> list[str]:
+    """The files to be downloaded, whose names become paths on this machine.
+
+    Raises:
+        UserError: a record has no place where a run's record can be.
+    """
+    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
+    for name in wanted:
+        run_id = name.removeprefix("runs/").removesuffix("/record.json")
+        if name != MARKER and not (RUN_ID.fullmatch(run_id) and name == place_of(run_id)):
+            raise UserError(
+                f"{show(name)} is no place of a record, expected runs/RUN_ID/record.json: nothing was "
+                f"published"
+            )
+    return wanted
+
+
+def _check_whole(folder: Path, wanted: list[str]) -> None:
+    """A download that breaks off may leave a part: tables of it would be without others' rows."""
+    if missing := [name for name in wanted if not (folder / name).is_file()]:
+        raise UserError(f"{len(missing)} of {len(wanted)} files were not downloaded: nothing was published")
+
+
+def card(name: str) -> bytes:
+    """The dataset card of a new leaderboard; one that is there belongs to its authors and stays."""
+    from huggingface_hub import DatasetCardData
+
+    tables = ("leaderboard.csv", "comparison.csv", "trials.parquet")
+    data = DatasetCardData(
+        pretty_name="momentum-bench leaderboard",
+        tags=["momentum-bench", "leaderboard", "few-shot", "optimizers"],
+        configs=[{"config_name": table.partition(".")[0], "data_files": table} for table in tables],
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{CARD.format(name=name)}".encode()

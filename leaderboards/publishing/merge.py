@@ -1,0 +1,168 @@
+"""A results directory joins a published leaderboard: what is there stays, nothing is lost on the way.
+
+A published leaderboard is a folder: `runs/<id>/record.json` of everybody, and the tables, plots and page
+built from all of them, so that `leaderboard check` holds for it. The key is the run's id, which follows
+from its whole specification. A publisher adds or replaces runs and never removes one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, canonical_json
+from momentum_bench.harness.records.store import MARKER, Store
+from momentum_bench.leaderboards.build import board_of, build
+from momentum_bench.leaderboards.checking.check import departures, record_departures
+from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.rendering.files import contents
+from momentum_bench.leaderboards.rows import Row, result_of, rows_of
+
+ATTEMPTS = 20
+"""How often a commit is made again because another publisher's came in between."""
+
+RUN_ID = re.compile("[0-9a-f]{16}")
+"""A published run's folder has no other name: it becomes a path on the publisher's disk."""
+
+BUILT_FOLDERS = ("tasks", "plots")
+"""Folders of a leaderboard whose files have names that follow from what is in it."""
+
+BUILT_FILES = ("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html")
+"""The files that every leaderboard has."""
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What publishing does to a leaderboard.
+
+    Attributes:
+        added, replaced: ids of runs.
+        files: the content of every file to be written, by its place.
+        removed: files of an earlier build that the present one no longer has; never a record.
+        rows: a line for each row of the leaderboard that is new or changes.
+    """
+
+    added: list[str]
+    replaced: list[str]
+    files: dict[str, bytes]
+    removed: list[str]
+    rows: list[str]
+
+    @property
+    def title(self) -> str:
+        """The changes in one line."""
+        return f"Leaderboard: {len(self.added)} runs added, {len(self.replaced)} replaced"
+
+
+def check_own(directory: Path) -> None:
+    """Raises: UserError, when a results directory does not hold together: then none of it is published."""
+    Store(directory).check_version()
+    _refuse(departures(directory), f"{directory} is not published")
+
+
+def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Changes:
+    """Bring a publisher's records into a copy of a published leaderboard's records, and build it again.
+
+    A run that is published with the same result stays as it is; a failed one gives way to one that did
+    not fail.
+
+    Args:
+        published: a folder of our own making, which is written to. It holds the published marker and records
+            as plain files and nothing else, so that no link in it leads a writer elsewhere. May be empty.
+        names: of the files next to the records. Those that the published leaderboard has and the new one
+            no longer has are removed; others belong to somebody else and stay.
+        own: a results directory that has passed `check_own`.
+        replace: published runs whose result differs give way too.
+
+    Raises:
+        UserError: results differ, another version wrote what is published, the records of both make no
+            leaderboard that holds together, or a file that no leaderboard wrote would be written over.
+    """
+    store, mine, names = Store(published), Store(own), set(names)
+    is_new = not store.exists
+    if store.exists:
+        store.check_version()
+    before = store.records()
+    there = [run_id for run_id in mine.run_folders() if (published / place_of(run_id)).exists()]
+    added = sorted(set(mine.run_folders()) - set(there))
+    replaced = [run_id for run_id in there if _differ(store, mine, run_id)]
+    protected = [run_id for run_id in replaced if (run := store.read(run_id)) and run.status != "failed"]
+    if protected and not replace:
+        raise UserError(
+            f"{len(protected)} run(s) are published with another result, the first: {protected[0]}. Nothing "
+            f"was published. If those are yours and wrong, --replace puts the new ones in their place"
+        )
+    files = {place_of(run_id): (own / place_of(run_id)).read_bytes() for run_id in (*added, *replaced)}
+    if is_new:
+        files[MARKER] = (canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n").encode()
+    _write(published, files)
+    # others' records are looked at before anything is built of them
+    _refuse(record_departures(published), "with these runs the leaderboard would not hold together")
+    board = build(store)
+    try:
+        old_rows = rows_of(before)
+        old_names = set(contents(board_of(before))) if before else set()
+    except (ArithmeticError, ValueError) as error:  # of a record that was wrong and is replaced
+        raise UserError(f"no leaderboard can be built of what is published: {first_line(error)}") from error
+    lost = {row.row_id for row in old_rows} - {row.row_id for row in board.rows}
+    if lost:  # runs are only added, so this cannot be; it is looked at all the same
+        raise UserError(f"row(s) {', '.join(sorted(lost))} would be lost: nothing was published")
+    built = {name: c.encode() if isinstance(c, str) else c for name, c in contents(board).items()}
+    if is_new and (taken := sorted(names & set(built))):
+        raise UserError(
+            f"{show(taken[0])} is there and belongs to no leaderboard: it would be written over. Publish "
+            f"into a folder of its own, such as --to CLONE/leaderboard"
+        )
+    removed = sorted(names & old_names - set(built))
+    _write(published, built)
+    _refuse(departures(published), "with these runs the leaderboard would not hold together")
+    return Changes(added, replaced, files | built, removed, _row_changes(old_rows, board.rows))
+
+
+def place_of(run_id: str) -> str:
+    """Where the record of a run lies in a leaderboard."""
+    return f"runs/{run_id}/record.json"
+
+
+def _differ(published: Store, own: Store, run_id: str) -> bool:
+    there, new = published.read(run_id), own.read(run_id)
+    assert new is not None  # `check_own` has read it
+    return there is None or result_of(there) != result_of(new)
+
+
+def _write(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def _refuse(found: list[str], what: str) -> None:
+    if found:
+        lines = "\n".join(f"  {line}" for line in found[:10])
+        raise UserError(f"{what}; {len(found)} departure(s), as `leaderboard check` finds them:\n{lines}")
+
+
+def _row_changes(before: Iterable[Row], after: Iterable[Row]) -> list[str]:
+    old = {row.row_id: row.columns for row in before}
+    lines = []
+    for row in after:
+        c, was = row.columns, old.get(row.row_id)
+        who = f"{row.row_id} {c['task']} {row.label}, {c['model']} by {c['method']}, k {c['k']}"
+        if was is None:
+            lines.append(show(f"+ {who}: {c['n_runs']} runs, test mean {c['test_mean']:.4f}"))
+        elif (was["n_runs"], was["chosen_runs"], was["test_mean"]) != (
+            c["n_runs"],
+            c["chosen_runs"],
+            c["test_mean"],
+        ):
+            lines.append(
+                show(
+                    f"~ {who}: {was['n_runs']} runs -> {c['n_runs']}, test mean {was['test_mean']:.4f} -> "
+                    f"{c['test_mean']:.4f}"
+                )
+            )
+    return lines

@@ -1,0 +1,132 @@
+"""The files of a leaderboard: CSVs, one parquet of all runs, the page and its plots."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import check_no_links, write_atomically
+from momentum_bench.harness.records.schema import RunRecord, canonical_json
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.reporting import png_bytes, svg_text
+from momentum_bench.leaderboards.archive import ARCHIVE, pack
+from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.rendering.page import page
+from momentum_bench.leaderboards.rendering.plots import board_plots
+from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.tables import file_stem, tables
+
+LONGEST_HEADER = 2**16
+"""Bytes of a table's first line that are read."""
+
+
+def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool = False) -> None:
+    """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
+
+    Raises:
+        UserError: the directory cannot be written, is somebody else's and has files of these names, or a link
+            in it would lead the writing elsewhere.
+    """
+    files = contents(board, png, archive)
+    check_no_links(output_dir, files)
+    try:
+        _check_nothing_is_lost(output_dir, files)
+        for name, content in files.items():
+            path = output_dir / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, content)
+    except OSError as error:
+        raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
+    if Store(output_dir).exists or _holds_leaderboard(output_dir):
+        return
+    if found := [name for name in names if (output_dir / name).exists()]:
+        raise UserError(
+            f"{output_dir} holds no leaderboard, and its {found[0]} would be written over: nothing was "
+            f"written. Choose another directory"
+        )
+
+
+def _holds_leaderboard(output_dir: Path) -> bool:
+    """Whether a leaderboard was written here before, by the columns of its first table."""
+    try:
+        with (output_dir / "leaderboard.csv").open("rb") as file:
+            return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
+    except FileNotFoundError:
+        return False
+
+
+def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
+    """All files of a leaderboard by their place; equal records give equal CSVs, plots and page.
+
+    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
+    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`.
+
+    Args:
+        png: each plot also as `plots/*.png`.
+        archive: all records in one file beside the tables.
+    """
+    plots = board_plots(board, svg_text)
+    stems = {name: file_stem(name) for name in plots}
+    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
+    files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
+    if png:
+        files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
+    if archive:
+        files[ARCHIVE] = pack(run for row in board.rows for run in row.runs)
+    return files | {"index.html": page(board, plots, stems)}
+
+
+def _parquet(rows: Iterable[Row]) -> bytes:
+    """Every run of the leaderboard, one line each, sorted by row and then seed and learning rate."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines = []
+    for row in rows:
+        chosen = set(row.chosen_ids)
+        lines += [_trial(run, row.row_id, chosen) for run in row.runs]
+    content = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(lines), content)
+    return content.getvalue()
+
+
+def _trial(run: RunRecord, row_id: str, chosen: set[str]) -> dict[str, Any]:
+    run_id = run.spec.run_id
+    spec = run.spec.model_dump(mode="json")
+    spec["hyperparameters"] = canonical_json(spec["hyperparameters"])
+    best, test, costs, split, live = run.best, run.test, run.costs, run.split, run.read_back
+    return {
+        "run_id": run_id,
+        "row_id": row_id,
+        **spec,
+        "status": run.status,
+        "failure": run.failure,
+        "chosen": run_id in chosen,
+        "metric": run.metric,
+        "best_step": run.best_step,
+        "dev_metric": best.dev_metric if best else None,
+        "dev_loss": best.dev_loss if best else None,
+        "test_metric": test.metric if test else None,
+        "test_loss": test.loss if test else None,
+        "clipped_fraction": run.clipped_fraction,
+        "parameters_hash": run.parameters_hash,
+        "split_hash": split.content_hash if split else None,
+        "n_train": split.n_train if split else None,
+        "n_dev": split.n_dev if split else None,
+        "n_test": split.n_test if split else None,
+        "torch_learning_rate": live.torch_learning_rate if live else None,
+        "optimizer_state_bytes": live.optimizer_state_bytes if live else None,
+        "layout": canonical_json(live.layout) if live else None,
+        "device": live.device if live else None,
+        "train_seconds": costs.train_seconds if costs else None,
+        "dev_seconds": costs.dev_seconds if costs else None,
+        "test_seconds": costs.test_seconds if costs else None,
+        "peak_memory_bytes": costs.peak_memory_bytes if costs else None,
+        "environment": canonical_json(run.environment),
+    }

@@ -1,0 +1,343 @@
+"""The leaderboard as one static page that opens from disk, without network or server."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, cell
+from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.comparisons import Comparison
+from momentum_bench.leaderboards.paired import in_points
+from momentum_bench.leaderboards.reference_numbers import matching
+from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
+from momentum_bench.leaderboards.rendering.terminal import percent, percent_range
+from momentum_bench.leaderboards.rendering.wording import Context, context
+from momentum_bench.leaderboards.rows import Row, by_setting
+
+
+@dataclass(frozen=True)
+class Head:
+    """A column's header; `number`: its cells sort by number."""
+
+    text: str
+    number: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell: its text, what it sorts by where that is not the text, and how it is dressed."""
+
+    text: str
+    sort: str | None = None
+    sub: str = ""
+    kind: str = ""
+    link: str = ""
+
+
+def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) -> str:
+    """The whole page as HTML; every text out of a record is escaped.
+
+    Args:
+        plots: SVG text by name, as `board_plots` gives it.
+        file_stems: for each plot the name of its file in `plots/`, without `.svg`.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    words = context(board.rows)
+    svgs = {name: Markup(_inline(svg, f"p{number}")) for number, (name, svg) in enumerate(plots.items())}
+    counts = Counter(_verdict(comparison) for comparison in board.comparisons)
+    comparison_heads, comparisons = _comparison_table(board.comparisons, words)
+    row_heads, rows = _row_table(board.rows, words)
+    cost_heads, costs = _cost_table(board.rows, words)
+    return environment.get_template("page.html.j2").render(
+        table=environment.get_template("table.html.j2").module.table,  # type: ignore[attr-defined]
+        n_runs=sum(len(row.runs) for row in board.rows),
+        n_tasks=len({row.columns["task"] for row in board.rows}),
+        common=words.shared,
+        margin=in_points(board.margin),
+        counts=[{"kind": kind, "text": text, "n": n} for (kind, text), n in sorted(counts.items())],
+        forest=svgs.get("forest"),
+        pooled=[line.sentence for line in board.pooled],
+        comparison_heads=comparison_heads,
+        comparisons=comparisons,
+        notes=board.notes,
+        row_heads=row_heads,
+        rows=rows,
+        cost_heads=cost_heads,
+        costs=costs,
+        curves=[
+            {
+                "id": group[0].setting_id,
+                "title": ", ".join([group[0].columns["task"], *words.of(group[0])]),
+                "svg": svgs[name],
+                "file": file_stems[name],
+            }
+            for group in by_setting(board.rows)
+            if (name := curves_name(group[0])) in svgs
+        ],
+        provenance=[_provenance(row, words) for row in board.rows],
+        references=[
+            (source, *_reference_table(list(lines)))
+            for source, lines in groupby(matching(board.rows), key=lambda line: line["source"])
+        ],
+    )
+
+
+def _task_cell(row: Row, words: Context) -> Cell:
+    return Cell(row.columns["task"], sort=row.columns["task"], sub=", ".join(words.of(row)))
+
+
+def _verdict(comparison: Comparison) -> tuple[str, str]:
+    """How a verdict is dressed, and its words."""
+    dress = {
+        "a better": "first",
+        "b better": "second",
+        "equivalent": "equivalent",
+        "inconclusive": "open",
+        None: "none",
+    }
+    return dress[comparison.difference.verdict], comparison.verdict
+
+
+def _comparison_table(
+    comparisons: Sequence[Comparison], words: Context
+) -> tuple[list[Head], list[list[Cell]]]:
+    heads = [
+        Head("Task"),
+        Head("Second minus first"),
+        Head("Verdict"),
+        Head("Difference, points", number=True),
+        Head("95 % t interval", number=True),
+        Head("Bootstrap", number=True),
+        Head("Pairs", number=True),
+        Head("p difference (Holm)", number=True),
+        Head("p equivalence (Holm)", number=True),
+        Head("p sign flip", number=True),
+    ]
+    lines = []
+    for comparison in comparisons:
+        c, d = comparison.columns, comparison.difference
+        kind, text = _verdict(comparison)
+        seeds = f"about {d.n_seeds_to_decide:,} seeds would decide" if d.n_seeds_to_decide else ""
+        lines.append(
+            [
+                _task_cell(comparison.first, words),
+                Cell(f"{comparison.second.label} - {comparison.first.label}"),
+                Cell(text, kind=kind, sort=text, sub=seeds or d.no_verdict),
+                Cell(_signed(d.mean), cell(d.mean)),
+                Cell(_signed_range(d.ci_low, d.ci_high), cell(d.ci_low)),
+                Cell(_signed_range(d.bootstrap_low, d.bootstrap_high), cell(d.bootstrap_low)),
+                Cell(str(d.n_pairs)),
+                Cell(_p_with_holm(c, "p_difference"), cell(d.p_difference)),
+                Cell(_p_with_holm(c, "p_equivalence"), cell(d.p_equivalence)),
+                Cell(_p(d.p_sign_flip), cell(d.p_sign_flip)),
+            ]
+        )
+    return heads, lines
+
+
+def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
+    heads = [
+        Head("Task"),
+        Head("Optimizer"),
+        Head("Test, %", number=True),
+        Head("95 % interval", number=True),
+        Head("SD", number=True),
+        Head("Seeds", number=True),
+        Head("Over ties", number=True),
+        Head("Shared rate", number=True),
+        Head("Dev, %", number=True),
+        Head("Chosen rates"),
+        Head("Remarks"),
+    ]
+    lines = []
+    for row in rows:
+        c = row.columns
+        shared = c["shared_learning_rate"]
+        lines.append(
+            [
+                _task_cell(row, words),
+                Cell(row.label, sort=row.label, link=f"row-{row.row_id}"),
+                Cell(percent(c["test_mean"]), cell(c["test_mean"])),
+                Cell(percent_range(c["test_ci_low"], c["test_ci_high"]), cell(c["test_ci_low"])),
+                Cell(percent(c["test_std"]), cell(c["test_std"])),
+                Cell(str(c["n_seeds"])),
+                Cell(
+                    percent_range(c["test_tied_low"], c["test_tied_high"]) if c["n_tied"] else "no ties",
+                    cell(c["test_tied_high"] - c["test_tied_low"]),
+                ),
+                Cell(
+                    percent(c["shared_test_mean"]),
+                    cell(c["shared_test_mean"]),
+                    sub="" if math.isnan(shared) else f"at {shared:g}",
+                ),
+                Cell(percent(c["dev_mean"]), cell(c["dev_mean"])),
+                Cell(", ".join(f"{run.spec.learning_rate:g}" for run in row.chosen.values())),
+                Cell(_remarks(row)),
+            ]
+        )
+    return heads, lines
+
+
+def _remarks(row: Row) -> str:
+    c = row.columns
+    counts = (
+        (c["n_tied"], "tied"),
+        (c["on_grid_edge"], "at the grid's edge"),
+        (c["n_diverged"], "diverged"),
+        (c["n_failed"], "failed"),
+        (c["n_missing"], "missing"),
+    )
+    words = [f"{n} {what}" for n, what in counts if n]
+    if c["short_classes"]:
+        words.append(f"short classes: {c['short_classes']}")
+    return ", ".join(words)
+
+
+def _cost_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
+    heads = [
+        Head("Task"),
+        Head("Optimizer"),
+        Head("Runs", number=True),
+        Head("Search time", number=True),
+        Head("Peak memory", number=True),
+        Head("Optimizer state", number=True),
+        Head("Clipped steps", number=True),
+    ]
+    lines = []
+    for row in rows:
+        c = row.columns
+        clipped = c["clipped_fraction"]
+        lines.append(
+            [
+                _task_cell(row, words),
+                Cell(row.label),
+                Cell(str(c["n_runs"])),
+                Cell(_duration(c["search_seconds"]), cell(c["search_seconds"])),
+                Cell(_megabytes(c["peak_memory_bytes"]), cell(c["peak_memory_bytes"])),
+                Cell(_megabytes(c["optimizer_state_bytes"]), cell(c["optimizer_state_bytes"])),
+                Cell("-" if math.isnan(clipped) else f"{100 * clipped:.0f} %", cell(clipped)),
+            ]
+        )
+    return heads, lines
+
+
+def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], list[list[Cell]]]:
+    heads = [
+        Head("Task"),
+        Head("Optimizer"),
+        Head("Method"),
+        Head("k", number=True),
+        Head("Test, %", number=True),
+        Head("SD as printed", number=True),
+        Head("SD, n - 1", number=True),
+        Head("Seeds", number=True),
+        Head("Test rows"),
+    ]
+    lines = [
+        [
+            Cell(r["task"], sub=f"{r['metric']}, {r['table']}"),
+            Cell(r["optimizer"]),
+            Cell(r["method"], sub=r["model"]),
+            Cell(r["k"]),
+            *(
+                Cell(percent(float(r[name] or "nan")), r[name])
+                for name in ("test_mean", "test_std_reported", "test_std_ddof1")
+            ),
+            Cell(r["n_seeds"]),
+            Cell(r["test_set"]),
+        ]
+        for r in results
+    ]
+    return heads, lines
+
+
+def _provenance(row: Row, words: Context) -> dict[str, Any]:
+    chosen = set(row.chosen_ids)
+    lines = ["  run id            seed   rate      status    dev %   test %"]
+    for run in row.runs:
+        dev = percent(run.best.dev_metric) if run.best else "-"
+        test = percent(run.test.metric) if run.test else "-"
+        run_id = run.spec.run_id
+        star = "*" if run_id in chosen else " "
+        lines.append(
+            f"{star} {run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
+            f"  {dev:>5}   {test:>6}"
+        )
+    facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
+    return {
+        "id": row.row_id,
+        "title": ", ".join([row.columns["task"], row.label, *words.of(row)]),
+        "facts": [(name.replace("_", " "), _fact(value)) for name, value in facts.items()],
+        "runs": "\n".join(lines),
+    }
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {part}" for name, part in value.items()) or "none"
+    return "none" if value in (None, "") else str(value)
+
+
+PAGE_COLOURS = {
+    PAPER: "paper",
+    INK: "ink",
+    FAINT: "faint",
+    BAND: "band",
+    **{colour: f"c{place}" for place, colour in enumerate(COLOURS)},
+}
+
+
+def _inline(svg: str, prefix: str) -> str:
+    """An SVG file's text as an element of the page, in the page's colours and font.
+
+    Groups lose their ids, and what is referred to gets the plot's prefix: ids are unique in a page.
+    """
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'(id="|url\(#|href="#)([mp][0-9a-f]{10})', rf"\g<1>{prefix}\g<2>", svg)
+    svg = re.sub(r" font-family: [^;\"]*;", "", svg)
+    svg = re.sub(r"(\d\.\d\d)\d{2,}(?=[ \"])", r"\1", svg)
+    for colour, name in PAGE_COLOURS.items():
+        svg = svg.replace(f": {colour}", f": var(--{name})")
+    return re.sub(r"\s*\n\s*", " ", svg).replace("<svg ", '<svg role="img" ', 1)
+
+
+def _signed(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{100 * fraction:+.2f}"
+
+
+def _signed_range(low: float, high: float) -> str:
+    return "-" if math.isnan(low) else f"{_signed(low)} to {_signed(high)}"
+
+
+def _p(value: float) -> str:
+    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _p_with_holm(columns: dict[str, Any], name: str) -> str:
+    holm = columns[f"{name}_holm"]
+    return _p(columns[name]) + ("" if math.isnan(holm) else f" ({_p(holm)})")
+
+
+def _megabytes(n: int | None) -> str:
+    return "-" if n is None else f"{n / 1e6:,.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"

@@ -1,0 +1,247 @@
+"""TODO: what this file holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.selection import DevResult, Selection, dev_result, select, select_shared
+from momentum_bench.harness.reporting import cell, joined
+from momentum_bench.harness.sweeps.protocols import settings_name
+from momentum_bench.leaderboards.paired import (
+    summary,
+)
+
+ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
+"""What may differ between two runs that are compared; all else must be equal."""
+
+TASK = ("task", "task_version", "data_fingerprint")
+"""What a pooled line averages over."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The best-per-optimizer result of one setting.
+
+    Attributes:
+        setting: all that compared rows must share: the spec without its arm, and the batch layout.
+        label: the optimizer, with its hyperparameters where the setting has it more than once.
+        chosen: the selected run of each seed.
+        runs: all runs of the row, whatever their status, by seed and learning rate.
+        columns: the row of leaderboard.csv.
+    """
+
+    setting: dict[str, Any]
+    label: str
+    chosen: dict[int, RunRecord]
+    runs: list[RunRecord]
+    columns: dict[str, Any]
+
+    @property
+    def setting_key(self) -> str:
+        """Rows are compared only where this text is equal."""
+        return canonical_json(self.setting)
+
+    @property
+    def family(self) -> str:
+        """The setting without its task: what a pooled line or a paper's table has in common."""
+        return canonical_json({name: value for name, value in self.setting.items() if name not in TASK})
+
+    @property
+    def setting_id(self) -> str:
+        """A short name of the setting."""
+        return _id(_stated(self.setting))[:8]
+
+    @property
+    def arm(self) -> tuple[str, str]:
+        return str(self.columns["optimizer"]), str(self.columns["hyperparameters"])
+
+    @property
+    def chosen_ids(self) -> list[str]:
+        """Ids of the chosen runs, in the order of their seeds."""
+        return [run.spec.run_id for run in self.chosen.values()]
+
+    @property
+    def tried(self) -> Counter[int]:
+        """How many learning rates were tried on each seed: the budget of its search."""
+        return Counter(run.spec.seed for run in self.runs)
+
+    @property
+    def row_id(self) -> str:
+        return str(self.columns["row_id"])
+
+
+def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows in groups that may be compared, in the order given."""
+    settings: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        settings[row.setting_key].append(row)
+    return list(settings.values())
+
+
+def result_of(run: RunRecord) -> tuple:
+    """What two executions of one specification may differ in, if they differ in more than cost."""
+    return run.status, run.evaluations, run.best_step, run.test
+
+
+def rows_of(records: Iterable[RunRecord]) -> list[Row]:
+    """The rows of these records, each run once, in the order of a leaderboard."""
+    settings: dict[str, list[RunRecord]] = defaultdict(list)
+    for record in records:
+        settings[canonical_json(record.spec.model_dump(mode="json", exclude=set(ARM)))].append(record)
+    arms: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
+    for setting, of_setting in settings.items():
+        for run, layout in zip(of_setting, _layouts(of_setting), strict=True):
+            hyperparameters = canonical_json(run.spec.hyperparameters)
+            arms[setting, layout, run.spec.optimizer, hyperparameters].append(run)
+    often = Counter(key[:3] for key in arms)
+    rows = []
+    for key, runs in arms.items():
+        spec = runs[0].spec
+        name = spec.optimizer if spec.max_steps else "zero-shot"
+        words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
+        rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
+    return sorted(rows, key=_sort_key)
+
+
+def _layouts(runs: Sequence[RunRecord]) -> list[str]:
+    """The batch layout of each run of one setting, as canonical JSON.
+
+    Runs of different layout draw other dropout masks, so they share no row. A run that ended before
+    its layout could be read back goes with the commonest one.
+    """
+    layouts = [canonical_json(run.read_back.layout) if run.read_back else None for run in runs]
+    known = Counter(layout for layout in layouts if layout is not None)
+    commonest = min(known, key=lambda layout: (-known[layout], layout), default="{}")
+    return [commonest if layout is None else layout for layout in layouts]
+
+
+def _hyperparameters(spec: RunSpec) -> list[str]:
+    return [f"{name}={cell(value)}" for name, value in sorted(spec.hyperparameters.items())]
+
+
+def _sort_key(row: Row) -> tuple:
+    setting, arm = ("task", "model", "method", "k"), ("optimizer", "momentum", "hyperparameters")
+    # numbers as numbers: batch size 16 before 256 before 1024
+    protocol = [
+        int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", row.columns["protocol"])
+    ]
+    return (*(row.columns[n] for n in setting), protocol, row.setting_key, *(row.columns[n] for n in arm))
+
+
+def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row:
+    runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.learning_rate))
+    by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}
+    grid = sorted({run.spec.learning_rate for run in runs})
+    done = {run.spec.run_id: run for run in runs if run.status == "done"}
+    results = {
+        seed: found
+        for seed, part in by_seed.items()
+        if (found := [dev_result(run) for run in part if run.status == "done"])
+    }
+    selections = {
+        seed: select(found, [run.spec.learning_rate for run in by_seed[seed]])
+        for seed, found in results.items()
+    }
+    chosen = {seed: done[selection.run_id] for seed, selection in selections.items()}
+    best = list(chosen.values())
+    spec = runs[0].spec
+    setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
+    hyperparameters = ";".join(_hyperparameters(spec))
+    costs = [run.costs for run in runs if run.costs]
+    test = summary([_test_metric(run) for run in best])
+    dev = summary([run.best.dev_metric for run in best if run.best])
+    clipped = summary([run.clipped_fraction or 0.0 for run in best])
+    columns = {
+        "task": spec.task,
+        "model": spec.model,
+        "method": spec.method,
+        "k": spec.k,
+        "optimizer": spec.optimizer,
+        "momentum": spec.hyperparameters.get("momentum", 0.0),
+        "hyperparameters": hyperparameters,
+        "seeds": joined(chosen),
+        "learning_rates": joined(run.spec.learning_rate for run in best),
+        "torch_learning_rates": joined(run.read_back.torch_learning_rate for run in best if run.read_back),
+        "grid": joined(grid),
+        "n_seeds": len(chosen),
+        "n_runs": len(runs),
+        "n_missing": len(grid) * len(by_seed) - len(runs),
+        "n_diverged": sum(run.status == "diverged" for run in runs),
+        "n_failed": sum(run.status == "failed" for run in runs),
+        "metric": runs[0].metric,
+        "test_mean": test.mean,
+        "test_std": test.std,
+        "test_ci_low": test.ci_low,
+        "test_ci_high": test.ci_high,
+        **_over_ties(selections, done),
+        **_shared_rate(results, done),
+        "dev_mean": dev.mean,
+        "dev_std": dev.std,
+        # without training there is no grid to be on the edge of
+        "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
+        "n_tied": sum(selection.n_tied for selection in selections.values()),
+        "clipped_fraction": clipped.mean,
+        "optimizer_state_bytes": max(
+            (run.read_back.optimizer_state_bytes for run in best if run.read_back), default=None
+        ),
+        "short_classes": joined(sorted({c for run in best if run.split for c in run.split.short_classes})),
+        "train_seconds": math.fsum(cost.train_seconds for cost in costs),
+        "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
+        "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
+        "protocol": settings_name(spec),
+        "protocol_version": spec.protocol_version,
+        "task_version": spec.task_version,
+        "data_fingerprint": spec.data_fingerprint,
+        "model_revision": spec.model_revision,
+        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters]),
+        "chosen_runs": joined(run.spec.run_id for run in best),
+    }
+    return Row(setting, label, chosen, runs, columns)
+
+
+def _stated(setting: dict[str, Any]) -> dict[str, Any]:
+    """A setting without what is None: as in run ids, a field that comes later leaves earlier ids alone."""
+    return {name: value for name, value in setting.items() if value is not None}
+
+
+def _id(value: object) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def _test_metric(run: RunRecord) -> float:
+    assert run.test is not None  # a run that is done was scored on test
+    return run.test.metric
+
+
+def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> dict[str, float]:
+    """How far the test mean could move had ties on dev been broken otherwise.
+
+    The lowest and highest mean over all choices of one tied learning rate a seed. Ties between the
+    checkpoints of one run are not in it: test is scored at one checkpoint only.
+    """
+    tied = [[_test_metric(done[run_id]) for run_id in s.tied] for s in selections.values()]
+    return {
+        "test_tied_low": summary([min(scores) for scores in tied]).mean,
+        "test_tied_high": summary([max(scores) for scores in tied]).mean,
+    }
+
+
+def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]) -> dict[str, float]:
+    """The row's test scores had one learning rate been chosen for all seeds."""
+    shared = select_shared(results)
+    runs = [done[run_id] for run_id in shared.values()] if shared else []
+    test = summary([_test_metric(run) for run in runs])
+    return {
+        "shared_learning_rate": runs[0].spec.learning_rate if runs else math.nan,
+        "shared_test_mean": test.mean,
+        "shared_test_std": test.std,
+    }

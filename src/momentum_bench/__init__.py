@@ -1,0 +1,1 @@
+"""Does momentum help when a pre-trained language model is fine-tuned on few examples?"""
