@@ -30,14 +30,13 @@ sys.path.insert(0, str(ROOT))
 from planning import planned  # noqa: E402
 from whole_grid import BETA, _hardware  # noqa: E402
 
-from momentum_bench.harness.execution.job import Job
-from momentum_bench.harness.execution.local import execute
+from momentum_bench.harness.execution.job import Job  # noqa: E402
+from momentum_bench.harness.execution.local import execute  # noqa: E402
 from momentum_bench.harness.execution.prepare import prepare  # noqa: E402
+from momentum_bench.harness.models import forward  # noqa: E402
 from momentum_bench.harness.records.schema import Evaluation, RunRecord  # noqa: E402
 from momentum_bench.harness.records.store import Store  # noqa: E402
-from momentum_bench.harness.training import (
-    finetune,  # noqa: E402
-)
+from momentum_bench.harness.training import finetune, session  # noqa: E402
 from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES  # noqa: E402
 from momentum_bench.leaderboards.rows import rows_of  # noqa: E402
 
@@ -61,8 +60,8 @@ class Choice:
 def padded() -> Iterator[None]:
     """Runs that are prepared and done inside take no shortcut."""
     with (
-        patch.object(workbench, "with_packing", lambda loaded, *_, **__: loaded),
-        patch.object(reading, "prepacked_weights", lambda model: nullcontext()),
+        patch.object(session, "with_packing", lambda loaded, *_, **__: loaded),
+        patch.object(forward, "prepacked_weights", lambda model: nullcontext()),
         patch.object(finetune, "reached_rows", lambda *_: nullcontext(WHOLE_TABLES)),
     ):
         yield

@@ -86,7 +86,7 @@ def main() -> None:
         for place, spec in enumerate(specs(arguments.runs)):
             store.write(made_up(spec, place, arguments.test_rows))
         out = Path(folder, "board")
-        command = [sys.executable, "-c", "from momentum_bench.harness.cli.main import main; main()", "leaderboard", "build"]
+        command = [sys.executable, "-m", "momentum_bench", "leaderboard", "build"]
         started = time.perf_counter()
         subprocess.run(
             [*command, str(store.output_dir), "--out", str(out)],

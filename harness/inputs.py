@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Where the inputs of a sweep lie on this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Lines for the person at the terminal."""
 
 from __future__ import annotations
 

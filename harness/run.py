@@ -4,8 +4,9 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # A script's own folder leads sys.path; the rooms are packages of the folder above it.
-    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    # Python puts a script's own folder first on sys.path, where the names of our rooms would hide the
+    # modules of others. The package of this clone stands there instead.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent / "src")
     from momentum_bench.harness.cli.main import main
 
     main(["run", *sys.argv[1:]])

@@ -14,10 +14,10 @@ from momentum_bench.leaderboards.archive import ArchivedStore
 from momentum_bench.leaderboards.comparisons import (
     Comparison,
     Pooled,
-    _add_holm,
-    _budgets_apart,
-    _compare,
-    _pooled,
+    add_holm,
+    budgets_apart,
+    compare,
+    pooled_over_tasks,
 )
 from momentum_bench.leaderboards.paired import (
     MARGIN,
@@ -58,13 +58,13 @@ def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: fl
     comparisons = []
     for setting in by_setting(rows):
         for first, second in combinations(setting, 2):
-            comparison, note = _compare(first, second, margin)
+            comparison, note = compare(first, second, margin)
             comparisons += [comparison] if comparison else []
             notes += [note] if note else []
-        notes += _budgets_apart(setting)
-    _add_holm(comparisons)
+        notes += budgets_apart(setting)
+    add_holm(comparisons)
     notes += _settings_apart(rows)
-    return Leaderboard(rows, comparisons, _pooled(comparisons), notes, margin)
+    return Leaderboard(rows, comparisons, pooled_over_tasks(comparisons), notes, margin)
 
 
 def _collect(stores: Sequence[Store | ArchivedStore]) -> tuple[list[RunRecord], list[str]]:

@@ -17,7 +17,7 @@ from momentum_bench.leaderboards.paired import (
     sentence,
     summary,
 )
-from momentum_bench.leaderboards.rows import Row, _test_metric
+from momentum_bench.leaderboards.rows import Row, test_metric_of
 
 FEWEST_TASKS = 3
 
@@ -66,7 +66,7 @@ class Pooled:
         )
 
 
-def _budgets_apart(setting: Sequence[Row]) -> list[str]:
+def budgets_apart(setting: Sequence[Row]) -> list[str]:
     """Which rows of one setting are not compared because no seed of theirs had equal search budgets."""
     budgets = {row.row_id: row.tried for row in setting}
     apart = set()
@@ -95,7 +95,7 @@ def _budget(tried: Counter[int]) -> str:
     return "rates: " + ", ".join(f"{n} on seed {seed}" for seed, n in sorted(tried.items()))
 
 
-def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, str]:
+def compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, str]:
     """The comparison of two rows of one setting, and a note on what was left out of it, or why.
 
     A seed counts where both arms tried equally many learning rates on it: a larger search is a
@@ -112,8 +112,8 @@ def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None,
     unequal = [f"seed {s} ({tried[0][s]} rates against {tried[1][s]})" for s in common if s not in seeds]
     note = f"their search budgets differ on {', '.join(unequal)}." if unequal else ""
     if not seeds:
-        return None, ""  # `_budgets_apart` says so, once for all pairs
-    differences = [_test_metric(second.chosen[s]) - _test_metric(first.chosen[s]) for s in seeds]
+        return None, ""  # `budgets_apart` says so, once for all pairs
+    differences = [test_metric_of(second.chosen[s]) - test_metric_of(first.chosen[s]) for s in seeds]
     difference = paired_difference(differences, margin)
     shared = ("task", "model", "method", "k", "metric")
     columns = {name: first.columns[name] for name in shared}
@@ -149,7 +149,7 @@ def _compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None,
     return Comparison(first, second, difference, columns), note
 
 
-def _add_holm(comparisons: Sequence[Comparison]) -> None:
+def add_holm(comparisons: Sequence[Comparison]) -> None:
     """Adjust the p-values of all comparisons of the build that have a verdict, as one family."""
     family = [comparison.columns for comparison in comparisons if comparison.difference.verdict]
     for name in ("p_difference", "p_equivalence"):
@@ -157,7 +157,7 @@ def _add_holm(comparisons: Sequence[Comparison]) -> None:
             columns[f"{name}_holm"] = adjusted
 
 
-def _pooled(comparisons: Iterable[Comparison]) -> list[Pooled]:
+def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
     """One line for each pair of optimizers with three tasks or more of one family.
 
     A task that is there in two versions would count twice, so such a family has no line.

@@ -157,7 +157,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
     setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
     hyperparameters = ";".join(_hyperparameters(spec))
     costs = [run.costs for run in runs if run.costs]
-    test = summary([_test_metric(run) for run in best])
+    test = summary([test_metric_of(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])
     clipped = summary([run.clipped_fraction or 0.0 for run in best])
     columns = {
@@ -217,7 +217,7 @@ def _id(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
-def _test_metric(run: RunRecord) -> float:
+def test_metric_of(run: RunRecord) -> float:
     assert run.test is not None  # a run that is done was scored on test
     return run.test.metric
 
@@ -228,7 +228,7 @@ def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> 
     The lowest and highest mean over all choices of one tied learning rate a seed. Ties between the
     checkpoints of one run are not in it: test is scored at one checkpoint only.
     """
-    tied = [[_test_metric(done[run_id]) for run_id in s.tied] for s in selections.values()]
+    tied = [[test_metric_of(done[run_id]) for run_id in s.tied] for s in selections.values()]
     return {
         "test_tied_low": summary([min(scores) for scores in tied]).mean,
         "test_tied_high": summary([max(scores) for scores in tied]).mean,
@@ -239,7 +239,7 @@ def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]
     """The row's test scores had one learning rate been chosen for all seeds."""
     shared = select_shared(results)
     runs = [done[run_id] for run_id in shared.values()] if shared else []
-    test = summary([_test_metric(run) for run in runs])
+    test = summary([test_metric_of(run) for run in runs])
     return {
         "shared_learning_rate": runs[0].spec.learning_rate if runs else math.nan,
         "shared_test_mean": test.mean,

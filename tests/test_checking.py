@@ -22,6 +22,7 @@ from momentum_bench.harness.records.files import checksum
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.checking import folder as checked_folder
 from momentum_bench.leaderboards.checking.check import departures
 from momentum_bench.leaderboards.tables import tables
 from tests.conftest import ROOT, cli_environment
@@ -272,7 +273,7 @@ def test_what_is_no_record(mine: Path, text: str, message: str):
 
 
 def test_large_files_are_not_read(mine: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(checking, "LARGEST_BYTES", 100_000)
+    monkeypatch.setattr(checked_folder, "LARGEST_BYTES", 100_000)
     path = first_record(mine)
     os.truncate(path, 100_001)
     assert any(f"{path.parent.name}/record.json is larger than" in line for line in departures(mine))

@@ -17,7 +17,8 @@ import psutil
 import pytest
 
 from momentum_bench.harness.errors import UserError, without_secrets
-from momentum_bench.harness.execution import job, local
+from momentum_bench.harness.execution import job as execution_job
+from momentum_bench.harness.execution import local
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import MOST_DEATHS
 from momentum_bench.harness.inputs import Inputs
@@ -173,7 +174,7 @@ class ScriptedPool:
 def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
     bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     made = iter(pools)
-    monkeypatch.setattr(executor, "_new_pool", lambda job: next(made))
+    monkeypatch.setattr(local, "_new_pool", lambda job: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
     return {r.spec.seed: r.status for r in local.execute(specs, job, bench, 2, progress=False)}
 
@@ -220,9 +221,10 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
     def finetune(*given: object) -> RunRecord:
         raise error
 
-    monkeypatch.setattr(executor, "finetune", finetune)
+    monkeypatch.setattr(execution_job, "finetune", finetune)
     with pytest.raises(UserError, match=message):
-        job.run_and_store(make_spec(), job, Workbench(job.inputs, SimpleNamespace(num_processes=1)), False)  # type: ignore[arg-type]
+        bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+        execution_job.run_and_store(make_spec(), job, bench, False)
     assert job.store.records() == []
 
 

@@ -27,26 +27,27 @@ SCRIPT = """
 import os, sys
 sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
-import momentum_bench.harness.execution.data_parallel, momentum_bench.harness.execution.local, momentum_bench.harness.training.session
+from momentum_bench.harness.execution import data_parallel, local
+from momentum_bench.harness.training.session import Workbench
 from momentum_bench.harness.cli.main import main
-from harness.sharding import whole
+from momentum_bench.harness.sharded_tensors import whole
 benches = []
-made = momentum_bench.harness.training.session.Workbench.__init__
+made = Workbench.__init__
 def remember(self, *words):
     benches.append(self)
     made(self, *words)
-momentum_bench.harness.training.session.Workbench.__init__ = remember
+Workbench.__init__ = remember
 def keep(bench):
     live = bench._model[1].model.named_parameters()
     gathered = {{name: whole(p).clone() for name, p in live}}
     if os.environ.get("RANK", "0") == "0":
         save_file(gathered, sys.argv[1])
-left = momentum_bench.harness.execution.data_parallel.leave
+left = data_parallel.leave
 def keep_and_leave(accelerator):
     if accelerator.num_processes > 1:
         keep(benches[-1])
     left(accelerator)
-momentum_bench.harness.execution.data_parallel.leave = momentum_bench.harness.execution.local.leave = keep_and_leave
+data_parallel.leave = local.leave = keep_and_leave
 try:
     main(["run", *sys.argv[2:]])
 finally:

@@ -85,7 +85,7 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
             future.set_result(repeat(spec.model_copy(update={"seed": self.seed}), path))
             return future
 
-    monkeypatch.setattr(repeating, "ProcessPoolExecutor", SameProcess)
+    monkeypatch.setattr(repeats, "ProcessPoolExecutor", SameProcess)
     inputs = Inputs(str(tiny_model), toy_data)
     spec = spec_for(Workbench(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
     spread, records = repeats.spread(spec, inputs, repeats=3, workers=1)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.optimizers import live, published
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.live import WrongOptimizerError, check_live, state_tensors
 from momentum_bench.harness.optimizers.published import QHM, SGDF, SNGM, AveragedSGDM, RandomScaling, SignSGD
@@ -89,7 +89,7 @@ def feed(
 
 @pytest.fixture
 def fixed_scales(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rival_optimizers, "exponential_scale", lambda seed, step: SCALES[step - 1])
+    monkeypatch.setattr(published, "exponential_scale", lambda seed, step: SCALES[step - 1])
 
 
 @pytest.mark.parametrize("in_two", [False, True], ids=["one tensor", "two groups"])
@@ -189,7 +189,7 @@ def test_random_scaling_with_s_1_is_heavy_ball(problem, beta, eta, mu) -> None:
     b = beta / (1 + eta * mu)
     heavy_ball = iterates(lambda g: torch.optim.SGD(g, lr=eta * b, momentum=b), *problem)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rival_optimizers, "exponential_scale", lambda seed, step: 1.0)
+        patch.setattr(published, "exponential_scale", lambda seed, step: 1.0)
         assert_close(
             iterates(lambda g: RandomScaling(g, lr=eta, momentum=beta, mu=mu, seed=0), *problem), heavy_ball
         )
@@ -475,7 +475,7 @@ def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
 
 @pytest.mark.parametrize("name", [name for name, entry in OPTIMIZERS.items() if not entry.own_rate])
 def test_effective_rate_is_the_total_weight_of_a_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rival_optimizers, "exponential_scale", lambda seed, step: 1.0)
+    monkeypatch.setattr(published, "exponential_scale", lambda seed, step: 1.0)
     entry, eta, steps = OPTIMIZERS[name], 0.25, 200
     h = hyperparameters(entry, momentum=0.8)
     parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))

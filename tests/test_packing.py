@@ -33,6 +33,7 @@ from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packing import with_packing
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.training import session
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Workbench
 from momentum_bench.leaderboards.build import board_of
@@ -191,7 +192,7 @@ def test_a_model_whose_packed_scores_differ_is_padded(tokenizer, monkeypatch: py
     def across_sequences(query, key, value, segments, rows_read, causal, dropout, scaling):
         return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
 
-    monkeypatch.setattr(packing, "_one_by_one", across_sequences)
+    monkeypatch.setattr(packed_attention, "_one_by_one", across_sequences)
     loaded = built(BERT, "prompt", tokenizer)
     assert loaded.packing is None
     assert "packed scores are not the padded ones" in loaded.why_padded
@@ -227,7 +228,7 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
     def call(packed: bool, **changes: Any) -> list[RunRecord]:
         with monkeypatch.context() as patch:
             if not packed:
-                patch.setattr(workbench, "with_packing", lambda loaded, *_, **__: loaded)
+                patch.setattr(session, "with_packing", lambda loaded, *_, **__: loaded)
             bench = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
             grid = [
                 spec_for(bench, optimizer=o, learning_rate=r, seed=s, **{"dropout": 0.0} | changes)

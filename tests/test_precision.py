@@ -15,7 +15,7 @@ def _as_before():
 
 
 def test_what_ran_before_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(precision, "_rounds", lambda device: True)
+    monkeypatch.setattr(arithmetic, "_rounds", lambda device: True)
     arithmetic.use("medium", "cpu")
     assert torch.get_float32_matmul_precision() == "medium"
     for name in ("fp32", "bf16"):
@@ -25,7 +25,7 @@ def test_what_ran_before_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_device_that_does_not_round_cannot_claim_to(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(precision, "_rounds", lambda device: False)
+    monkeypatch.setattr(arithmetic, "_rounds", lambda device: False)
     with pytest.raises(UserError, match="full precision all the same"):
         arithmetic.use("medium", "cpu")
     assert torch.get_float32_matmul_precision() == "highest"

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution import capacity
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.capacity import (
     BYTES_OF_A_CONTEXT,
@@ -67,7 +68,7 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     specs = [spec_for(bench, optimizer=name) for name in ("sgd", "sgdm")]
     largest = bytes_of_a_run(bench, specs[1])
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
-    monkeypatch.setattr(executor, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(bench, spec))
+    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(bench, spec))
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )

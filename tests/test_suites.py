@@ -184,7 +184,8 @@ def test_what_cannot_be_shown_is_one_plain_message(words: tuple[str, ...], messa
 
 def test_tasks_start_without_torch():
     code = (
-        "import sys; from momentum_bench.harness.cli.main import app; app(['tasks', 'list'], standalone_mode=False);"
+        "import sys; from momentum_bench.harness.cli.main import app;"
+        "app(['tasks', 'list'], standalone_mode=False);"
         "print([name for name in ('torch', 'transformers', 'datasets', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

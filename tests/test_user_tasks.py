@@ -180,8 +180,8 @@ def test_broken_entry_points(install: Callable[..., Path]) -> None:
 
 def test_a_package_may_not_bring_torch_along(install: Callable[..., Path]) -> None:
     folder = install("heavy", "import torch\n" + SOURCE, tickets="heavy_tasks:TASK")
-    code = f"import sys; sys.path.insert(0, {str(folder)!r})\nfrom momentum_bench.harness.data.find_task import find_task\n"
-    code += "find_task('tickets')"
+    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n"
+    code += "from momentum_bench.harness.data.find_task import find_task; find_task('tickets')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "the package heavy: heavy_tasks:TASK imports torch. A task is data" in done.stderr
 

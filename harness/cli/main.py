@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The command line: all commands, and how the program starts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 
 from momentum_bench.harness import __version__
+from momentum_bench.harness.cli import tasks
+from momentum_bench.harness.cli.leaderboard import app as leaderboard_app
+from momentum_bench.harness.cli.noise_floor import noise_floor
+from momentum_bench.harness.cli.reproduce import reproduce
+from momentum_bench.harness.cli.run import run
+from momentum_bench.harness.cli.status import status
+from momentum_bench.harness.cli.study import app as study_app
 
 if TYPE_CHECKING:
     pass
@@ -19,6 +26,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command()(run)
+app.command()(status)
+app.add_typer(leaderboard_app, name="leaderboard")
+app.command()(reproduce)
+app.add_typer(tasks.app, name="tasks")
+app.add_typer(study_app, name="study")
+app.command("noise-floor")(noise_floor)
 
 
 @app.callback()

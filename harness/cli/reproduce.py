@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""`momentum-bench reproduce`: the sweep behind a row of a leaderboard, printed or run again."""
 
 from __future__ import annotations
 
@@ -21,22 +21,20 @@ from momentum_bench.harness.sweeps.plan import plan
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.main import app
-from momentum_bench.harness.cli.run import _option, _run_sweep
+from momentum_bench.harness.cli.run import option, run_sweep
 
 
-@app.command()
 def reproduce(
     row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
     run_into: Annotated[
-        Path | None, _option("Run the sweep into this new directory, and compare", "--run")
+        Path | None, option("Run the sweep into this new directory, and compare", "--run")
     ] = None,
-    model: Annotated[Path | None, _option("With --run: the row's model folder")] = None,
-    data_dir: Annotated[Path | None, _option("With --run: as for `run`")] = None,
-    task_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
-    optimizer_file: Annotated[Path | None, _option("With --run: as for `run`")] = None,
-    workers: Annotated[int | None, _option("With --run: as for `run`")] = None,
+    model: Annotated[Path | None, option("With --run: the row's model folder")] = None,
+    data_dir: Annotated[Path | None, option("With --run: as for `run`")] = None,
+    task_file: Annotated[Path | None, option("With --run: as for `run`")] = None,
+    optimizer_file: Annotated[Path | None, option("With --run: as for `run`")] = None,
+    workers: Annotated[int | None, option("With --run: as for `run`")] = None,
 ) -> None:
     """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it.
 
@@ -89,7 +87,7 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     with store.alone():
         write_atomically(kept, text)
     with suppress(typer.Exit):  # a run that failed is a difference, named below
-        _run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
+        run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
     again = store.records()
     found = differences(row, again)
     for line in found:

@@ -1,4 +1,4 @@
-"""The command line: `momentum-bench run`, which `harness/run.py` starts too, and what hangs below it."""
+"""`momentum-bench run`, which `harness/run.py` starts too: from flags to a leaderboard."""
 
 from __future__ import annotations
 
@@ -13,12 +13,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from momentum_bench.harness.cli import tasks
 from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
 from momentum_bench.harness.cli.leaderboard import RESULTS
-from momentum_bench.harness.cli.leaderboard import app as leaderboard_app
-from momentum_bench.harness.cli.noise_floor import noise_floor
-from momentum_bench.harness.cli.study import app as study_app
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.launcher import launched, lonely_launch
@@ -34,132 +30,123 @@ if TYPE_CHECKING:
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
 
-from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.sweeps.grids import extended
 
-app.add_typer(tasks.app, name="tasks")
-app.add_typer(leaderboard_app, name="leaderboard")
-app.add_typer(study_app, name="study")
-app.command("noise-floor")(noise_floor)
 
-
-def _option(help_text: str, *names: str) -> Any:
+def option(help_text: str, *names: str) -> Any:
     return typer.Option(*names, help=help_text, show_default=False)
 
 
-@app.command()
 def run(
     task: Annotated[
-        str | None, _option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
+        str | None, option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
     ] = None,
     task_file: Annotated[
-        Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
+        Path | None, option("Python file that defines TASK, a task of your own (default for --task)")
     ] = None,
     model: Annotated[
-        str | None, _option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
+        str | None, option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
     ] = None,
     method: Annotated[
-        str | None, _option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
+        str | None, option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
     ] = None,
-    k: Annotated[int | None, _option("Examples of each class, in train and in dev (default: 16)")] = None,
+    k: Annotated[int | None, option("Examples of each class, in train and in dev (default: 16)")] = None,
     seeds: Annotated[
-        str | None, _option("Seeds of split, head, order, dropout (default: 13,21,42,87,100)")
+        str | None, option("Seeds of split, head, order, dropout (default: 13,21,42,87,100)")
     ] = None,
     optimizers: Annotated[
-        str | None, _option("One or more, e.g. sgd,sgdm,nesterov (default: sgd,sgdm)")
+        str | None, option("One or more, e.g. sgd,sgdm,nesterov (default: sgd,sgdm)")
     ] = None,
     optimizer_file: Annotated[
-        Path | None, _option("Python file that defines OPTIMIZER, known by the file's name")
+        Path | None, option("Python file that defines OPTIMIZER, known by the file's name")
     ] = None,
     learning_rates: Annotated[
         str | None,
-        _option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
+        option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
     ] = None,
     extend_grid: Annotated[
-        int | None, _option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
+        int | None, option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
     ] = None,
     learning_rate_axis: Annotated[
-        str | None, _option("Read the grid as effective rates or as torch's own (default: effective)")
+        str | None, option("Read the grid as effective rates or as torch's own (default: effective)")
     ] = None,
-    momentum: Annotated[float | None, _option("beta of all optimizers that have one (default: 0.9)")] = None,
-    protocol: Annotated[str | None, _option("Set of defaults: mezo or lm-bff (default: mezo)")] = None,
-    batch_size: Annotated[int | None, _option("Global batch, whatever the hardware (default: 8)")] = None,
+    momentum: Annotated[float | None, option("beta of all optimizers that have one (default: 0.9)")] = None,
+    protocol: Annotated[str | None, option("Set of defaults: mezo or lm-bff (default: mezo)")] = None,
+    batch_size: Annotated[int | None, option("Global batch, whatever the hardware (default: 8)")] = None,
     gradient_accumulation_steps: Annotated[
-        int | None, _option("Micro-batches of a batch (default: 1)")
+        int | None, option("Micro-batches of a batch (default: 1)")
     ] = None,
-    max_steps: Annotated[
-        int | None, _option("Optimizer steps of a run; 0: zero-shot (default: 1000)")
-    ] = None,
-    eval_every: Annotated[int | None, _option("Steps between scorings of dev (default: 100)")] = None,
+    max_steps: Annotated[int | None, option("Optimizer steps of a run; 0: zero-shot (default: 1000)")] = None,
+    eval_every: Annotated[int | None, option("Steps between scorings of dev (default: 100)")] = None,
     lr_schedule: Annotated[
-        str | None, _option("linear, constant, cosine or step (default: linear; images: step)")
+        str | None, option("linear, constant, cosine or step (default: linear; images: step)")
     ] = None,
     decay_steps: Annotated[
-        str | None, _option("Of the schedule step: a tenth of the rate after each, e.g. 500,750")
+        str | None, option("Of the schedule step: a tenth of the rate after each, e.g. 500,750")
     ] = None,
-    warmup_steps: Annotated[int | None, _option("Steps of linear warm-up (default: 0)")] = None,
+    warmup_steps: Annotated[int | None, option("Steps of linear warm-up (default: 0)")] = None,
     weight_decay: Annotated[
-        float | None, _option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")
+        float | None, option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")
     ] = None,
     max_grad_norm: Annotated[
-        str | None, _option("Clip the global gradient norm, or none (default: 1.0)")
+        str | None, option("Clip the global gradient norm, or none (default: 1.0)")
     ] = None,
-    test_limit: Annotated[str | None, _option("Test rows at most, or none (default: mezo: 1000)")] = None,
+    test_limit: Annotated[str | None, option("Test rows at most, or none (default: mezo: 1000)")] = None,
     dropout: Annotated[
-        float | None, _option("Probability in the whole model (default: the model's own)")
+        float | None, option("Probability in the whole model (default: the model's own)")
     ] = None,
     precision: Annotated[
         str | None,
-        _option("fp32, bf16 (autocast), medium (CPU), tf32 (GPU); weights stay fp32 (default: fp32)"),
+        option("fp32, bf16 (autocast), medium (CPU), tf32 (GPU); weights stay fp32 (default: fp32)"),
     ] = None,
-    threads_per_run: Annotated[int | None, _option("CPU threads of a run (default: 1)")] = None,
+    threads_per_run: Annotated[int | None, option("CPU threads of a run (default: 1)")] = None,
     peft: Annotated[
-        str | None, _option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
+        str | None, option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
     ] = None,
     freeze: Annotated[
-        str | None, _option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
+        str | None, option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
     ] = None,
     data_dir: Annotated[
-        Path | None, _option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
+        Path | None, option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
     ] = None,
-    output_dir: Annotated[Path | None, _option("Where records and tables go (default: results)")] = None,
-    sweep: Annotated[Path | None, _option("TOML file with the same names; flags override it")] = None,
+    output_dir: Annotated[Path | None, option("Where records and tables go (default: results)")] = None,
+    sweep: Annotated[Path | None, option("TOML file with the same names; flags override it")] = None,
     deterministic: Annotated[
-        bool | None, _option("Algorithms that give the same bits on a GPU, too", "--deterministic")
+        bool | None, option("Algorithms that give the same bits on a GPU, too", "--deterministic")
     ] = None,
     cuda_graphs: Annotated[
-        bool | None, _option("On a GPU: record a training step, replay it (SGD, SGDM)", "--cuda-graphs")
+        bool | None, option("On a GPU: record a training step, replay it (SGD, SGDM)", "--cuda-graphs")
     ] = None,
     data_parallel: Annotated[
-        bool, _option("All ranks of the launch share each batch of one run", "--data-parallel")
+        bool, option("All ranks of the launch share each batch of one run", "--data-parallel")
     ] = False,
     log_with: Annotated[
-        str | None, _option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
+        str | None, option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
     ] = None,
     executor: Annotated[
-        str | None, _option("local, or ray: a cluster, where Ray places the runs (default: local)")
+        str | None, option("local, or ray: a cluster, where Ray places the runs (default: local)")
     ] = None,
     ray_address: Annotated[
-        str | None, _option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
+        str | None, option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
     ] = None,
     gpus_per_run: Annotated[
-        float | None, _option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
+        float | None, option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
     ] = None,
     workers: Annotated[
         int | None,
-        _option(
+        option(
             "Runs at a time in each process of a launch, so on its GPU; no effect on results "
             "(default: by cores and memory; 1 on a GPU and under a launcher)"
         ),
     ] = None,
     runs_per_gpu: Annotated[
-        str | None, _option("Runs at a time on each GPU, or auto: as many as its memory holds (default: 1)")
+        str | None, option("Runs at a time on each GPU, or auto: as many as its memory holds (default: 1)")
     ] = None,
     checkpoint_every: Annotated[
-        int | None, _option("Steps after which a run is saved, to be resumed; no effect on results")
+        int | None, option("Steps after which a run is saved, to be resumed; no effect on results")
     ] = None,
-    retry_failed: Annotated[bool, _option("Run again what is recorded as failed", "--retry-failed")] = False,
-    dry_run: Annotated[bool, _option("Print the runs and which of them are there", "--dry-run")] = False,
+    retry_failed: Annotated[bool, option("Run again what is recorded as failed", "--retry-failed")] = False,
+    dry_run: Annotated[bool, option("Print the runs and which of them are there", "--dry-run")] = False,
 ) -> None:
     """Fine-tune over a grid of learning rates, SGD against SGDM, and build the leaderboard.
 
@@ -177,10 +164,10 @@ def run(
         for message in left_out:
             note(message)
         check_launcher(request)
-        _run_sweep(request, asked.task, dry_run, retry_failed)
+        run_sweep(request, asked.task, dry_run, retry_failed)
 
 
-def _run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
+def run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
     from momentum_bench.harness.data.load import load_task_data
     from momentum_bench.harness.models.files import resolve_model
     from momentum_bench.harness.records.schema import Plan

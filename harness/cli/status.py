@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""`momentum-bench status`: which runs of a results directory are done, and the time left."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from momentum_bench.harness.records.status import STATES, RunStatus
 if TYPE_CHECKING:
     pass
 
-from momentum_bench.harness.cli.main import app
 
 MOST_COLUMNS = 5
 """Of seeds, in a terminal of 80 characters; where there are more, each line counts states instead."""
@@ -63,7 +62,6 @@ def _cell(states: Counter[str] | None) -> str:
     return " ".join(word if word and n == 1 else f"{n} {word}".strip() for word, n in states.items())
 
 
-@app.command()
 def status(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory of a sweep")],
 ) -> None:

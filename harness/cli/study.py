@@ -15,19 +15,6 @@ from momentum_bench.harness.errors import UserError
 if TYPE_CHECKING:
     pass
 
-from momentum_bench.harness.studies.batch_size import BATCH_SIZE, _run_batch_size
-from momentum_bench.harness.studies.closeness import CLOSENESS, _run_closeness
-from momentum_bench.harness.studies.noise import NOISE, _run_noise
-from momentum_bench.harness.studies.study import (
-    _batch_sizes,
-    _data,
-    _levels,
-    _momenta,
-    _runs,
-    _settings,
-    _sweep,
-)
-from momentum_bench.harness.studies.svag import SVAG, _run_svag
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -96,12 +83,21 @@ def closeness(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
+    from momentum_bench.harness.studies.closeness import CLOSENESS, run_closeness
+    from momentum_bench.harness.studies.study import (
+        planned_runs,
+        read_momenta,
+        settings_of,
+        study_data,
+        study_sweep,
+    )
+
     with plain_errors(AGAIN):
-        settings = _settings(CLOSENESS, preset, given)
-        betas = _momenta(settings["momenta"])
-        sweep = _sweep(settings, settings["steps"])
-        specs = _runs(sweep, _data(sweep))
-        _run_closeness(sweep, specs, betas, settings["n_times"], settings["n_dev"])
+        settings = settings_of(CLOSENESS, preset, given)
+        betas = read_momenta(settings["momenta"])
+        sweep = study_sweep(settings, settings["steps"])
+        specs = planned_runs(sweep, study_data(sweep))
+        run_closeness(sweep, specs, betas, settings["n_times"], settings["n_dev"])
 
 
 @app.command("batch-size")
@@ -134,15 +130,24 @@ def batch_size(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
+    from momentum_bench.harness.studies.batch_size import BATCH_SIZE, run_batch_size
+    from momentum_bench.harness.studies.study import (
+        planned_runs,
+        read_batch_sizes,
+        settings_of,
+        study_data,
+        study_sweep,
+    )
+
     with plain_errors(AGAIN):
-        settings = _settings(BATCH_SIZE, preset, given)
-        sizes = _batch_sizes(settings["batch_sizes"])
+        settings = settings_of(BATCH_SIZE, preset, given)
+        sizes = read_batch_sizes(settings["batch_sizes"])
         # the size of the plan's runs is replaced by each of `sizes`
-        sweep = _sweep(settings | {"batch_size": 1}, settings["steps"])
-        data = _data(sweep)
-        specs = _runs(sweep, data)
+        sweep = study_sweep(settings | {"batch_size": 1}, settings["steps"])
+        data = study_data(sweep)
+        specs = planned_runs(sweep, data)
         n_train = len(draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol).train)
-        _run_batch_size(sweep, specs, sizes, n_train, settings["n_times"], settings["n_examples"])
+        run_batch_size(sweep, specs, sizes, n_train, settings["n_times"], settings["n_examples"])
 
 
 @app.command()
@@ -173,11 +178,14 @@ def noise(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
+    from momentum_bench.harness.studies.noise import NOISE, run_noise
+    from momentum_bench.harness.studies.study import planned_runs, settings_of, study_data, study_sweep
+
     with plain_errors(AGAIN):
-        settings = _settings(NOISE, preset, given)
-        sweep = _sweep(settings, settings["steps"])
-        specs = _runs(sweep, _data(sweep))
-        _run_noise(sweep, specs, settings["n_times"], settings["n_examples"])
+        settings = settings_of(NOISE, preset, given)
+        sweep = study_sweep(settings, settings["steps"])
+        specs = planned_runs(sweep, study_data(sweep))
+        run_noise(sweep, specs, settings["n_times"], settings["n_examples"])
 
 
 @app.command()
@@ -209,14 +217,23 @@ def svag(
     Finished cells are not run again: type the same command to go on after an interruption.
     """
     given = {name: value for name, value in locals().items() if value is not None}
+    from momentum_bench.harness.studies.study import (
+        planned_runs,
+        read_levels,
+        settings_of,
+        study_data,
+        study_sweep,
+    )
+    from momentum_bench.harness.studies.svag import SVAG, run_svag
+
     with plain_errors(AGAIN):
         if given.pop("max_grad_norm", "none") != "none":
             raise UserError(
                 f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
                 f"covariance, which SVAG exists to control. Leave it out"
             )
-        settings = _settings(SVAG, preset, given)
-        chosen = _levels(settings["levels"])
-        sweep = _sweep(settings, settings["steps"])
-        specs = _runs(sweep, _data(sweep))
-        _run_svag(sweep, specs, chosen, settings["n_times"])
+        settings = settings_of(SVAG, preset, given)
+        chosen = read_levels(settings["levels"])
+        sweep = study_sweep(settings, settings["steps"])
+        specs = planned_runs(sweep, study_data(sweep))
+        run_svag(sweep, specs, chosen, settings["n_times"])

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-import momentum_bench.tasks.task
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.user_code import executed, line_of, offered, source_of
 from momentum_bench.tasks import SUITES, Task, get_task, task_names, unknown_task
+from momentum_bench.tasks import task as task_module
 from momentum_bench.tasks.image_task import AnyTask
 
 ENTRY_POINTS = "momentum_bench.tasks"
@@ -109,7 +109,7 @@ def _refuse_imports(tree: ast.Module, path: Path) -> None:
 
 def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> list[str]:
     """What is wrong with the fields, one line each, with the place and the nearest right name."""
-    kind: type[BaseModel] = getattr(tasks.task, error.title, Task)
+    kind: type[BaseModel] = getattr(task_module, error.title, Task)
     places = {word.arg: word.lineno for word in ast.walk(tree) if isinstance(word, ast.keyword)}
     lines, meant = [], set()
     for mistake in error.errors():

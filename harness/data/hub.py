@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Rows of a task from the hub, at one commit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from momentum_bench.tasks import HubSource, Task
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
-def _read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
+def read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
+    """The rows of both roles, with the columns that the task uses, and where they came from."""
     columns = (*task.columns, *([source.label] if source.label else []))
     folder = f"DIR/{task.folder or task.name}"
     local = f"{folder}/{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)})"

@@ -1,14 +1,11 @@
-"""TODO: what this file holds."""
+"""The one door to a task's data: text or images, from wherever they come."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from momentum_bench.harness.data import lmbff
-from momentum_bench.harness.data.examples import TaskData, content_hash
-from momentum_bench.harness.data.row_files import SUFFIXES, _split_files
-from momentum_bench.harness.data.text_rows import _examples, _lmbff_files, _stored
-from momentum_bench.tasks import LocalOnly
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.text_rows import load_text_data, missing_text
 from momentum_bench.tasks.image_task import AnyTask, ImageTask
 
 
@@ -26,20 +23,7 @@ def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
         from momentum_bench.harness.data.images import load_image_data
 
         return load_image_data(task, data_dir)
-    found = _stored(task, data_dir)
-    train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
-    test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
-    both = train_examples + test_examples
-    return TaskData(
-        task=task,
-        train=train_examples,
-        test=test_examples,
-        origin=found.origin,
-        fingerprint=content_hash([train_examples, test_examples]),
-        n_unlabelled=train_dropped + test_dropped,
-        n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
-        left_out=found.left_out,
-    )
+    return load_text_data(task, data_dir)
 
 
 def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:
@@ -51,26 +35,4 @@ def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:
         from momentum_bench.harness.data.images import missing_images
 
         return missing_images(task, data_dir)
-    columns = f"columns {list(task.columns)}"
-    if data_dir is None:
-        if not isinstance(task.source, LocalOnly):
-            return None
-        return (
-            f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir "
-            f"DIR, with DIR/{task.folder or task.name}/{task.train}.jsonl and {task.test}.jsonl ({columns})"
-        )
-    if _lmbff_files(task, data_dir):
-        return None
-    folder = data_dir / (task.folder or task.name)
-    if not folder.is_dir():
-        layout = lmbff.LAYOUTS.get(task.name)
-        names = [f"{name}.{layout.suffix}" for name in ("train", layout.tests[0])] if layout else []
-        theirs = f", or {layout.folder}/ with LM-BFF's {' and '.join(names)}" if layout else ""
-        return (
-            f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
-            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)}){theirs}"
-        )
-    for split in (task.train, task.test):
-        if not _split_files(folder, split):
-            return f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
-    return None
+    return missing_text(task, data_dir)

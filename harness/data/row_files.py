@@ -17,18 +17,18 @@ from momentum_bench.tasks import Task, TextFolders
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
 
 
-def _split_files(folder: Path, split: str) -> list[Path]:
+def split_files(folder: Path, split: str) -> list[Path]:
     # GLUE's `validation_matched` may be stored as plain `validation`
     stems = dict.fromkeys((split, split.removesuffix("_matched")))
     paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
     return [path for path in paths if path.is_file()]
 
 
-def _read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
+def read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
     folder = data_dir / (task.folder or task.name)
     parts = []
     for split in (task.train, task.test):
-        found = _split_files(folder, split)
+        found = split_files(folder, split)
         if len(found) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in found]}")
         parts.append(_read_file(found[0]))
@@ -94,7 +94,7 @@ def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[s
         raise _BrokenLine(reader.line_num, str(error)) from error
 
 
-def _read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict], str]:
+def read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict], str]:
     try:
         package = metadata.distribution(source.distribution)
     except metadata.PackageNotFoundError as error:

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from momentum_bench.harness.data import lmbff
-from momentum_bench.harness.data.examples import Example
-from momentum_bench.harness.data.hub import _read_hub
-from momentum_bench.harness.data.load import missing_data
-from momentum_bench.harness.data.row_files import _read_folder, _read_package, _split_files
+from momentum_bench.harness.data.examples import Example, TaskData, content_hash
+from momentum_bench.harness.data.hub import read_hub
+from momentum_bench.harness.data.row_files import SUFFIXES, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
-from momentum_bench.tasks import HubSource, Task, TextFolders
+from momentum_bench.tasks import HubSource, LocalOnly, Task, TextFolders
 from momentum_bench.tasks.task import PLACEHOLDER
 
 HIDDEN = ("-1", "-1.0")
@@ -30,6 +29,51 @@ class _Rows(NamedTuple):
     origin: str
     label: str
     left_out: tuple[int, ...] = ()
+
+
+def load_text_data(task: Task, data_dir: Path | None) -> TaskData:
+    """The checked rows of a text task; see `load.load_task_data`."""
+    found = _stored(task, data_dir)
+    train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
+    test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
+    both = train_examples + test_examples
+    return TaskData(
+        task=task,
+        train=train_examples,
+        test=test_examples,
+        origin=found.origin,
+        fingerprint=content_hash([train_examples, test_examples]),
+        n_unlabelled=train_dropped + test_dropped,
+        n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
+        left_out=found.left_out,
+    )
+
+
+def missing_text(task: Task, data_dir: Path | None) -> str | None:
+    """What of a text task's data is not there; see `load.missing_data`."""
+    columns = f"columns {list(task.columns)}"
+    if data_dir is None:
+        if not isinstance(task.source, LocalOnly):
+            return None
+        return (
+            f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir "
+            f"DIR, with DIR/{task.folder or task.name}/{task.train}.jsonl and {task.test}.jsonl ({columns})"
+        )
+    if _lmbff_files(task, data_dir):
+        return None
+    folder = data_dir / (task.folder or task.name)
+    if not folder.is_dir():
+        layout = lmbff.LAYOUTS.get(task.name)
+        names = [f"{name}.{layout.suffix}" for name in ("train", layout.tests[0])] if layout else []
+        theirs = f", or {layout.folder}/ with LM-BFF's {' and '.join(names)}" if layout else ""
+        return (
+            f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
+            f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)}){theirs}"
+        )
+    for split in (task.train, task.test):
+        if not split_files(folder, split):
+            return f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
+    return None
 
 
 def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -48,17 +92,17 @@ def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]]
 
 
 def _stored(task: Task, data_dir: Path | None) -> _Rows:
-    if missing := missing_data(task, data_dir):
+    if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
         if files := _lmbff_files(task, data_dir):
             return _read_lmbff(task, files)
-        train, test = _read_folder(task, data_dir)
+        train, test = read_folder(task, data_dir)
         return _Rows(train, test, "folder", task.label)
     if isinstance(task.source, TextFolders):
-        return _Rows(*_read_package(task, task.source), task.label)
+        return _Rows(*read_package(task, task.source), task.label)
     assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
-    return _Rows(*_read_hub(task, task.source), task.source.label or task.label)
+    return _Rows(*read_hub(task, task.source), task.source.label or task.label)
 
 
 def _examples(
@@ -194,7 +238,7 @@ def _plain_word(word: str) -> str:
 def _lmbff_files(task: Task, data_dir: Path) -> lmbff.Files | None:
     """The task's files in LM-BFF's layout; an error where there are others in ours."""
     files = lmbff.files_of(task, data_dir)
-    ours = [_split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
+    ours = [split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
     if files and all(ours) and {path for paths in ours for path in paths} != {files.train, files.test}:
         raise UserError(
             f"{task.name} is there twice, in LM-BFF's layout ({files.train}, {files.test.name}) and in ours "

@@ -58,7 +58,7 @@ def nearest_words(tokenizer: Tokenizer, text: str) -> list[str]:
     return [words[word] for word in difflib.get_close_matches(text.strip().lower(), words)]
 
 
-def _check_words(tokenizer: Tokenizer, task: Task, tokens: Sequence[list[int]]) -> None:
+def check_words(tokenizer: Tokenizer, task: Task, tokens: Sequence[list[int]]) -> None:
     """Raises: UserError, where label words are unknown to the vocabulary or read the same."""
     for word, ids in zip(task.label_words, tokens, strict=True):
         if tokenizer.unk_token_id in ids:

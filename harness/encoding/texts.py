@@ -9,7 +9,7 @@ from typing import Any
 from momentum_bench.harness.data.examples import Example
 from momentum_bench.harness.data.task_kinds import candidate_texts, references
 from momentum_bench.harness.encoding.batch import Encoded
-from momentum_bench.harness.encoding.label_words import Tokenizer, _check_words
+from momentum_bench.harness.encoding.label_words import Tokenizer, check_words
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks import Task
 from momentum_bench.tasks.task import CANDIDATE, TemplatePiece, filled, filtered, parse_template
@@ -198,7 +198,7 @@ def encode_candidates(
             read_at.append(list(range(start - 1, len(ids) - 1)))
             targets.append(ids[start:])
     if task.kind != "multiple_choice":
-        _check_words(tokenizer, task, targets[: len(task.label_words)])
+        check_words(tokenizer, task, targets[: len(task.label_words)])
     return Encoded(
         input_ids=input_ids,
         token_type_ids=None,

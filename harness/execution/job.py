@@ -68,13 +68,13 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise  # the disk is gone
             print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-            record = _failed(spec, first_line(error), job)
+            record = failed(spec, first_line(error), job)
         job.store.write(record)
         if job.log_with is not None:
             track(record, job.log_with, job.store.output_dir / "trackers")
         return record
 
 
-def _failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:
+def failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:
     metric = find_task(spec.task, job.inputs.task_file).metric
     return RunRecord(spec=spec, metric=metric, status="failed", failure=reason)

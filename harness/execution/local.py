@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
 from momentum_bench.harness.execution.data_parallel import leave, tell
-from momentum_bench.harness.execution.job import Job, _failed, run_and_store
+from momentum_bench.harness.execution.job import Job, failed, run_and_store
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.training.memory import keep_freed_memory
@@ -144,7 +144,7 @@ def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
         if not claimed:
             return None
         reason = f"{MOST_DEATHS} worker processes died under it: killed, by the system where memory ran out"
-        record = _failed(spec, reason, job)
+        record = failed(spec, reason, job)
         job.store.write(record)
         return record
 

@@ -1,11 +1,11 @@
-"""TODO: what this file holds."""
+"""A score by its id: one of our metrics, or one that `evaluate` computes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from momentum_bench.harness.metrics.functions import EVALUATE, METRICS, OF_QUESTIONS
+from momentum_bench.harness.metrics.functions import EVALUATE, score
 
 
 def check_available(metric: str) -> None:
@@ -28,6 +28,4 @@ def compute(
         from momentum_bench.harness.metrics.evaluate_bridge import compute_by_evaluate  # loads torch
 
         return compute_by_evaluate(metric, labels, predictions)
-    if metric in OF_QUESTIONS:
-        return METRICS[metric](labels, predictions, questions)
-    return METRICS[metric](labels, predictions)
+    return score(metric, labels, predictions, questions)

@@ -14,8 +14,7 @@ import datasets
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.metrics.compute import compute
-from momentum_bench.harness.metrics.functions import EVALUATE, METRICS, OF_QUESTIONS
+from momentum_bench.harness.metrics.functions import EVALUATE, METRICS, OF_QUESTIONS, score
 
 try:
     import evaluate
@@ -57,7 +56,7 @@ class OurMetric(evaluate.Metric):
     def _compute(
         self, predictions: Sequence[Any], references: Sequence[Any], questions: Sequence[Any] | None = None
     ) -> dict[str, float]:
-        return {self.config_name: compute(self.config_name, references, predictions, questions)}
+        return {self.config_name: score(self.config_name, references, predictions, questions)}
 
 
 @lru_cache(maxsize=8)

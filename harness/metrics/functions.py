@@ -159,3 +159,16 @@ CORRELATIONS = ("pearsonr", "spearmanr", "pearson_spearman")
 
 OF_QUESTIONS = ("f1_m", "question_exact_match")
 """Metrics that are also given the question of each row."""
+
+
+def score(
+    metric: str, labels: Sequence[Any], predictions: Sequence[Any], questions: Sequence[int] | None = None
+) -> float:
+    """The score by one of `METRICS`.
+
+    Args:
+        questions: of each row, for the metrics `OF_QUESTIONS`.
+    """
+    if metric in OF_QUESTIONS:
+        return METRICS[metric](labels, predictions, questions)
+    return METRICS[metric](labels, predictions)

@@ -14,7 +14,7 @@ from momentum_bench.harness.models.weights import (
     refuse_adapter,
     weight_files,
 )
-from momentum_bench.harness.sweeps.image_defaults import NETWORK
+from momentum_bench.harness.records.schema import NETWORK
 from momentum_bench.tasks import get_task
 
 if TYPE_CHECKING:

@@ -33,12 +33,14 @@ class NotPackableError(ValueError):
 # -- attention ----------------------------------------------------------------------------------
 
 
-def _mask(*arguments: Any, attention_mask: torch.Tensor | None = None, **names: Any) -> torch.Tensor | None:
+def mask_of_rows(
+    *arguments: Any, attention_mask: torch.Tensor | None = None, **names: Any
+) -> torch.Tensor | None:
     """No mask for a packed row, which comes without an attention mask; SDPA's own for a padded batch."""
     return None if attention_mask is None else sdpa_mask(*arguments, attention_mask=attention_mask, **names)
 
 
-def _attention(
+def attention_by_rows(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -176,7 +178,7 @@ def _side_by_side(
 LLAMA_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
 
-def _all_then_rows(
+def all_then_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
     """A layer of any structure: all rows are computed, those read are kept."""
@@ -188,7 +190,7 @@ def _all_then_rows(
     return out[0, segments.rows].unsqueeze(1).clone()
 
 
-def _bert_rows(
+def bert_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
     """A layer with its norms behind, as BERT and RoBERTa have it."""
@@ -207,7 +209,7 @@ def _bert_rows(
     return layer.output(layer.intermediate(middle), middle).transpose(0, 1).clone()
 
 
-def _llama_rows(
+def llama_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
     """A layer with its norms in front and rotary positions, as Llama has it."""

@@ -27,11 +27,11 @@ from momentum_bench.harness.models.packed_attention import (
     ATTENTION,
     LLAMA_LAYER,
     NotPackableError,
-    _all_then_rows,
-    _attention,
-    _bert_rows,
-    _llama_rows,
-    _mask,
+    all_then_rows,
+    attention_by_rows,
+    bert_rows,
+    llama_rows,
+    mask_of_rows,
 )
 from momentum_bench.harness.models.pretrained import max_input_length
 
@@ -47,8 +47,8 @@ def prepare(model: PreTrainedModel) -> Packing:
     base, last = model.base_model, _last_layer(model)
     if last is None:
         raise NotPackableError(f"{type(model).__name__} has no one list of its layers")
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, _mask)
+    AttentionInterface.register(ATTENTION, attention_by_rows)
+    AttentionMaskInterface.register(ATTENTION, mask_of_rows)
     try:
         model.set_attn_implementation(ATTENTION)
     except (ValueError, AttributeError) as error:
@@ -59,11 +59,11 @@ def prepare(model: PreTrainedModel) -> Packing:
         raise NotPackableError(f"{type(model).__name__} does not use transformers' attention interface")
     names = {name for name, _ in last.named_children()}
     attention = {name for name, _ in (getattr(last, "self_attn", None) or torch.nn.Module()).named_children()}
-    forward, rows = _all_then_rows, "all rows"
+    forward, rows = all_then_rows, "all rows"
     if names == {"attention", "intermediate", "output"} and hasattr(last.attention, "self"):
-        forward, rows = _bert_rows, "rows read"
+        forward, rows = bert_rows, "rows read"
     elif names == LLAMA_LAYER and attention == {"q_proj", "k_proj", "v_proj", "o_proj"}:
-        forward, rows = _llama_rows, "rows read"
+        forward, rows = llama_rows, "rows read"
     model.config.use_cache = False  # of keys and values, which nothing here reads twice
     last.forward = MethodType(forward, last)  # a method, so that a deep copy is bound to the copy
     embeddings: Any = getattr(base, "embeddings", None)

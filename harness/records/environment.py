@@ -31,7 +31,7 @@ def environment() -> dict[str, str]:
 
 def _git_commit() -> str:
     """The checkout's commit, marked `+` where tracked files differ; "none" outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return "none"
     try:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field
 NO_OPTIMIZER = "none"
 """The optimizer of runs that train nothing, which have 0 steps."""
 
+NETWORK = "task:"
+"""A model name of this beginning stands for the network of that image task, untrained."""
+
 PROTOCOL_VERSION = 1
 """Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
 

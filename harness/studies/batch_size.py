@@ -78,7 +78,7 @@ BATCH_SIZE: dict[str, dict[str, Any]] = {
 }
 
 
-def _run_batch_size(
+def run_batch_size(
     sweep: Sweep,
     specs: list[RunSpec],
     sizes: tuple[int | None, ...],
@@ -86,18 +86,17 @@ def _run_batch_size(
     n_times: int,
     n_examples: int,
 ) -> None:
-    from momentum_bench.harness.studies import batch_size as study
     from momentum_bench.harness.studies.cells import finish_cells, write_results
 
-    cells = study.batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
-    records = finish_cells("batch_size", cells, study.BatchSizeRecord, study.batch_size, sweep)
-    tables = {"": study.point_rows(records), "_gaps": study.gap_rows(records)}
-    paths = write_results("batch_size", sweep, tables, study.plot(records))
-    found = study.gaps(records)
+    cells = batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
+    records = finish_cells("batch_size", cells, BatchSizeRecord, batch_size, sweep)
+    tables = {"": point_rows(records), "_gaps": gap_rows(records)}
+    paths = write_results("batch_size", sweep, tables, plot(records))
+    found = gaps(records)
     print(f"SGDM (beta {sweep.momentum:g}) minus SGD after {sweep.max_steps} steps, best rate of each:")
-    print("\n".join(study.gap_table(found)))
-    print(study.conclusion(study.mean_gaps(found)))
-    print(study.EXPECTATION)
+    print("\n".join(gap_table(found)))
+    print(conclusion(mean_gaps(found)))
+    print(EXPECTATION)
     print(paths)
 
 

@@ -94,23 +94,22 @@ CLOSENESS: dict[str, dict[str, Any]] = {
 }
 
 
-def _run_closeness(
+def run_closeness(
     sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
 ) -> None:
-    from momentum_bench.harness.studies import closeness as study
     from momentum_bench.harness.studies.cells import finish_cells, write_results
 
-    cells = study.closeness_cells(specs, betas, n_times, n_dev)
-    records = finish_cells("closeness", cells, study.ClosenessRecord, study.closeness, sweep)
-    slopes = study.fit_slopes(records)
-    tables = {"": study.comparison_rows(records), "_slopes": [slope.__dict__ for slope in slopes]}
-    paths = write_results("closeness", sweep, tables, study.plot(records))
-    if (control := study.control_distance(records)) is not None:
+    cells = closeness_cells(specs, betas, n_times, n_dev)
+    records = finish_cells("closeness", cells, ClosenessRecord, closeness, sweep)
+    slopes = fit_slopes(records)
+    tables = {"": comparison_rows(records), "_slopes": [slope.__dict__ for slope in slopes]}
+    paths = write_results("closeness", sweep, tables, plot(records))
+    if (control := control_distance(records)) is not None:
         print(f"Control, beta = 0 on common batches: largest distance {control:g}, expected 0")
     print("Slope of log relative distance in the second half of the way, with a 95 % t interval:")
     for slope in slopes:
         print(f"  {slope}")
-    print(study.EXPECTATION)
+    print(EXPECTATION)
     print(paths)
 
 

@@ -77,18 +77,17 @@ NOISE: dict[str, dict[str, Any]] = {
 }
 
 
-def _run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
-    from momentum_bench.harness.studies import noise as study
+def run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
     from momentum_bench.harness.studies.cells import finish_cells, write_results
 
-    cells = study.noise_cells(specs, sweep.momentum, n_times, n_examples)
-    records = finish_cells("noise", cells, study.NoiseRecord, study.noise, sweep)
-    tables = {"": study.point_rows(records), "_degrees": study.degree_rows(records)}
-    paths = write_results("noise", sweep, tables, study.plot(records))
+    cells = noise_cells(specs, sweep.momentum, n_times, n_examples)
+    records = finish_cells("noise", cells, NoiseRecord, noise, sweep)
+    tables = {"": point_rows(records), "_degrees": degree_rows(records)}
+    paths = write_results("noise", sweep, tables, plot(records))
     print("Degrees of smoothing by the formulas, beside the measured level, rate x ||omega||:")
-    print("\n".join(study.degree_table(records)))
-    print(study.conclusion(records))
-    print(study.EXPECTATION)
+    print("\n".join(degree_table(records)))
+    print(conclusion(records))
+    print(EXPECTATION)
     print(paths)
 
 

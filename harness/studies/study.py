@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""What the studies share before their first cell: settings, the sweep whose runs they couple, its data."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ FIXED: dict[str, Any] = {
 for the rounding of bf16 would be part of every distance."""
 
 
-def _settings(presets: Mapping[str, dict[str, Any]], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def settings_of(presets: Mapping[str, dict[str, Any]], name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A preset with what was given in its place; a task of one's own stands for the preset's task."""
     if name not in presets:
         raise UserError(f"--preset {name}: expected {' or '.join(presets)}")
@@ -41,7 +41,7 @@ def _settings(presets: Mapping[str, dict[str, Any]], name: str, given: Mapping[s
     return kept | dict(given)
 
 
-def _momenta(values: str | Sequence[float]) -> tuple[float, ...]:
+def read_momenta(values: str | Sequence[float]) -> tuple[float, ...]:
     """Raises: UserError, when one is no number from 0 to below 1, is there twice, or all are 0."""
     words = values.split(",") if isinstance(values, str) else values
     try:
@@ -56,7 +56,7 @@ def _momenta(values: str | Sequence[float]) -> tuple[float, ...]:
     return betas
 
 
-def _levels(values: str | Sequence[int]) -> tuple[int, ...]:
+def read_levels(values: str | Sequence[int]) -> tuple[int, ...]:
     """Raises: UserError, when one is no whole number from 1, or is there twice."""
     words = values.split(",") if isinstance(values, str) else values
     try:
@@ -68,7 +68,7 @@ def _levels(values: str | Sequence[int]) -> tuple[int, ...]:
     return levels
 
 
-def _batch_sizes(values: str | Sequence[int | None]) -> tuple[int | None, ...]:
+def read_batch_sizes(values: str | Sequence[int | None]) -> tuple[int | None, ...]:
     """Raises: UserError, when one is neither a whole number from 1 nor full, or is there twice."""
     words = values.split(",") if isinstance(values, str) else values
     try:
@@ -83,7 +83,7 @@ def _batch_sizes(values: str | Sequence[int | None]) -> tuple[int | None, ...]:
     return sizes
 
 
-def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
+def study_sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     """The runs of plain SGD that a study couples others to, as a sweep.
 
     Raises:
@@ -107,7 +107,7 @@ def _sweep(settings: Mapping[str, Any], steps: int) -> Sweep:
     return sweep
 
 
-def _data(sweep: Sweep) -> TaskData:
+def study_data(sweep: Sweep) -> TaskData:
     from momentum_bench.harness.data.load import load_task_data
 
     data = load_task_data(find_task(sweep.task[0], sweep.task_file), sweep.data_dir)
@@ -115,7 +115,7 @@ def _data(sweep: Sweep) -> TaskData:
     return data
 
 
-def _runs(sweep: Sweep, data: TaskData) -> list[RunSpec]:
+def planned_runs(sweep: Sweep, data: TaskData) -> list[RunSpec]:
     from momentum_bench.harness.models.files import resolve_model
 
     source = resolve_model(sweep.model)

@@ -80,20 +80,19 @@ SVAG: dict[str, dict[str, Any]] = {
 }
 
 
-def _run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
-    from momentum_bench.harness.studies import svag as study
+def run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
     from momentum_bench.harness.studies.cells import finish_cells, write_results
 
-    cells = study.svag_cells(specs, sweep.momentum, levels, n_times)
-    records = finish_cells("svag", cells, study.SvagRecord, study.svag, sweep)
-    paths = write_results("svag", sweep, {"": study.point_rows(records)}, study.plot(records))
+    cells = svag_cells(specs, sweep.momentum, levels, n_times)
+    records = finish_cells("svag", cells, SvagRecord, svag, sweep)
+    paths = write_results("svag", sweep, {"": point_rows(records)}, plot(records))
     print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
     for record in records:
         last = record.points[-1].relative_distance if record.status == "done" else None
         run = record.spec.sgd
         name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
         print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
-    print(study.EXPECTATION)
+    print(EXPECTATION)
     print(paths)
 
 

@@ -25,8 +25,8 @@ def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
     return find_optimizer(optimizer, sweep.optimizer_file)[1]
 
 
-def _check_entry(sweep: Sweep, optimizer: str) -> None:
-    """Raises: UserError or ValueError, when an entry's own functions refuse the sweep, or are broken."""
+def check_entry(sweep: Sweep, optimizer: str) -> None:
+    """Raises: UserError, when an entry's own functions refuse the sweep, or are broken."""
     entry = entry_of(sweep, optimizer)
     try:
         used = hyperparameters(sweep, optimizer)
@@ -35,9 +35,9 @@ def _check_entry(sweep: Sweep, optimizer: str) -> None:
     except UserError:
         raise
     except Exception as error:
-        raise ValueError(f"optimizer {optimizer}: its entry raises {first_line(error)}") from error
+        raise UserError(f"optimizer {optimizer}: its entry raises {first_line(error)}") from error
     if not sound:
-        raise ValueError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
+        raise UserError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
 
 
 def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:

@@ -6,10 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import NETWORK
 from momentum_bench.tasks.image_task import ImageTask
-
-NETWORK = "task:"
-"""A model name of this beginning stands for the network of that image task, untrained."""
 
 
 def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""A sweep made of flags, a sweep file and defaults."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from momentum_bench.harness.data.find_task import task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import DEFAULTS, EMBEDDED_TASK, QUICK_START
+from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.harness.sweeps.request import Sweep, _listed
+from momentum_bench.harness.sweeps.request import Sweep, listed
 from momentum_bench.tasks import get_task, task_names
 from momentum_bench.tasks.image_task import ImageTask
 
@@ -40,10 +41,10 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
         raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
     if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
         asked["task"] = (task_of(Path(file)).name,)
-    embedded = _listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
+    embedded = listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     if images:
-        if len(_listed(asked["task"])) > 1:
+        if len(listed(asked["task"])) > 1:
             raise UserError(
                 f"--task: {images[0].name} has a network and steps of its own: give it a sweep to itself"
             )
@@ -56,14 +57,17 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
                 )
         settings |= own | asked
     try:
-        return Sweep.model_validate(settings)
+        sweep = Sweep.model_validate(settings)
     except ValidationError as error:
         raise UserError("\n".join(map(_in_words, error.errors()))) from None
+    for name in sweep.optimizers:
+        check_entry(sweep, name)
+    return sweep
 
 
 def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
     """Those of the tasks that are asked for which are of images."""
-    names = [name for name in _listed(asked.get("task")) or () if name in task_names()]
+    names = [name for name in listed(asked.get("task")) or () if name in task_names()]
     return [task for name in names if isinstance(task := get_task(name), ImageTask)]
 
 

@@ -19,7 +19,6 @@ from pydantic import (
 from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.schema import Stored
-from momentum_bench.harness.sweeps.grids import _check_entry
 from momentum_bench.tasks import SUITES, UnknownTaskError
 from momentum_bench.tasks.image_task import AnyMethod
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     pass
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """`"13,21"` as a list of words; a single value as a list of one."""
     if isinstance(value, str):
         return [word.strip() for word in value.split(",")]
@@ -51,8 +50,8 @@ def _without_repeats(values: tuple) -> tuple:
     return values
 
 
-Words = Annotated[tuple[str, ...], BeforeValidator(_listed)]
-Rates = Annotated[tuple[float, ...], BeforeValidator(_listed)]
+Words = Annotated[tuple[str, ...], BeforeValidator(listed)]
+Rates = Annotated[tuple[float, ...], BeforeValidator(listed)]
 
 
 class Sweep(Stored):
@@ -66,7 +65,7 @@ class Sweep(Stored):
     model: str = Field(min_length=1)
     method: AnyMethod
     k: int = Field(ge=0)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(_listed)]
+    seeds: Annotated[tuple[int, ...], BeforeValidator(listed)]
     optimizer_file: Path | None
     optimizers: Words
     learning_rates: Rates | None
@@ -78,7 +77,7 @@ class Sweep(Stored):
     max_steps: int = Field(ge=0)
     eval_every: int = Field(ge=1)
     lr_schedule: Literal["linear", "constant", "cosine", "step"]
-    decay_steps: Annotated[tuple[int, ...] | None, BeforeValidator(_listed)]
+    decay_steps: Annotated[tuple[int, ...] | None, BeforeValidator(listed)]
     warmup_steps: int = Field(ge=0)
     weight_decay: float = Field(ge=0, allow_inf_nan=False)
     max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
@@ -205,8 +204,6 @@ class Sweep(Stored):
                 f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
                 f"pre-trained model as it is: leave out one of them"
             )
-        for name in self.optimizers:
-            _check_entry(self, name)
         return self
 
     def _check_recorded(self) -> None:

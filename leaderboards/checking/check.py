@@ -19,15 +19,15 @@ from momentum_bench.leaderboards.archive import ARCHIVE, archive_of, named_lines
 from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.checking.folder import (
     REWRITTEN,
-    _Folder,
-    _folder,
-    _marker_departures,
-    _parsed,
-    _read_record,
-    _run_folders,
+    Folder,
+    folder_of,
+    marker_departures,
+    parsed_record,
+    read_checked_record,
+    run_folders,
 )
-from momentum_bench.leaderboards.checking.record import _contradictions, _record_departures
-from momentum_bench.leaderboards.checking.table import _all_table_departures, _who
+from momentum_bench.leaderboards.checking.record import contradictions, departures_of_record
+from momentum_bench.leaderboards.checking.table import all_table_departures, who
 from momentum_bench.leaderboards.paired import MARGIN
 from momentum_bench.leaderboards.printable import show
 from momentum_bench.leaderboards.rows import Row
@@ -54,28 +54,28 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
         raise UserError(
             f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one folder"
         )
-    folder = _folder(directory)
+    folder = folder_of(directory)
     return _departures(folder, _stored(folder) if archive is None else _archived(folder), margin)
 
 
 def record_departures(directory: Path) -> list[str]:
     """What is wrong with the records of a folder, a line each, before anything is built of them."""
-    folder = _folder(directory)
+    folder = folder_of(directory)
     return [*_folder_departures(folder), *_checked_records(_stored(folder))[1]]
 
 
-def _stored(folder: _Folder) -> Iterator[_Read]:
-    for name in _run_folders(folder):
-        yield name, *_read_record(folder, f"runs/{name}/record.json", name)
+def _stored(folder: Folder) -> Iterator[_Read]:
+    for name in run_folders(folder):
+        yield name, *read_checked_record(folder, f"runs/{name}/record.json", name)
 
 
-def _archived(folder: _Folder) -> Iterator[_Read]:
+def _archived(folder: Folder) -> Iterator[_Read]:
     if ARCHIVE not in folder.refused:
         for name, line in named_lines(folder.root / ARCHIVE):
-            yield name, *_parsed(line, name)
+            yield name, *parsed_record(line, name)
 
 
-def _departures(folder: _Folder, read: Iterable[_Read], margin: float) -> list[str]:
+def _departures(folder: Folder, read: Iterable[_Read], margin: float) -> list[str]:
     """All departures of a folder and the records that stand in it or in its archive."""
     records, wrong = _checked_records(read)
     found = [*_folder_departures(folder), *wrong]
@@ -85,12 +85,12 @@ def _departures(folder: _Folder, read: Iterable[_Read], margin: float) -> list[s
     except (ArithmeticError, ValueError, UserError) as error:
         return [*found, f"no leaderboard can be built of these records: {show(first_line(error))}"]
     found += [gap for row in board.rows for gap in _gaps(row)]
-    return found + _all_table_departures(folder, texts, board)
+    return found + all_table_departures(folder, texts, board)
 
 
-def _folder_departures(folder: _Folder) -> list[str]:
+def _folder_departures(folder: Folder) -> list[str]:
     refused = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
-    return refused + _marker_departures(folder)
+    return refused + marker_departures(folder)
 
 
 def _checked_records(read: Iterable[_Read]) -> tuple[list[RunRecord], list[str]]:
@@ -99,10 +99,10 @@ def _checked_records(read: Iterable[_Read]) -> tuple[list[RunRecord], list[str]]
     for name, record, wrong in read:
         file = f"runs/{name}/record.json"
         if record:
-            contradictions = _contradictions(record)
-            if not contradictions and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
+            contradicted = contradictions(record)
+            if not contradicted and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
                 records.append(record)
-            wrong += contradictions or _record_departures(record)
+            wrong += contradicted or departures_of_record(record)
         found += [f"{show(file)}: {text}" for text in wrong]
     return records, [*found, *_disagreements(records)]
 
@@ -132,4 +132,4 @@ def _gaps(row: Row) -> Iterator[str]:
     for seed in sorted({seed for seed, _ in there}):
         for rate in sorted({rate for _, rate in there}):
             if (seed, rate) not in there:
-                yield f"row {row.row_id} ({show(_who(row.columns))}): no run of seed {seed} at rate {rate:g}"
+                yield f"row {row.row_id} ({show(who(row.columns))}): no run of seed {seed} at rate {rate:g}"

@@ -27,12 +27,12 @@ LARGEST_BYTES = 64 * 2**20
 REWRITTEN = "is not as it was written"
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """A file that cannot be read, and why."""
 
 
 @dataclass(frozen=True)
-class _Folder:
+class Folder:
     """A folder by its resolved path; `refused` are the entries not to be opened, with the reasons."""
 
     root: Path
@@ -42,30 +42,30 @@ class _Folder:
         """A file's content; None where it was refused before.
 
         Raises:
-            _Refused: it is not there, no plain file, or too large.
+            Refused: it is not there, no plain file, or too large.
         """
         if any(str(part) in self.refused for part in (Path(name), *Path(name).parents)):
             return None
         try:
             if not stat.S_ISREG((self.root / name).stat().st_mode):
-                raise _Refused("is no plain file")
+                raise Refused("is no plain file")
             with (self.root / name).open("rb") as file:
                 content = file.read(LARGEST_BYTES + 1)
         except FileNotFoundError:
-            raise _Refused("is not there") from None
+            raise Refused("is not there") from None
         except OSError as error:
-            raise _Refused(f"cannot be read: {error.strerror}") from error
+            raise Refused(f"cannot be read: {error.strerror}") from error
         if len(content) > LARGEST_BYTES:
-            raise _Refused(_TOO_LARGE)
+            raise Refused(_TOO_LARGE)
         return content
 
 
 _TOO_LARGE = f"is larger than {LARGEST_BYTES // 2**20} MiB and was not read"
 
 
-def _folder(directory: Path) -> _Folder:
+def folder_of(directory: Path) -> Folder:
     root = directory.resolve()
-    return _Folder(root, dict(_refusals(root)))
+    return Folder(root, dict(_refusals(root)))
 
 
 def _refusals(root: Path) -> Iterator[tuple[str, str]]:
@@ -94,21 +94,21 @@ def _size(path: Path) -> int:
         return 0  # gone, or a broken link; reading it says so
 
 
-def _run_folders(folder: _Folder) -> list[str]:
+def run_folders(folder: Folder) -> list[str]:
     runs = folder.root / "runs"
     if "runs" in folder.refused or not runs.is_dir():
         return []
     return sorted(path.name for path in runs.iterdir() if path.is_dir())
 
 
-def _marker_departures(folder: _Folder) -> list[str]:
+def marker_departures(folder: Folder) -> list[str]:
     """The marker of a results directory may be left out of a submission; if there, it must be ours."""
     if not os.path.lexists(folder.root / MARKER):
         return []
     try:
         content = folder.read(MARKER)
         version = None if content is None else json.loads(content)["protocol_version"]
-    except _Refused as error:
+    except Refused as error:
         return [f"{MARKER} {error}"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return [f"{MARKER} cannot be understood: expected the protocol version"]
@@ -119,16 +119,16 @@ def _version(found: object) -> str:
     return f"protocol version {show(found)}, and this is version {PROTOCOL_VERSION}"
 
 
-def _read_record(folder: _Folder, file: str, run_id: str) -> tuple[RunRecord | None, list[str]]:
+def read_checked_record(folder: Folder, file: str, run_id: str) -> tuple[RunRecord | None, list[str]]:
     """The record of a file, and what is wrong with the file; without a record nothing more can be said."""
     try:
         content = folder.read(file)
-        return (None, []) if content is None else _parsed(content, run_id)
-    except _Refused as error:
+        return (None, []) if content is None else parsed_record(content, run_id)
+    except Refused as error:
         return None, [str(error)]
 
 
-def _parsed(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
+def parsed_record(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
     try:
         text = content.decode()
         fields = json.loads(text)

@@ -42,7 +42,7 @@ NOTHING_TRAINED: dict[str, Any] = {
 """What is read back of a run of 0 steps."""
 
 
-def _contradictions(run: RunRecord) -> list[str]:
+def contradictions(run: RunRecord) -> list[str]:
     """What keeps a record out of any leaderboard: settings out of range, a status without its parts."""
     s = run.spec
     ranges = {
@@ -83,7 +83,7 @@ def _contradictions(run: RunRecord) -> list[str]:
     return wrong
 
 
-def _record_departures(run: RunRecord) -> list[str]:
+def departures_of_record(run: RunRecord) -> list[str]:
     wrong = [*_evaluation_departures(run)]
     if run.test:
         wrong += _test_departures(run, run.test)

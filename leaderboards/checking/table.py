@@ -12,20 +12,20 @@ from typing import Any
 
 from momentum_bench.harness.errors import first_line
 from momentum_bench.leaderboards.build import Leaderboard
-from momentum_bench.leaderboards.checking.folder import _Folder, _Refused
+from momentum_bench.leaderboards.checking.folder import Folder, Refused
 from momentum_bench.leaderboards.printable import show
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; others are compared where they are."""
 
 
-def _who(columns: Mapping[str, Any]) -> str:
+def who(columns: Mapping[str, Any]) -> str:
     """Whose row of a table it is, in words."""
     names = ("task", "optimizer", "first", "second", "hyperparameters")
     return " ".join(str(columns[name]) for name in names if columns.get(name))
 
 
-def _all_table_departures(folder: _Folder, texts: Mapping[str, str], board: Leaderboard) -> list[str]:
+def all_table_departures(folder: Folder, texts: Mapping[str, str], board: Leaderboard) -> list[str]:
     """The tables in the folder against those that the records give."""
     in_tasks = folder.root / "tasks"
     extra = [f"tasks/{path.name}" for path in sorted(in_tasks.glob("*.csv")) if "tasks" not in folder.refused]
@@ -38,9 +38,9 @@ def _all_table_departures(folder: _Folder, texts: Mapping[str, str], board: Lead
             if content is None:
                 continue
             if name not in texts:
-                raise _Refused("is a table that the records do not give")
+                raise Refused("is a table that the records do not give")
             found += [f"{name}{wrong}" for wrong in _table_departures(content.decode(), texts[name])]
-        except _Refused as error:
+        except Refused as error:
             found.append(f"{show(name)} {error}")
         except (ValueError, csv.Error) as error:
             found.append(f"{show(name)} is no table: {show(first_line(error))}")
@@ -63,10 +63,10 @@ def _table_departures(found: str, expected: str) -> list[str]:
         if rebuilt is None:
             wrong.append(f", row {place}: no such row follows from the records")
         elif row is None:
-            wrong.append(f": the row of {show(_who(rebuilt))} is missing")
+            wrong.append(f": the row of {show(who(rebuilt))} is missing")
         else:
             wrong += [
-                f", row {place} ({show(_who(rebuilt))}), column {name}: {show(row[name])!r}, "
+                f", row {place} ({show(who(rebuilt))}), column {name}: {show(row[name])!r}, "
                 f"the records give {show(value)!r}"
                 for name, value in rebuilt.items()
                 if name in row and row[name] != value

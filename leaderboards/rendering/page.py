@@ -52,7 +52,9 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
     )
     words = context(board.rows)
     svgs = {name: Markup(_inline(svg, f"p{number}")) for number, (name, svg) in enumerate(plots.items())}

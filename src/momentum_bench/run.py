@@ -1,0 +1,8 @@
+"""`accelerate launch -m momentum_bench.run --task sst2`: the same as `momentum-bench run --task sst2`."""
+
+import sys
+
+from momentum_bench.harness.cli.main import main
+
+if __name__ == "__main__":
+    main(["run", *sys.argv[1:]])
