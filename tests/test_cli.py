@@ -16,7 +16,15 @@ from pathlib import Path
 import pytest
 
 from momentum_bench.harness.records.store import Store
-from tests.conftest import MINILM, ROOT, cli_environment, needs_quickstart, sentiment_rows, write_rows
+from tests.conftest import (
+    MINILM,
+    ROOT,
+    SOURCES,
+    cli_environment,
+    needs_quickstart,
+    sentiment_rows,
+    write_rows,
+)
 
 NOT_REPRODUCIBLE = re.compile(r"_seconds$|memory")
 
@@ -120,7 +128,7 @@ def test_no_secret_no_path_and_no_host_is_stored_or_printed(
         "f.batch_indices = leaking\n"
     )
     words = small_sweep(tiny_model, toy_data, "--learning-rates", "0.1", "--checkpoint-every", 3)
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{ROOT}", **SECRETS)
+    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}", **SECRETS)
     assert done.returncode == 1
     assert "RuntimeError: 401 [HF_TOKEN] [WANDB_API_KEY]" in done.stderr
     shown = [done.stdout, done.stderr, bench("status", "results", **SECRETS).stdout]
@@ -240,7 +248,7 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
         "f.batch_indices = broken\n"
     )
     words = small_sweep(tiny_model, toy_data, "--optimizers", "sgd", "--learning-rates", "0.1")
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}")
     assert done.returncode == 1
     assert (
         "1 run(s) failed, the first: sst2 sgd lr 0.1 seed 21: failed (RuntimeError: planted)" in done.stderr
@@ -265,7 +273,7 @@ def test_several_processes_on_one_directory_do_each_run_once(
     )
     words = [*map(str, small_sweep(tiny_model, toy_data, "--max-steps", 40)), "--output-dir", "shared"]
     command = [sys.executable, str(ROOT / "harness" / "run.py"), *words]
-    environment = cli_environment(PYTHONPATH=f"{tmp_path}:{ROOT}")
+    environment = cli_environment(PYTHONPATH=f"{tmp_path}:{SOURCES}")
     processes = [
         subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
         for _ in range(4)

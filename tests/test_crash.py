@@ -26,7 +26,7 @@ from momentum_bench.harness.records.files import WRITING, replacing, write_atomi
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.training.session import Workbench
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import ROOT, SOURCES, cli_environment
 from tests.specs import make_record, make_spec
 from tests.test_cli import records, small_sweep, table
 
@@ -124,7 +124,7 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
         "os.fsync = full\n"
     )
     words = small_sweep(tiny_model, toy_data)
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{ROOT}")
+    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}")
     assert done.returncode == 2
     assert "error: no room is left under results: make some. Finished runs are kept" in done.stderr
     assert "Traceback" not in done.stderr
@@ -222,8 +222,8 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
         raise error
 
     monkeypatch.setattr(execution_job, "finetune", finetune)
+    bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
-        bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
         execution_job.run_and_store(make_spec(), job, bench, False)
     assert job.store.records() == []
 

@@ -19,7 +19,7 @@ from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Workbench
-from tests.conftest import ROOT
+from tests.conftest import ROOT, SOURCES
 from tests.test_cli import launch
 
 # What a rank runs: the command line, and at its end the parameters of the last run, written by rank 0.
@@ -83,7 +83,7 @@ def records(folder: Path) -> dict[str, dict]:
 def launched_on(ranks: int, place: Path, sweep: list[object], **environment: str):
     """The parameters after the last run of a sweep that ranks work on."""
     script = place / "script.py"
-    script.write_text(SCRIPT.format(root=str(ROOT)))
+    script.write_text(SCRIPT.format(root=str(SOURCES)))
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", ranks, script]
     parameters = place / f"{sweep[sweep.index('--output-dir') + 1]}.safetensors"
     done = launch(*torchrun, parameters, *sweep, cwd=place, ACCELERATE_USE_CPU="true", **environment)

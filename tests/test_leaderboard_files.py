@@ -27,7 +27,7 @@ from momentum_bench.leaderboards.rendering.paper_table import latex, markdown
 from momentum_bench.leaderboards.rendering.plots import board_plots
 from momentum_bench.leaderboards.rendering.terminal import show
 from momentum_bench.leaderboards.tables import file_stem
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import ROOT, SOURCES, cli_environment
 from tests.synthetic import SEEDS, Scores, fill, sweep_records
 
 EVIL = '=1+1<script>alert("$x$")</script>/../../up'
@@ -124,7 +124,7 @@ def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
         done = subprocess.run(
             ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words],
             cwd=cwd,
-            env=cli_environment(PYTHONPATH=str(ROOT), **environment),
+            env=cli_environment(PYTHONPATH=str(SOURCES), **environment),
             capture_output=True,
             text=True,
             check=False,

@@ -22,7 +22,7 @@ from momentum_bench.leaderboards.publishing.git_target import publish_to_git
 from momentum_bench.leaderboards.publishing.hub_target import repository
 from momentum_bench.leaderboards.publishing.merge import Changes, check_own, merge
 from momentum_bench.leaderboards.rendering.files import contents
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import SOURCES, cli_environment
 from tests.hub_stand_in import NAME, Hub, serving
 from tests.test_checking import forge, specs, submission, whole_record
 
@@ -132,7 +132,7 @@ def test_two_processes_on_one_clone_lose_nothing(results: dict[str, Path], clone
     shim.write_text(f'#!/bin/sh\ncase "$*" in *update-ref*) {once};; esac\nexec \'{real}\' "$@"\n')
     shim.chmod(0o755)
     path = f"{shim.parent}{os.pathsep}{os.environ['PATH']}"
-    ended(publishing(results["sst5"], "--to", clone, PYTHONPATH=str(ROOT), PATH=path))
+    ended(publishing(results["sst5"], "--to", clone, PYTHONPATH=str(SOURCES), PATH=path))
     subjects = git(clone, "log", "--format=%b", "leaderboard")
     assert (tmp_path / "once").is_dir()
     assert subjects.index(" sst5 ") < subjects.index(" cr ")  # newest first: cr was faster

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from momentum_bench.harness.launcher import apart, launched, lonely_launch
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import SOURCES, cli_environment
 from tests.test_cli import launch, records, small_sweep
 
 
@@ -51,7 +51,7 @@ def test_ranks_form_no_group_and_a_restart_goes_on_behind_a_rank_that_died(
     bench, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     script = tmp_path / "rank.py"
-    script.write_text(RANK.format(root=str(ROOT)))
+    script.write_text(RANK.format(root=str(SOURCES)))
     words = small_sweep(tiny_model, toy_data)
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "--max_restarts", 1, script]
     done = launch(*torchrun, *words, "--output-dir", "shared", cwd=tmp_path, ACCELERATE_USE_CPU="true")
@@ -67,7 +67,7 @@ def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_
     assert lonely_launch() is None
     script = tmp_path / "script.py"
     script.write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        f"import sys; sys.path.insert(0, {str(SOURCES)!r})\n"
         "from momentum_bench.harness.launcher import lonely_launch\n"
         "print('alone:', lonely_launch())\n"
     )

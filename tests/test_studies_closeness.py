@@ -34,7 +34,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Workbench
 from momentum_bench.tasks import get_task
-from tests.conftest import ROOT, cli_environment
+from tests.conftest import SOURCES, cli_environment
 from tests.specs import make_record, make_spec
 
 
@@ -268,7 +268,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
             "--steps",
             "20",
         ],
-        env=cli_environment(PYTHONPATH=str(ROOT)),
+        env=cli_environment(PYTHONPATH=str(SOURCES)),
         capture_output=True,
         text=True,
         timeout=240,
