@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
-from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.sweeps.plan import plan
 
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.run import option, run_sweep
+from momentum_bench.harness.cli.run import build_board, option, terminal_events
 
 
 def reproduce(
@@ -61,8 +57,8 @@ def reproduce(
 
 def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     """Run a row's sweep into a new directory; whether all came out the same, said line by line."""
-    from momentum_bench.harness.data.load import load_task_data
-    from momentum_bench.harness.models.files import resolve_model
+    from momentum_bench.harness.execution.plan_sweep import plan_sweep
+    from momentum_bench.harness.execution.run_sweep import run_sweep
     from momentum_bench.harness.records.files import write_atomically
     from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
@@ -79,15 +75,14 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
         file = Path(scratch, "sweep.toml")
         file.write_text(text, encoding="utf-8")
         sweep = make_sweep(given, file)
-    check_launcher(sweep)
-    source = resolve_model(sweep.model)
-    data = [load_task_data(find_task(task, sweep.task_file), sweep.data_dir) for task in sweep.task]
-    check_planned(row, plan(sweep, data, source.name, source.revision))
+    events = terminal_events()
+    planned = plan_sweep(sweep, events)
+    check_planned(row, planned.specs)
     store.open()
     with store.alone():
         write_atomically(kept, text)
-    with suppress(typer.Exit):  # a run that failed is a difference, named below
-        run_sweep(sweep, sweep.task, dry_run=False, retry_failed=False)
+    if run_sweep(planned, events).builds_board:  # a run that failed is a difference, named below
+        build_board(store)
     again = store.records()
     found = differences(row, again)
     for line in found:

@@ -15,22 +15,15 @@ from rich.table import Table
 
 from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
 from momentum_bench.harness.cli.leaderboard import RESULTS
-from momentum_bench.harness.data.find_task import find_task
-from momentum_bench.harness.inputs import Inputs
-from momentum_bench.harness.launcher import launched, lonely_launch
+from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.sweeps.grids import rates
-from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.sweeps.plan import plan
 from momentum_bench.harness.sweeps.request import Sweep
-from momentum_bench.harness.sweeps.suites import expand_suites, without_short_tasks
 
 if TYPE_CHECKING:
+    from momentum_bench.harness.execution.plan_sweep import SweepEvents
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
-
-from momentum_bench.harness.sweeps.grids import extended
 
 
 def option(help_text: str, *names: str) -> Any:
@@ -160,143 +153,55 @@ def run(
         flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
         asked = make_sweep(flags, sweep)
-        request, left_out = expand_suites(asked)
-        for message in left_out:
-            note(message)
-        check_launcher(request)
-        run_sweep(request, asked.task, dry_run, retry_failed)
+
+        from momentum_bench.harness.execution.plan_sweep import plan_sweep
+
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
+        events = terminal_events()
+        planned = plan_sweep(asked, events)
+        if dry_run:
+            for _ in range(planned.sweep.extend_grid):
+                planned = planned.grown() or planned
+            _show_matrix(planned.specs, planned.finished())
+            return
+
+        from momentum_bench.harness.execution.run_sweep import run_sweep
+
+        outcome = run_sweep(planned, events, retry_failed)
+        if outcome.builds_board:
+            build_board(planned.store)
+        failed = [record for record in outcome.records.values() if record.status == "failed"]
+    if outcome.builds_board and failed:
+        note(f"{len(failed)} run(s) failed, the first: {_in_a_line(failed[0])}")
+        raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def run_sweep(sweep: Sweep, named: Sequence[str], dry_run: bool, retry_failed: bool) -> None:
-    from momentum_bench.harness.data.load import load_task_data
-    from momentum_bench.harness.models.files import resolve_model
-    from momentum_bench.harness.records.schema import Plan
-    from momentum_bench.harness.records.store import Store
-    from momentum_bench.harness.sweeps.plan import longest_first, share_out, work
-
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
-    store = Store(sweep.output_dir)
-    if store.exists:
-        store.check_version()
-    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
-    sweep, data, left_out = without_short_tasks(sweep, data, named)
-    for message in left_out:
-        note(message)
-    source = resolve_model(sweep.model)
-    specs = plan(sweep, data, source.name, source.revision)
-    of_task = {rows.task.name: rows for rows in data}
-    amounts = [work(spec, of_task[spec.task]) for spec in specs]
-    if not dry_run:
-        store.open()  # not before all else is known to be right: a mistake leaves nothing behind
-        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
-    finished = store.finished(specs)
-    note(f"{_arithmetic(sweep, specs)}; {len(finished)} of them already there")
-    for rows in data:
-        note(f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}")
-    note(f"{source.name}: revision {source.revision}")
-    if sweep.peft and sweep.learning_rates is None:
-        note(f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3")
-    rank, ranks, _ = launched()
-    if alone := lonely_launch():
-        note(f"note: {alone}")
-    redo = {"failed"} if retry_failed else set()
-    inputs = Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
-    added: dict[tuple[str, str], tuple[float, ...]] = {}
-    together = sweep.data_parallel_ranks is not None
-    if together and rank and not dry_run:
-        return _follow(inputs, sweep.precision)
-    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
-    fresh = longest_first(specs, amounts) if together else share_out(specs, amounts, ranks)[rank]
-    for extensions_left in range(sweep.extend_grid, -1, -1):
-        share = [s for s in fresh if s.run_id not in finished or finished[s.run_id].status in redo]
-        if (share or together) and not dry_run:
-            _execute(sweep, share, inputs, store, retry_failed, ranks)
-            finished = store.finished(specs)
-        if len(finished) < len(specs) or not extensions_left:
-            break
-        more = extended(sweep, list(finished.values()), added)
-        if more == added:
-            break
-        note(f"a best rate is on the edge of its grid; now {_grids(sweep, more)}")
-        added, planned = more, {spec.run_id for spec in specs}
-        specs = plan(sweep, data, source.name, source.revision, added)
-        amounts = [work(spec, of_task[spec.task]) for spec in specs]
-        store.keep_plan(Plan(specs=tuple(specs), work=tuple(amounts)))
-        fresh = [spec for spec in longest_first(specs, amounts) if spec.run_id not in planned]
-        finished = store.finished(specs)
-    if dry_run:
-        _show_matrix(specs, finished)
-    elif len(finished) < len(specs):
-        note(f"rank {rank} is done; the last rank to finish builds the leaderboard")
-    elif share or rank == 0:
-        _finish(store, finished)
-
-
-def _grids(sweep: Sweep, added: Mapping[tuple[str, str], tuple[float, ...]]) -> str:
-    """The rates in force of those grids that have grown."""
-    names: dict[str, list[str]] = {}
-    for task, name in added:
-        text = " ".join(f"{rate:g}" for rate in rates(sweep, task, name, added))
-        names.setdefault(f"of {task} at {text}", []).append(name)
-    return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
-
-
-def _follow(inputs: Inputs, precision: str) -> None:
-    from momentum_bench.harness.execution.data_parallel import follow
-    from momentum_bench.harness.execution.prepare import prepare
-
-    follow(prepare([], inputs, precision, together=True))
-
-
-def _execute(
-    sweep: Sweep, todo: list[RunSpec], inputs: Inputs, store: Store, retry_failed: bool, ranks: int
-) -> None:
+def terminal_events() -> SweepEvents:
+    """What a sweep tells, as lines on stderr and, where that is a terminal, progress bars."""
     from tqdm import tqdm
 
-    from momentum_bench.harness.execution.capacity import bytes_to_come, default_workers, workers_on_gpu
-    from momentum_bench.harness.execution.job import Job
-    from momentum_bench.harness.execution.local import execute
-    from momentum_bench.harness.execution.prepare import prepare
+    from momentum_bench.harness.execution.plan_sweep import SweepEvents
 
-    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
-    for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
-        if short:
-            note(f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}")
-    if sweep.runs_per_gpu:
-        workers = workers_on_gpu(bench, todo, sweep.runs_per_gpu)
-    else:
-        # ranks share a machine, all of which each would take for its own
-        workers = sweep.workers or (1 if ranks > 1 else default_workers(bench, todo))
-    workers = max(1, min(workers, len(todo)))
-    device = bench.accelerator.device.type
-    places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
-    note(
-        f"{places}, {sweep.threads_per_run} thread(s) a "
-        f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
-    )
-    on_terminal = sys.stderr.isatty()
-    job = Job(inputs, sweep.precision, store, retry_failed, sweep.checkpoint_every, sweep.log_with)
-    store.check_space(bytes_to_come(todo, job, bench, workers))
-    if sweep.executor == "ray":
-        from momentum_bench.harness.execution.ray_cluster import execute_on_ray
+    class TerminalEvents(SweepEvents):
+        shows_steps = sys.stderr.isatty()
 
-        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
-    else:
-        results = execute(todo, job, bench, workers, on_terminal)
-    with tqdm(total=len(todo), desc="runs", disable=not on_terminal) as bar:
-        for number, record in enumerate(results, 1):
-            bar.update()
-            bar.write(f"[{number}/{len(todo)}] {_outcome(record)}", file=sys.stderr)
+        def message(self, text: str) -> None:
+            note(text)
+
+        def begun(self, n_runs: int) -> None:
+            self.bar = tqdm(total=n_runs, desc="runs", disable=not self.shows_steps)
+
+        def finished(self, number: int, n_runs: int, record: RunRecord) -> None:
+            self.bar.update()
+            self.bar.write(f"[{number}/{n_runs}] {_in_a_line(record)}", file=sys.stderr)
+            if number == n_runs:
+                self.bar.close()
+
+    return TerminalEvents()
 
 
-def _outcome(record: RunRecord) -> str:
-    if record.best is None or record.costs is None or record.test is None:
-        return f"{record.spec.label}: {record.status} ({record.failure})"
-    seconds = record.costs.train_seconds + record.costs.dev_seconds + record.costs.test_seconds
-    return f"{record.spec.label}: dev {record.best.dev_metric:.4f}, {seconds:.1f} s"
-
-
-def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
+def build_board(store: Store) -> None:
+    """Build the leaderboard of all finished runs of a directory, and print it."""
     from momentum_bench.harness.records.files import disk_errors
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
@@ -308,25 +213,16 @@ def _finish(store: Store, finished: dict[str, RunRecord]) -> None:
         write(board, store.output_dir)
     show(board, Console())
     print(", ".join(str(store.output_dir / name) for name in RESULTS))
-    if failed := [record for record in finished.values() if record.status == "failed"]:
-        note(f"{len(failed)} run(s) failed, the first: {_outcome(failed[0])}")
-        raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def _arithmetic(sweep: Sweep, specs: list[RunSpec]) -> str:
-    """The size of the grid, as a product where the arms share one grid."""
-    if not sweep.max_steps:
-        return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {len(specs)} runs without training"
-    sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
-    rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
-    return (
-        f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
-        f"{len(sweep.seeds)} seeds = {len(specs)} runs of {sweep.max_steps} steps x batch "
-        f"{sweep.batch_size}"
-    )
+def _in_a_line(record: RunRecord) -> str:
+    if record.best is None or record.costs is None or record.test is None:
+        return f"{record.spec.label}: {record.status} ({record.failure})"
+    seconds = record.costs.train_seconds + record.costs.dev_seconds + record.costs.test_seconds
+    return f"{record.spec.label}: dev {record.best.dev_metric:.4f}, {seconds:.1f} s"
 
 
-def _show_matrix(specs: list[RunSpec], finished: dict[str, RunRecord]) -> None:
+def _show_matrix(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord]) -> None:
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
     table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
     for header in ("task", "optimizer", "rate", *map(str, seeds)):

@@ -1,0 +1,132 @@
+"""A sweep from its request to the runs that follow from it. Nothing is written, and no torch is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.launcher import lonely_launch
+from momentum_bench.harness.models.files import ModelSource, resolve_model
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.grids import NO_RATES, extended, rates
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.plan import plan, work
+from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.sweeps.suites import expand_suites, without_short_tasks
+
+
+class SweepEvents:
+    """What happens while a sweep runs. These methods do nothing; subclasses show what they want to.
+
+    `shows_steps` says whether a run in this process shows a progress bar of its steps.
+    """
+
+    shows_steps = False
+
+    def message(self, text: str) -> None:
+        """One line about the sweep: sizes, data, model, hardware, warnings."""
+
+    def begun(self, n_runs: int) -> None:
+        """Runs that are missing are about to start in this process, or on the cluster."""
+
+    def finished(self, number: int, n_runs: int, record: RunRecord) -> None:
+        """One of these runs has ended; `number` counts from 1."""
+
+
+@dataclass(frozen=True)
+class PlannedSweep:
+    """A request with its suites replaced by tasks, its inputs read, and the runs that follow from it.
+
+    Attributes:
+        data: the rows of each task, in the order of `sweep.task`.
+        added: rates by which the grids of a (task, optimizer) have grown.
+        specs: all runs.
+        amounts: the work of each of them, as `sweeps.plan.work` counts it.
+    """
+
+    sweep: Sweep
+    data: tuple[TaskData, ...]
+    source: ModelSource
+    store: Store
+    added: Mapping[tuple[str, str], tuple[float, ...]]
+    specs: tuple[RunSpec, ...]
+    amounts: tuple[float, ...]
+
+    @property
+    def inputs(self) -> Inputs:
+        """Where the inputs lie on this machine."""
+        sweep = self.sweep
+        return Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
+
+    def finished(self) -> dict[str, RunRecord]:
+        """The records that are there, by run id."""
+        return self.store.finished(self.specs)
+
+    def grown(self) -> PlannedSweep | None:
+        """The plan with one more rate at each edge where a best rate lies; None: there is no such edge.
+
+        Only a plan whose runs are all finished grows.
+        """
+        records = self.finished()
+        if len(records) < len(self.specs):
+            return None
+        more = extended(self.sweep, list(records.values()), self.added)
+        return None if more == self.added else _planned(replace(self, added=more))
+
+
+def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
+    """Read the inputs of a request and plan its runs. Nothing is written.
+
+    Raises:
+        UserError: a task, its data or the model cannot be had, or the launcher contradicts the request.
+    """
+    sweep, left_out = expand_suites(asked)
+    check_launcher(sweep)
+    store = Store(sweep.output_dir)
+    if store.exists:
+        store.check_version()
+    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    sweep, data, too_short = without_short_tasks(sweep, data, asked.task)
+    for text in (*left_out, *too_short):
+        events.message(text)
+    source = resolve_model(sweep.model)
+    planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
+    events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")
+    for rows in data:
+        events.message(
+            f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}"
+        )
+    events.message(f"{source.name}: revision {source.revision}")
+    if sweep.peft and sweep.learning_rates is None:
+        events.message(
+            f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3"
+        )
+    if alone := lonely_launch():
+        events.message(f"note: {alone}")
+    return planned
+
+
+def _planned(before: PlannedSweep) -> PlannedSweep:
+    """The same request with the runs that follow from its rates."""
+    specs = plan(before.sweep, before.data, before.source.name, before.source.revision, before.added)
+    of_task = {rows.task.name: rows for rows in before.data}
+    amounts = tuple(work(spec, of_task[spec.task]) for spec in specs)
+    return replace(before, specs=tuple(specs), amounts=amounts)
+
+
+def _arithmetic(planned: PlannedSweep) -> str:
+    """The size of the grid, as a product where the arms share one grid."""
+    sweep, n_runs = planned.sweep, len(planned.specs)
+    if not sweep.max_steps:
+        return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {n_runs} runs without training"
+    sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
+    rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
+    return (
+        f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
+        f"{len(sweep.seeds)} seeds = {n_runs} runs of {sweep.max_steps} steps x batch {sweep.batch_size}"
+    )

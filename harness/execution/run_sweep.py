@@ -1,0 +1,140 @@
+"""A planned sweep is run: what is missing is done, and its grid may grow.
+
+Nothing here prints: what a person may want to see goes to `SweepEvents`, which the command line prints
+and a notebook shows as a progress bar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from momentum_bench.harness.execution.capacity import bytes_to_come, default_workers, workers_on_gpu
+from momentum_bench.harness.execution.data_parallel import follow
+from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.execution.local import execute
+from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
+from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.launcher import launched
+from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
+from momentum_bench.harness.sweeps.grids import rates
+from momentum_bench.harness.sweeps.plan import longest_first, share_out
+
+
+@dataclass(frozen=True)
+class SweepOutcome:
+    """What is there when `run_sweep` returns.
+
+    Attributes:
+        records: of the plan's finished runs, by run id. Ranks that share out the runs return at
+            different moments, so some may be missing in all but the last.
+        builds_board: this process is the one that should build the leaderboard.
+    """
+
+    planned: PlannedSweep
+    records: dict[str, RunRecord]
+    builds_board: bool
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every run of the plan has a record."""
+        return len(self.records) == len(self.planned.specs)
+
+
+def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
+    """Run what is missing of a plan, in this process, its workers, its rank's share, or on a cluster.
+
+    Args:
+        retry_failed: run again what is recorded as failed.
+
+    Raises:
+        UserError: something cannot be prepared, or the disk or an input is gone; what is finished stays.
+    """
+    rank, ranks, _ = launched()
+    together = planned.sweep.data_parallel_ranks is not None
+    _keep(planned)
+    if together and rank:
+        follow(prepare([], planned.inputs, planned.sweep.precision, together=True))
+        return SweepOutcome(planned, planned.finished(), builds_board=False)
+    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+    fresh = (
+        longest_first(planned.specs, planned.amounts)
+        if together
+        else share_out(planned.specs, planned.amounts, ranks)[rank]
+    )
+    did_runs = _run_missing(planned, fresh, events, retry_failed, together)
+    for _ in range(planned.sweep.extend_grid):
+        grown = planned.grown()
+        if grown is None:
+            break
+        events.message(f"a best rate is on the edge of its grid; now {_grids(grown)}")
+        _keep(grown)
+        known = {spec.run_id for spec in planned.specs}
+        fresh = [s for s in longest_first(grown.specs, grown.amounts) if s.run_id not in known]
+        planned = grown
+        _run_missing(planned, fresh, events, retry_failed, together)
+    records = planned.finished()
+    complete = len(records) == len(planned.specs)
+    if not complete:
+        events.message(f"rank {rank} is done; the last rank to finish builds the leaderboard")
+    return SweepOutcome(planned, records, builds_board=complete and (did_runs or rank == 0))
+
+
+def _keep(planned: PlannedSweep) -> None:
+    """Open the results directory and note the plan there, for `status`."""
+    planned.store.open()
+    planned.store.keep_plan(Plan(specs=planned.specs, work=planned.amounts))
+
+
+def _run_missing(
+    planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool, together: bool
+) -> bool:
+    """Run those of `fresh` that have no final record; whether there were any."""
+    there = planned.finished()
+    redo = {"failed"} if retry_failed else set()
+    todo = [s for s in fresh if s.run_id not in there or there[s.run_id].status in redo]
+    if todo or together:  # followers wait to be told that there is nothing to do
+        _execute(planned, todo, events, retry_failed)
+    return bool(todo)
+
+
+def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
+    sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
+    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
+    for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
+        if short:
+            events.message(
+                f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}"
+            )
+    if sweep.runs_per_gpu:
+        workers = workers_on_gpu(bench, todo, sweep.runs_per_gpu)
+    else:
+        # ranks share a machine, all of which each would take for its own
+        workers = sweep.workers or (1 if ranks > 1 else default_workers(bench, todo))
+    workers = max(1, min(workers, len(todo)))
+    device = bench.accelerator.device.type
+    places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
+    events.message(
+        f"{places}, {sweep.threads_per_run} thread(s) a "
+        f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
+    )
+    job = Job(inputs, sweep.precision, planned.store, retry_failed, sweep.checkpoint_every, sweep.log_with)
+    planned.store.check_space(bytes_to_come(todo, job, bench, workers))
+    if sweep.executor == "ray":
+        from momentum_bench.harness.execution.ray_cluster import execute_on_ray
+
+        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
+    else:
+        results = execute(todo, job, bench, workers, events.shows_steps)
+    events.begun(len(todo))
+    for number, record in enumerate(results, 1):
+        events.finished(number, len(todo), record)
+
+
+def _grids(planned: PlannedSweep) -> str:
+    """The rates in force of those grids that have grown."""
+    names: dict[str, list[str]] = {}
+    for task, name in planned.added:
+        text = " ".join(f"{rate:g}" for rate in rates(planned.sweep, task, name, planned.added))
+        names.setdefault(f"of {task} at {text}", []).append(name)
+    return "; ".join(f"{', '.join(optimizers)} {where}" for where, optimizers in names.items())
