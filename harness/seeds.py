@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Random draws of a run: each is a function of the run's seed and the step, never of what ran before."""
 
 from __future__ import annotations
 

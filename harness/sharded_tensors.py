@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Tensors of which each rank may hold a part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Paired differences of two optimizers, on one task and over several."""
 
 from __future__ import annotations
 

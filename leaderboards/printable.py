@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Text of strangers, made safe for a terminal."""
 
 from __future__ import annotations
 

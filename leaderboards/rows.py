@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The rows of a leaderboard: the best-per-optimizer result of each setting."""
 
 from __future__ import annotations
 

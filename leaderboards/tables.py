@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""A leaderboard as the text of its CSV files."""
 
 from __future__ import annotations
 

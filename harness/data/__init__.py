@@ -1,1 +1,5 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""The rows of a task, and the few-shot splits drawn from them. No torch here.
+
+A `Task` comes in; `TaskData` (checked examples, their origin and fingerprint) and splits (positions of
+examples) go out. `load.load_task_data` is the door.
+"""

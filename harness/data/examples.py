@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Examples of a task, checked, and the digest that names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Rows from files: JSON lines, CSV, TSV, Parquet, and the folders of text of a pip package."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""Examples as token ids, and token ids as batches.
+
+Examples, a task's prompt and a tokenizer come in; `Encoded` splits and `Batch`es of tensors go out.
+Images have a file of their own with the same two methods.
+"""

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Tokenised examples and batches of them."""
 
 from __future__ import annotations
 

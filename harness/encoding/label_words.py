@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The token of each label word."""
 
 from __future__ import annotations
 

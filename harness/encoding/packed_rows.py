@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Sequences side by side in rows, without padding."""
 
 from __future__ import annotations
 

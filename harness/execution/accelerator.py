@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The device and the autocast of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""How many runs at a time the machine carries, and how much disk they will take."""
 
 from __future__ import annotations
 

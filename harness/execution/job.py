@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""One run of a sweep, from its claim in the store to its record."""
 
 from __future__ import annotations
 

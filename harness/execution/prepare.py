@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""All that can fail is built before the first run trains."""
 
 from __future__ import annotations
 

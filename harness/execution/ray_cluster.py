@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import momentum_bench
+from momentum_bench import harness
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
@@ -69,7 +69,7 @@ def connected(address: str | None) -> Iterator[Any]:
         {} if address else {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     )
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    root = str(Path(momentum_bench.__path__[0]).parent)
+    root = str(Path(harness.__path__[0]).parent.parent)
     try:
         _check_answers(address)
         ray.init(

@@ -1,1 +1,5 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""Scores of predictions, each equal to the `evaluate` metric that it is named after.
+
+Labels and predictions come in; one number goes out. No torch here, except where `evaluate` itself
+computes a metric.
+"""

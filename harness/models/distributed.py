@@ -23,7 +23,6 @@ from torch.distributed.fsdp import fully_shard
 from momentum_bench.harness.encoding.batch import Batch
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.launcher import turned_on
-from momentum_bench.harness.models import distributed
 from momentum_bench.harness.models.forward import read
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.sharded_tensors import local
@@ -99,6 +98,6 @@ def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
     reader = Reader(loaded)
     if not turned_on("FSDP"):
         return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))
-    distributed.shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
+    shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
     parts = {name: local(value).to("cpu", copy=True) for name, value in loaded.model.state_dict().items()}
     return dataclasses.replace(loaded, pristine=parts, shared=reader, sharded=True)

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Where the files of a model are, and how records call it. No torch here."""
 
 from __future__ import annotations
 

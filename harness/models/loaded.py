@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""A model as a run uses it."""
 
 from __future__ import annotations
 

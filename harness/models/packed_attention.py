@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Attention over rows that hold several sequences, each of which sees only itself."""
 
 from __future__ import annotations
 

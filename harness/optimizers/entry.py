@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""What the project knows of an optimizer."""
 
 from __future__ import annotations
 

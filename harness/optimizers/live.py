@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The running optimizer: its groups and state, and whether it is the one that was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Files that are whole or not there: atomic writes, checksums, and what a disk may refuse."""
 
 from __future__ import annotations
 

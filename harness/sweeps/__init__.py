@@ -1,1 +1,5 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""From words to runs. No torch here.
+
+Flags, a sweep file and defaults come in; a checked `Sweep` goes out, and from it the `RunSpec`s of all
+runs, with the grid of each optimizer.
+"""

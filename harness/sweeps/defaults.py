@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""What holds where nothing was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""The learning rates of each optimizer, and how a grid grows at its edges."""
 
 from __future__ import annotations
 

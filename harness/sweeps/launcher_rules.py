@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""A sweep against what a launcher or accelerate's configuration says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Suites of tasks, and which of their tasks a sweep leaves out."""
 
 from __future__ import annotations
 

@@ -1,1 +1,5 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""One run: a `RunSpec` comes in, a `RunRecord` goes out.
+
+`finetune.py` holds the training loop and reads from top to bottom. What a process keeps between runs
+(models, tokenised splits) is in `session.py`.
+"""

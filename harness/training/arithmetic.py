@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""How torch computes in this process: threads, algorithms, precision of matrix products."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.records.schema import (
     RunSpec,
 )
-from momentum_bench.harness.training import arithmetic
 
 
 def choose_algorithms(deterministic: bool) -> None:
@@ -67,4 +66,4 @@ def set_arithmetic(spec: RunSpec, device: torch.device) -> None:
     """
     torch.set_num_threads(spec.threads_per_run)
     choose_algorithms(deterministic=spec.deterministic is True)
-    arithmetic.use(spec.precision, device.type)
+    use(spec.precision, device.type)

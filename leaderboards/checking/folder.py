@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Reading a stranger's folder: bounded, and never outside of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Whether a record agrees with itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TODO: what this file holds."""
+"""Whether published tables are those of their records."""
 
 from __future__ import annotations
 

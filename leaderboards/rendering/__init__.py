@@ -1,1 +1,4 @@
-"""TODO: what this room holds, what comes in, what goes out."""
+"""A leaderboard as a person sees it: page, plots, terminal, LaTeX, model card.
+
+A `Leaderboard` comes in; text and pictures go out. Nothing is decided here.
+"""
