@@ -4,8 +4,8 @@
 
 That is the model's parameters, gradients, optimizer state, and activations: what is saved for the backward
 pass and is no parameter (under autocast, what it cast from one is). The steps are those of
-`harness.finetune`, watched from outside; the first is left out, for before it there is no state. On a GPU
-its allocator tells the peak. On a CPU the allocations of torch's tensors are added up, as torch's profiler
+`harness.training.finetune`, watched from outside; the first is left out, because before it there is no
+state. On a GPU its allocator tells the peak. On a CPU the allocations of torch's tensors are added up, as torch's profiler
 reports them; what libraries allocate for themselves is not in it. The pristine and the best copies of the
 parameters are made outside of the steps that are measured: they are the host's, on a CPU too. Of all steps
 the one of the largest ratio is reported.
@@ -41,7 +41,7 @@ from momentum_bench.harness.optimizers.live import state_tensors  # noqa: E402
 from momentum_bench.harness.records.schema import RunSpec  # noqa: E402
 from momentum_bench.harness.records.store import Journal  # noqa: E402
 from momentum_bench.harness.training.finetune import finetune  # noqa: E402
-from momentum_bench.harness.training.session import Workbench  # noqa: E402
+from momentum_bench.harness.training.session import Session  # noqa: E402
 from momentum_bench.tasks import get_task  # noqa: E402
 
 END_OF_STEP = "Optimizer.step#"
@@ -64,7 +64,7 @@ class Step:
         return self.peak / (self.parameters + self.gradients + self.state + self.activations)
 
 
-def steps_of(spec: RunSpec, bench: Workbench, folder: Path) -> list[Step]:
+def steps_of(spec: RunSpec, bench: Session, folder: Path) -> list[Step]:
     """The steps of a run after its first.
 
     Args:

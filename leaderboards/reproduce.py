@@ -37,7 +37,7 @@ def row_of(rows: Sequence[Row], row_id: str) -> Row:
 def sweep_text(row: Row) -> str:
     """The runs of a row as TOML: every setting stated, what must be at hand as comments.
 
-    `harness.sweep.plan` of it gives the row's runs, and those that its grid lacks.
+    `harness.sweeps.plan.plan` of it gives the row's runs, and those that its grid lacks.
 
     Raises:
         UserError: this version would run something else under the same names.

@@ -28,7 +28,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import logits
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.leaderboards.checking.check import departures
 from momentum_bench.leaderboards.reproduce import sweep_text
 from momentum_bench.leaderboards.rows import rows_of
@@ -40,19 +40,19 @@ ADAPTERS = ("lora", "prefix", "prompt", "ia3")
 
 
 @pytest.fixture
-def workbench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def workbench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(workbench: Workbench, tmp_path: Path) -> Callable[..., RunRecord]:
-    def call(on: Workbench = workbench, **changes) -> RunRecord:
+def run(workbench: Session, tmp_path: Path) -> Callable[..., RunRecord]:
+    def call(on: Session = workbench, **changes) -> RunRecord:
         return finetune(spec_for(on, **changes), on, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
     return call
 
 
-def values(bench: Workbench, **changes) -> dict[str, torch.Tensor]:
+def values(bench: Session, **changes) -> dict[str, torch.Tensor]:
     """The model of a run as it starts."""
     model = bench.fresh_model(spec_for(bench, **changes)).model
     return {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -60,7 +60,7 @@ def values(bench: Workbench, **changes) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["prompt", "head"])
 @pytest.mark.parametrize("what", [*({"peft": name} for name in ADAPTERS), {"freeze": "encoder"}])
-def test_only_what_is_listed_moves(workbench: Workbench, run, method: str, what: dict[str, str]):
+def test_only_what_is_listed_moves(workbench: Session, run, method: str, what: dict[str, str]):
     changes = {"method": method, "learning_rate": 1.0, "lr_schedule": "constant", **what}
     start = values(workbench, **changes)
     record = run(**changes)
@@ -106,7 +106,7 @@ def test_the_number_of_trained_parameters_is_the_formula(run, adapter: str, n: i
 def test_a_run_with_an_adapter_is_the_same_alone_and_after_others(
     run, adapter: str, tiny_model: Path, toy_data: Path
 ):
-    fresh = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    fresh = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
     alone = run(fresh, seed=21, peft=adapter, method="prompt")
     run(method="prompt", freeze="embeddings")
     run(method="prompt", peft=adapter, optimizer="sgdm", seed=13, learning_rate=3.0)
@@ -117,7 +117,7 @@ def test_a_run_with_an_adapter_is_the_same_alone_and_after_others(
     assert again.parameters_hash == alone.parameters_hash
 
 
-def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(workbench: Workbench):
+def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(workbench: Session):
     for adapter in ("lora", "prefix", "prompt"):
         a, b = (values(workbench, method="prompt", peft=adapter, seed=seed) for seed in (13, 21))
         assert {name for name in a if not torch.equal(a[name], b[name])} == {
@@ -203,7 +203,7 @@ def test_padding_behind_virtual_tokens_changes_nothing(adapter: str):
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_adapters_in_the_layers_take_packed_batches(workbench: Workbench, adapter: str):
+def test_adapters_in_the_layers_take_packed_batches(workbench: Session, adapter: str):
     """Loading compares packed scores with padded ones; the adapter is not at rest then."""
     loaded = workbench.loaded(spec_for(workbench, peft=adapter, method="prompt"))
     values = dict(loaded.model.named_parameters())
@@ -254,7 +254,7 @@ def test_a_model_that_cannot_have_an_adapter_says_so(adapter: str):
         adapted(model, adapter)
 
 
-def test_the_input_leaves_room_for_virtual_tokens(workbench: Workbench):
+def test_the_input_leaves_room_for_virtual_tokens(workbench: Session):
     for adapter, n_virtual in ((None, 0), ("lora", 0), ("prefix", PREFIX_TOKENS), ("prompt", PROMPT_TOKENS)):
         spec = spec_for(workbench, peft=adapter)
         rows = workbench.data(get_task("sst2")).train
@@ -265,7 +265,7 @@ def test_the_input_leaves_room_for_virtual_tokens(workbench: Workbench):
         )
 
 
-def test_frozen_embeddings_stay(workbench: Workbench, run):
+def test_frozen_embeddings_stay(workbench: Session, run):
     start = values(workbench, freeze="embeddings", method="prompt")
     record = run(freeze="embeddings", method="prompt", learning_rate=1.0, optimizer="sgdm")
     model = workbench.loaded(record.spec).model

@@ -20,17 +20,17 @@ from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training import checkpoints, finetune
 from momentum_bench.harness.training.memory import BatchTooLargeError, is_out_of_memory
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.test_finetune import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Workbench, tmp_path: Path) -> Callable[..., RunRecord]:
+def run(bench: Session, tmp_path: Path) -> Callable[..., RunRecord]:
     """A run whose folder lasts through the test; `crash_at` ends it when it begins that step."""
 
     def call(spec: RunSpec, every: int | None = None, crash_at: int | None = None) -> RunRecord:
@@ -77,7 +77,7 @@ def interrupted(run: Callable[..., RunRecord], spec: RunSpec, every: int, at: in
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_run_goes_on_to_the_same_bits(run, bench: Workbench, steps_run: list[int], name: str):
+def test_a_run_goes_on_to_the_same_bits(run, bench: Session, steps_run: list[int], name: str):
     used = hyperparameters(make_sweep({"task": "sst2", "optimizers": name}, None), name)
     spec = spec_for(bench, optimizer=name, hyperparameters=used, weight_decay=0.01)
     undisturbed = run(spec)
@@ -90,7 +90,7 @@ def test_a_run_goes_on_to_the_same_bits(run, bench: Workbench, steps_run: list[i
     assert resumed.costs is not None
 
 
-def test_interrupted_again_and_again(run, bench: Workbench, steps_run: list[int], tmp_path: Path):
+def test_interrupted_again_and_again(run, bench: Session, steps_run: list[int], tmp_path: Path):
     spec = spec_for(bench, optimizer="sgdm", method="prompt", eval_every=1, max_grad_norm=None)
     undisturbed = run(spec)
     for at in (1, 2, 3, 5):
@@ -103,7 +103,7 @@ def test_interrupted_again_and_again(run, bench: Workbench, steps_run: list[int]
     assert [f'"step":{step},' in line for step, line in enumerate(lines, 1)] == [True] * 6
 
 
-def test_after_the_last_step_only_test_is_scored_again(run, bench: Workbench, steps_run: list[int]):
+def test_after_the_last_step_only_test_is_scored_again(run, bench: Session, steps_run: list[int]):
     spec = spec_for(bench)
     undisturbed = run(spec, every=3)
     steps_run.clear()
@@ -113,7 +113,7 @@ def test_after_the_last_step_only_test_is_scored_again(run, bench: Workbench, st
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "other run", "other versions", "other layout"])
 def test_a_checkpoint_that_would_not_go_on_to_the_same_bits_is_not_used(
-    run, bench: Workbench, steps_run: list[int], tmp_path: Path, monkeypatch, capsys, damage: str
+    run, bench: Session, steps_run: list[int], tmp_path: Path, monkeypatch, capsys, damage: str
 ):
     spec = spec_for(bench, optimizer="sgdm")
     undisturbed = run(spec)
@@ -143,7 +143,7 @@ def test_a_checkpoint_that_would_not_go_on_to_the_same_bits_is_not_used(
     assert "starting over" in capsys.readouterr().err
 
 
-def test_a_checkpoint_takes_its_place_at_once(run, bench: Workbench, tmp_path: Path, monkeypatch):
+def test_a_checkpoint_takes_its_place_at_once(run, bench: Session, tmp_path: Path, monkeypatch):
     spec = spec_for(bench)
     interrupted(run, spec, every=2, at=3)
     before = checkpoint_of(spec, tmp_path).read_bytes()
@@ -160,7 +160,7 @@ def test_a_checkpoint_takes_its_place_at_once(run, bench: Workbench, tmp_path: P
 
 
 def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
-    run, bench: Workbench, tmp_path: Path, monkeypatch
+    run, bench: Session, tmp_path: Path, monkeypatch
 ):
     """Where it is killed, it leaves a file of its own name, which then lies in that folder alone."""
     seen = []
@@ -181,7 +181,7 @@ def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
     assert {path.name for path in folder.iterdir()} == {"evaluations.jsonl", ".tmpnotes"}
 
 
-def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, bench: Workbench, monkeypatch):
+def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, bench: Session, monkeypatch):
     def build(groups: list, rate: float, hyperparameters: dict, seed: int) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(groups, lr=rate)
         optimizer.generator = torch.Generator()  # type: ignore[attr-defined]
@@ -219,7 +219,7 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_without_memory_micro_batches_are_halved_and_the_global_batch_stays(
-    run, bench: Workbench, monkeypatch: pytest.MonkeyPatch, error: Exception
+    run, bench: Session, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
     asked = run(spec_for(bench, gradient_accumulation_steps=2))
     spec = spec_for(bench)
@@ -234,7 +234,7 @@ def test_without_memory_micro_batches_are_halved_and_the_global_batch_stays(
 
 
 def test_micro_batches_of_unequal_size_weigh_as_many_examples_as_they_have(
-    run, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    run, bench: Session, monkeypatch: pytest.MonkeyPatch
 ):
     spec = spec_for(bench, batch_size=5, dropout=0.0, optimizer="sgdm")
     run(spec)
@@ -249,7 +249,7 @@ def test_micro_batches_of_unequal_size_weigh_as_many_examples_as_they_have(
 
 
 def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
-    run, bench: Workbench, steps_run: list[int], monkeypatch: pytest.MonkeyPatch
+    run, bench: Session, steps_run: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     asked = run(spec_for(bench, gradient_accumulation_steps=2))
     forward, spec = finetune.logits, spec_for(bench)
@@ -266,7 +266,7 @@ def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
     assert content(record) == content(asked) | {"spec": spec.model_dump()}
 
 
-def test_one_example_that_does_not_fit_fails_the_run(run, bench: Workbench, monkeypatch: pytest.MonkeyPatch):
+def test_one_example_that_does_not_fit_fails_the_run(run, bench: Session, monkeypatch: pytest.MonkeyPatch):
     tried = memory_for(0, monkeypatch, OUT_OF_MEMORY[0])
     with pytest.raises(BatchTooLargeError, match="CUDA out of memory"):
         run(spec_for(bench))

@@ -25,7 +25,7 @@ from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import WRITING, replacing, write_atomically
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.conftest import ROOT, SOURCES, cli_environment
 from tests.specs import make_record, make_spec
 from tests.test_cli import records, small_sweep, table
@@ -172,7 +172,7 @@ class ScriptedPool:
 
 
 def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
-    bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     made = iter(pools)
     monkeypatch.setattr(local, "_new_pool", lambda job: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
@@ -222,7 +222,7 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
         raise error
 
     monkeypatch.setattr(execution_job, "finetune", finetune)
-    bench = Workbench(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         execution_job.run_and_store(make_spec(), job, bench, False)
     assert job.store.records() == []

@@ -24,7 +24,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.cuda_graphs import check_recordable, rounded
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.test_finetune import spec_for
 from tests.test_packing import BERT, LLAMA, ROBERTA, built, sequences
 
@@ -60,12 +60,12 @@ class Again:
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRecord]:
+def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRecord]:
     def call(**changes: Any) -> RunRecord:
         if bench.accelerator.device.type == "cpu":
             monkeypatch.setattr(cuda_graphs, "Recorder", Again)
@@ -139,7 +139,7 @@ def test_what_a_recorded_run_says_of_itself(run):
     assert recorded.spec.run_id != plain.spec.run_id
 
 
-def test_a_shape_is_recorded_when_it_is_seen_again(run, bench: Workbench):
+def test_a_shape_is_recorded_when_it_is_seen_again(run, bench: Session):
     if bench.accelerator.device.type != "cpu":
         pytest.skip("counts the replays of the stand-in for graphs")
     run(cuda_graphs=True, max_steps=20)
@@ -163,7 +163,7 @@ def test_a_loss_that_is_not_finite_ends_a_recorded_run(run):
         ({}, {"device": torch.device("cpu")}, "this runs on cpu, without a GPU"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused(bench: Workbench, changes: dict, seen: dict, message: str):
+def test_what_cannot_be_recorded_is_refused(bench: Session, changes: dict, seen: dict, message: str):
     spec = spec_for(bench, cuda_graphs=True, **changes)
     train = dataclasses.replace(bench.split(spec).train, candidates=seen.get("candidates"))
     packing = {name: value for name, value in seen.items() if name in ("packing", "why_padded")}
@@ -179,7 +179,7 @@ def test_what_cannot_be_recorded_is_refused(bench: Workbench, changes: dict, see
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgdm", "sgd_matched", "nesterov"])
-def test_all_that_are_torch_s_sgd_can_be_recorded(bench: Workbench, optimizer: str):
+def test_all_that_are_torch_s_sgd_can_be_recorded(bench: Session, optimizer: str):
     momentum = {} if optimizer == "sgd" else {"momentum": 0.9}
     spec = spec_for(bench, cuda_graphs=True, optimizer=optimizer, hyperparameters=momentum)
     on_gpu = SimpleNamespace(
@@ -191,7 +191,7 @@ def test_all_that_are_torch_s_sgd_can_be_recorded(bench: Workbench, optimizer: s
     check_recordable(spec, on_gpu)
 
 
-def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(bench: Workbench):
+def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(bench: Session):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
     spec = spec_for(bench, cuda_graphs=True)

@@ -18,7 +18,7 @@ from momentum_bench.harness.seeds import batch_indices, dropout_seed, rank_share
 from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.conftest import ROOT, SOURCES
 from tests.test_cli import launch
 
@@ -28,15 +28,15 @@ import os, sys
 sys.path.insert(0, {root!r})
 from safetensors.torch import save_file
 from momentum_bench.harness.execution import data_parallel, local
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.cli.main import main
 from momentum_bench.harness.sharded_tensors import whole
 benches = []
-made = Workbench.__init__
+made = Session.__init__
 def remember(self, *words):
     benches.append(self)
     made(self, *words)
-Workbench.__init__ = remember
+Session.__init__ = remember
 def keep(bench):
     live = bench._model[1].model.named_parameters()
     gathered = {{name: whole(p).clone() for name, p in live}}
@@ -134,7 +134,7 @@ def test_sharded_parameters_give_the_run_of_one_process(
     model = tiny_decoder if method == "causal" else tiny_model
     more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
     parameters = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
-    bench = Workbench(Inputs(str(model), toy_data), make_accelerator("fp32"))
+    bench = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
     for name in OF_EACH_KIND.split(","):
         sharded = records(tmp_path / "by2")[name]
         spec = RunSpec.model_validate_json(json.dumps(sharded["spec"]))

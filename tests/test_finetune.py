@@ -20,26 +20,26 @@ from momentum_bench.harness.seeds import batch_indices
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import logits, scoring_batches
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.tasks import get_task
 from tests.conftest import sentiment_rows, write_rows
 from tests.specs import make_spec
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Workbench, tmp_path: Path):
-    def call(on: Workbench = bench, **changes) -> RunRecord:
+def run(bench: Session, tmp_path: Path):
+    def call(on: Session = bench, **changes) -> RunRecord:
         return finetune(spec_for(on, **changes), on, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
     return call
 
 
-def spec_for(bench: Workbench, **changes) -> RunSpec:
+def spec_for(bench: Session, **changes) -> RunSpec:
     task = get_task(changes.get("task", "sst2"))
     facts = {
         "task_version": task.version_for(changes.get("method", "head")),
@@ -50,7 +50,7 @@ def spec_for(bench: Workbench, **changes) -> RunSpec:
     return make_spec(**facts | changes)
 
 
-def by_hand(bench: Workbench, spec: RunSpec) -> dict[str, torch.Tensor]:
+def by_hand(bench: Session, spec: RunSpec) -> dict[str, torch.Tensor]:
     """The same run in plain torch: heavy ball by its formula, whole batches, one clip."""
     loaded = bench.fresh_model(spec)
     model, split, words = loaded.model, bench.split(spec), bench.objective(spec)
@@ -81,7 +81,7 @@ def by_hand(bench: Workbench, spec: RunSpec) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
 @pytest.mark.parametrize("optimizer", ["sgd", "sgdm"])
-def test_the_loop_is_the_formula(bench: Workbench, run, method: str, optimizer: str):
+def test_the_loop_is_the_formula(bench: Session, run, method: str, optimizer: str):
     spec = spec_for(bench, method=method, optimizer=optimizer, dropout=0.0, eval_every=6)
     expected = by_hand(bench, spec)
     record = run(method=method, optimizer=optimizer, dropout=0.0, eval_every=6)
@@ -100,7 +100,7 @@ def test_a_run_is_scored_by_its_tasks_metrics(
     for split, n in (("train", 40), ("validation", 24)):
         rows = [dict.fromkeys(task.text, r["sentence"]) | {"label": r["label"]} for r in sentiment_rows(n)]
         write_rows(toy_data / name / f"{split}.jsonl", rows)
-    bench = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
     fingerprint = bench.data(task).fingerprint
     spec = spec_for(bench, task=name, data_fingerprint=fingerprint, max_steps=2)
     record = finetune(spec, bench, Journal(tmp_path / "run" / "evaluations.jsonl"))
@@ -111,7 +111,7 @@ def test_a_run_is_scored_by_its_tasks_metrics(
     assert record.test.further == {metric: METRICS[metric](labels, predictions) for metric in further}
 
 
-def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Workbench):
+def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Session):
     spec = spec_for(bench, method="prompt")
     loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.objective(spec)
     assert loaded.vocabulary_head is not None
@@ -133,7 +133,7 @@ def test_sgdm_without_momentum_is_sgd_to_the_bit(run):
 
 
 def test_a_run_is_the_same_alone_and_after_others(run, tiny_model: Path, toy_data: Path):
-    alone = run(Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32")), seed=21)
+    alone = run(Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32")), seed=21)
     run(optimizer="sgdm", seed=13, learning_rate=1.0)
     torch.manual_seed(99)
     torch.set_float32_matmul_precision("medium")
@@ -154,7 +154,7 @@ def test_other_seeds_and_rates_are_other_runs(run):
     assert len(hashes) == 4
 
 
-def test_accumulation_is_exact_without_dropout(run, bench: Workbench):
+def test_accumulation_is_exact_without_dropout(run, bench: Session):
     spec = spec_for(bench, dropout=0.0)
     run(dropout=0.0, optimizer="sgdm")
     whole = {name: p.detach().clone() for name, p in bench.loaded(spec).model.named_parameters()}
@@ -165,7 +165,7 @@ def test_accumulation_is_exact_without_dropout(run, bench: Workbench):
     assert record.read_back.layout["gradient_accumulation_steps"] == 4
 
 
-def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Workbench):
+def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Session):
     # a rate so large that later steps can only ruin what the first ones gave
     record = run(learning_rate=30.0, lr_schedule="constant", max_grad_norm=None, eval_every=1, max_steps=8)
     assert record.status == "done"
@@ -217,13 +217,13 @@ def test_bf16_is_autocast_over_fp32_parameters(tiny_model: Path, toy_data: Path,
     # accelerate keeps one precision a process, so this one needs a process of its own
     code = f"""
 from pathlib import Path
-from harness.executor import make_accelerator
-from harness.sweep import Inputs
-from harness.workbench import Workbench
-from harness.finetune import finetune
-from harness.store import Journal
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.training.session import Session
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.records.store import Journal
 from tests.test_finetune import spec_for
-bench = Workbench(Inputs({str(tiny_model)!r}, Path({str(toy_data)!r})), make_accelerator("bf16"))
+bench = Session(Inputs({str(tiny_model)!r}, Path({str(toy_data)!r})), make_accelerator("bf16"))
 spec = spec_for(bench, precision="bf16", optimizer="sgdm")
 back = finetune(spec, bench, Journal(Path({str(tmp_path)!r}) / "x" / "e.jsonl")).read_back
 fp32_buffers = back.optimizer_state_bytes == 4 * back.n_trainable_parameters
@@ -233,7 +233,7 @@ print(back.parameter_dtype, back.autocast_dtype, fp32_buffers)
     assert done.stdout.split() == ["float32", "bfloat16", "True"]
 
 
-def test_changed_inputs_stop_the_run(bench: Workbench, tmp_path: Path):
+def test_changed_inputs_stop_the_run(bench: Session, tmp_path: Path):
     with pytest.raises(UserError, match="the files changed"):
         finetune(spec_for(bench, data_fingerprint="other"), bench, Journal(tmp_path / "r" / "e.jsonl"))
 
@@ -299,7 +299,7 @@ def test_scoring_batches_hold_every_example_once_within_the_budget():
 
 
 def test_prepare_finds_what_cannot_work_before_any_training(tiny_model: Path, toy_data: Path):
-    bench = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
     specs = [spec_for(bench, k=100)]
     with pytest.raises(UserError, match="k = 100"):
         prepare(specs, bench.inputs, "fp32")

@@ -23,7 +23,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import score
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.leaderboards.checking.check import departures
 from momentum_bench.tasks import get_task
 
@@ -46,13 +46,13 @@ def planned(**flags) -> list[RunSpec]:
     return plan(sweep, [load_image_data(DIGITS, None)], source.name, source.revision)
 
 
-def run(spec: RunSpec, bench: Workbench, tmp_path: Path) -> RunRecord:
+def run(spec: RunSpec, bench: Session, tmp_path: Path) -> RunRecord:
     return finetune(spec, bench, Journal(tmp_path / spec.run_id / "evaluations.jsonl"))
 
 
 @pytest.fixture
-def workbench() -> Workbench:
-    return Workbench(Inputs("task:digits", None), make_accelerator("fp32"))
+def workbench() -> Session:
+    return Session(Inputs("task:digits", None), make_accelerator("fp32"))
 
 
 class TestDefaults:
@@ -148,11 +148,11 @@ def test_weights_follow_the_seed_and_nothing_before_it():
     assert not torch.equal(first[convolution], loaded.model.state_dict()[convolution])
 
 
-def test_a_run_is_the_same_alone_and_after_another(workbench: Workbench, tmp_path: Path):
+def test_a_run_is_the_same_alone_and_after_another(workbench: Session, tmp_path: Path):
     sgd, sgdm = planned(optimizers="sgd,sgdm", learning_rates="0.3")
     run(sgd, workbench, tmp_path)
     after = run(sgdm, workbench, tmp_path)
-    alone = run(sgdm, Workbench(Inputs("task:digits", None), make_accelerator("fp32")), tmp_path / "alone")
+    alone = run(sgdm, Session(Inputs("task:digits", None), make_accelerator("fp32")), tmp_path / "alone")
     assert after.parameters_hash == alone.parameters_hash
     assert after.evaluations == alone.evaluations
     assert after.test == alone.test
@@ -161,7 +161,7 @@ def test_a_run_is_the_same_alone_and_after_another(workbench: Workbench, tmp_pat
     assert after.read_back.state_tensors == ("momentum_buffer",)
 
 
-def test_the_best_checkpoint_has_its_running_statistics(workbench: Workbench, tmp_path: Path):
+def test_the_best_checkpoint_has_its_running_statistics(workbench: Session, tmp_path: Path):
     """Test is scored by the network as dev saw it at the best step, batch norms included."""
     [spec] = planned(optimizers="sgd", learning_rates="0.3", max_steps=12, eval_every=2)
     record = run(spec, workbench, tmp_path)

@@ -21,7 +21,7 @@ from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import FinalScore
 from momentum_bench.harness.training.objectives import objective_of
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.tasks import Task, get_task
 from tests.conftest import write_rows
 from tests.test_finetune import spec_for
@@ -273,7 +273,7 @@ def test_in_training_no_right_candidate_counts_as_wrong(tiny_model: Path, tmp_pa
     ]
     for part in ("train", "validation"):
         write_rows(tmp_path / "record" / f"{part}.jsonl", rows)
-    bench = Workbench(Inputs(str(tiny_model), tmp_path), make_accelerator("fp32"))
+    bench = Session(Inputs(str(tiny_model), tmp_path), make_accelerator("fp32"))
     split = bench.split(spec_for(bench, task="record", method="head", k=2))
     assert split.train.candidates == [2, 2]
     assert split.dev.candidates == [3, 3]

@@ -203,7 +203,7 @@ def test_a_board_waits_for_the_sweep_of_the_directory_that_it_is_written_to(
             pass
         locked.append(given)
 
-    monkeypatch.setattr("leaderboards.outputs.write", noting)
+    monkeypatch.setattr("momentum_bench.leaderboards.rendering.files.write", noting)
     words = ["leaderboard", "build", str(runs), "--out", str(store.output_dir)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output

@@ -63,7 +63,7 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
 
     from momentum_bench.harness.execution import repeats
     from momentum_bench.harness.inputs import Inputs
-    from momentum_bench.harness.training.session import Workbench
+    from momentum_bench.harness.training.session import Session
     from tests.test_finetune import spec_for
 
     class SameProcess:
@@ -87,7 +87,7 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(repeats, "ProcessPoolExecutor", SameProcess)
     inputs = Inputs(str(tiny_model), toy_data)
-    spec = spec_for(Workbench(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
+    spec = spec_for(Session(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
     spread, records = repeats.spread(spec, inputs, repeats=3, workers=1)
     assert spread.n_distinct == len(records) == 3
     assert spread.largest_parameter_difference > 0.01

@@ -12,14 +12,14 @@ from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.optimizers.find_optimizer import _offers_from_outside, find_optimizer
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 MINE = '''
 """SGD that counts its steps in a tensor."""
 
 import torch
 
-from harness.optimizers import OptimizerEntry
+from momentum_bench import OptimizerEntry
 
 
 class Counting(torch.optim.SGD):
@@ -91,7 +91,7 @@ def test_a_worker_process_finds_the_users_optimizer_or_says_that_it_changed(mine
     inputs = pickle.dumps(Inputs("model", None, path))  # what a worker process is started with
     _offers_from_outside.cache_clear()  # and it remembers nothing
     spec = RunSpec.model_construct(optimizer=name)
-    bench = Workbench(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
+    bench = Session(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
     assert bench.optimizer(spec).constants == {"threshold": 0.5}
     _offers_from_outside.cache_clear()
     path.write_text(MINE + "# edited while the sweep ran")

@@ -35,7 +35,7 @@ from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training import session
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.leaderboards.build import board_of
 from tests.test_finetune import spec_for
 
@@ -229,7 +229,7 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             if not packed:
                 patch.setattr(session, "with_packing", lambda loaded, *_, **__: loaded)
-            bench = Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+            bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
             grid = [
                 spec_for(bench, optimizer=o, learning_rate=r, seed=s, **{"dropout": 0.0} | changes)
                 for o in ("sgd", "sgdm")

@@ -62,7 +62,6 @@ def publishing(*words: object, **environment: str) -> subprocess.Popen[str]:
     code = "from momentum_bench.harness.cli.main import main; main()"
     return subprocess.Popen(
         [sys.executable, "-c", code, "leaderboard", "publish", *map(str, words)],
-        cwd=ROOT,
         env=cli_environment(**environment),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -245,7 +244,7 @@ def test_files_of_an_earlier_build_go_and_all_others_stay(
             for name, c in contents(board).items()
         }
 
-    monkeypatch.setattr("leaderboards.publishing.contents", renamed)
+    monkeypatch.setattr("momentum_bench.leaderboards.publishing.merge.contents", renamed)
     changes = merged(published, results["sst5"], replace=False)
     assert set(changes.removed) == {name for name in before if name.startswith("plots/")} != set()
     assert not theirs & {*changes.files, *changes.removed}

@@ -18,18 +18,18 @@ from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training import finetune as loop
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
 from tests.test_finetune import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A run and the parameters that it leaves; `apart` False trains whole tables."""
 
     def call(apart: bool = True, **changes: Any) -> tuple[RunRecord, dict[str, torch.Tensor]]:
@@ -44,7 +44,7 @@ def run(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return call
 
 
-def sizes(bench: Workbench, **changes: Any) -> list[int]:
+def sizes(bench: Session, **changes: Any) -> list[int]:
     """How many rows of each table are trained apart."""
     spec = spec_for(bench, **changes)
     model = bench.loaded(spec).model
@@ -87,7 +87,7 @@ def test_a_run_is_the_one_that_trains_whole_tables(
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_only_rows_that_are_reached_move_and_all_of_them_do(run, bench: Workbench, method: str):
+def test_only_rows_that_are_reached_move_and_all_of_them_do(run, bench: Session, method: str):
     record, parameters = run(optimizer="sgd", method=method, learning_rate=0.3)
     loaded, split = bench.loaded(record.spec), bench.split(record.spec)
     tables = {loaded.model.get_input_embeddings(): set().union(*split.train.input_ids)}
@@ -107,14 +107,14 @@ def test_momentum_zero_is_sgd_to_the_bit(run):
     assert sgd[0].parameters_hash == sgdm[0].parameters_hash
 
 
-def test_which_tables_are_set_apart(bench: Workbench):
+def test_which_tables_are_set_apart(bench: Session):
     assert len(sizes(bench, optimizer="sgd", method="head")) == 1
     assert sizes(bench, optimizer="sgd", method="prompt")[1] == 2  # two label words
     assert sizes(bench, optimizer="sgd", freeze="embeddings") == []
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgdm"}, {"optimizer": "sgd", "weight_decay": 0.1}])
-def test_what_moves_other_rows_too_trains_whole_tables(bench: Workbench, changes: dict[str, Any]):
+def test_what_moves_other_rows_too_trains_whole_tables(bench: Session, changes: dict[str, Any]):
     assert sizes(bench, **changes) == []
 
 
@@ -131,14 +131,14 @@ def test_an_element_without_gradient_stays_where_it_is(name: str):
     assert parameter[0] != 1.0
 
 
-def test_a_table_that_two_modules_share_is_trained_whole(bench: Workbench):
+def test_a_table_that_two_modules_share_is_trained_whole(bench: Session):
     spec = spec_for(bench, optimizer="sgd", method="prompt")
     model = bench.loaded(spec).model
     model.get_output_embeddings().weight = model.get_input_embeddings().weight
     assert sizes(bench, optimizer="sgd", method="prompt") == []
 
 
-def test_a_token_that_no_example_has_is_an_error(bench: Workbench):
+def test_a_token_that_no_example_has_is_an_error(bench: Session):
     spec = spec_for(bench, optimizer="sgd", method="head")
     model = bench.loaded(spec).model
     model.train()
@@ -149,7 +149,7 @@ def test_a_token_that_no_example_has_is_an_error(bench: Workbench):
     assert embedding(torch.tensor([[other]])).shape[:2] == (1, 1)
 
 
-def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Workbench, monkeypatch):
+def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session, monkeypatch):
     """A loss that reads a table past its module: the run starts over with whole tables."""
     spec = spec_for(bench, optimizer="sgd", method="head")
     model = bench.loaded(spec).model

@@ -21,13 +21,13 @@ from momentum_bench.harness.execution.capacity import (
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.memory import saved_bytes
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.test_finetune import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @given(free=st.integers(0, 2**40), of_run=st.integers(1, 2**36))
@@ -50,7 +50,7 @@ def test_activations_are_what_is_saved_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_a_run_takes_parameters_gradients_state_and_activations(bench: Workbench, method: str):
+def test_a_run_takes_parameters_gradients_state_and_activations(bench: Session, method: str):
     def needed(**changes) -> int:
         return bytes_of_a_run(bench, spec_for(bench, method=method, **changes))
 
@@ -63,7 +63,7 @@ def test_a_run_takes_parameters_gradients_state_and_activations(bench: Workbench
 
 
 def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
-    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+    bench: Session, monkeypatch: pytest.MonkeyPatch
 ):
     specs = [spec_for(bench, optimizer=name) for name in ("sgd", "sgdm")]
     largest = bytes_of_a_run(bench, specs[1])
@@ -76,7 +76,7 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     assert workers_on_gpu(on_gpu, specs, 5) == 5
 
 
-def test_without_a_gpu_the_flag_is_refused(bench: Workbench):
+def test_without_a_gpu_the_flag_is_refused(bench: Session):
     if bench.accelerator.device.type == "cuda":
         pytest.skip("there is a GPU here")
     with pytest.raises(UserError, match="this runs on cpu, without a GPU: use --workers"):

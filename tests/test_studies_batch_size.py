@@ -25,18 +25,18 @@ from momentum_bench.harness.studies.batch_size import (
 )
 from momentum_bench.harness.studies.gradient_noise import GradientNoise
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.specs import make_record, make_spec
 from tests.test_studies_closeness import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.mark.parametrize("size", [2, 8])
-def test_arms_are_the_runs_of_the_training_loop(bench: Workbench, tmp_path: Path, size: int):
+def test_arms_are_the_runs_of_the_training_loop(bench: Session, tmp_path: Path, size: int):
     run = plain_run(bench, batch_size=size)
     record = batch_size(BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=64), bench, workers=2)
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.5}}
@@ -49,7 +49,7 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Workbench, tmp_path: Path
     assert [(p.arm, p.step) for p in record.points] == [("sgd", 10), ("sgd", 20), ("sgdm", 10), ("sgdm", 20)]
 
 
-def test_one_arm_may_diverge_alone(bench: Workbench, monkeypatch):
+def test_one_arm_may_diverge_alone(bench: Session, monkeypatch):
     run = plain_run(bench, learning_rate=1e30, max_steps=4, eval_every=4)
     record = batch_size(BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=4), bench, workers=1)
     assert record.status == "diverged"

@@ -32,18 +32,18 @@ from momentum_bench.harness.studies.closeness import (
 )
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.tasks import get_task
 from tests.conftest import SOURCES, cli_environment
 from tests.specs import make_record, make_spec
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
-def plain_run(bench: Workbench, **changes) -> RunSpec:
+def plain_run(bench: Session, **changes) -> RunSpec:
     """A run under the settings that studies fix."""
     facts = {
         "task_version": get_task("sst2").version_for("head"),
@@ -60,11 +60,11 @@ def plain_run(bench: Workbench, **changes) -> RunSpec:
 
 
 @pytest.fixture
-def cell(bench: Workbench) -> ClosenessSpec:
+def cell(bench: Session) -> ClosenessSpec:
     return ClosenessSpec(sgd=plain_run(bench), momenta=(0.0, 0.5), n_times=4, n_dev=2)
 
 
-def test_arms_are_the_runs_of_the_training_loop(bench: Workbench, cell: ClosenessSpec, tmp_path: Path):
+def test_arms_are_the_runs_of_the_training_loop(bench: Session, cell: ClosenessSpec, tmp_path: Path):
     record = closeness(cell, bench, workers=2)
     hashes = {arm.name: arm.parameters_hash for arm in record.arms}
     for name, momentum in (("sgd", None), ("sgdm 0", 0.0), ("sgdm 0.5", 0.5)):
@@ -79,7 +79,7 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Workbench, cell: Closenes
     assert len(set(hashes.values())) == 3  # SGD, which the control repeats; SGDM; SGD in another order
 
 
-def test_what_is_compared_is_what_the_arms_are(bench: Workbench, cell: ClosenessSpec):
+def test_what_is_compared_is_what_the_arms_are(bench: Session, cell: ClosenessSpec):
     record = closeness(cell, bench, workers=1)
     assert record.status == "done"
     found = {(c.momentum, c.batches, c.step): c for c in record.comparisons}
@@ -100,13 +100,13 @@ def test_what_is_compared_is_what_the_arms_are(bench: Workbench, cell: Closeness
     assert found[0.5, "common", 20].distance < found[0.5, "independent", 20].distance
 
 
-def test_the_number_of_workers_changes_nothing(bench: Workbench, cell: ClosenessSpec):
+def test_the_number_of_workers_changes_nothing(bench: Session, cell: ClosenessSpec):
     one, three = (closeness(cell, bench, workers) for workers in (1, 3))
     assert one.comparisons == three.comparisons
     assert one.arms == three.arms
 
 
-def test_what_the_process_computed_before_changes_nothing(bench: Workbench, cell: ClosenessSpec):
+def test_what_the_process_computed_before_changes_nothing(bench: Session, cell: ClosenessSpec):
     once = closeness(cell, bench, workers=1)
     precision = torch.get_float32_matmul_precision()
     torch.use_deterministic_algorithms(True)
@@ -121,7 +121,7 @@ def test_what_the_process_computed_before_changes_nothing(bench: Workbench, cell
     assert again.arms == once.arms
 
 
-def test_paths_come_closer_with_the_rate(bench: Workbench):
+def test_paths_come_closer_with_the_rate(bench: Session):
     specs = [plain_run(bench, learning_rate=rate) for rate in (0.0005, 0.001, 0.002)]
     cells = closeness_cells(specs, (0.5,), n_times=4, n_dev=1)
     records = [closeness(cell, bench, workers=2) for cell in cells]
@@ -130,7 +130,7 @@ def test_paths_come_closer_with_the_rate(bench: Workbench):
     assert distances[0] < distances[2] / 2
 
 
-def test_divergence_is_a_result_and_outside_the_fit(bench: Workbench):
+def test_divergence_is_a_result_and_outside_the_fit(bench: Session):
     spec = ClosenessSpec(sgd=plain_run(bench, learning_rate=1e30), momenta=(0.5,), n_times=4, n_dev=2)
     record = closeness(spec, bench, workers=1)
     assert record.status == "diverged"
@@ -139,7 +139,7 @@ def test_divergence_is_a_result_and_outside_the_fit(bench: Workbench):
     assert "<svg" in plot([record])
 
 
-def test_dropout_that_cannot_be_turned_off_is_refused(bench: Workbench, cell: ClosenessSpec):
+def test_dropout_that_cannot_be_turned_off_is_refused(bench: Session, cell: ClosenessSpec):
     bench.loaded(cell.sgd).model.add_module("another", torch.nn.Dropout(0.3))
     with pytest.raises(UserError, match=r"keeps \[0\.3\]"):
         closeness(cell, bench, workers=1)

@@ -35,15 +35,15 @@ from momentum_bench.harness.studies.noise import (
     plot,
 )
 from momentum_bench.harness.training.scoring import logits
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.conftest import ROOT
 from tests.specs import make_spec
 from tests.test_studies_closeness import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 vectors = st.lists(st.tuples(st.floats(-3, 3), st.floats(-3, 3)), min_size=3, max_size=6)
@@ -140,7 +140,7 @@ def closed_form(weight: np.ndarray, x: np.ndarray, labels: list[int]) -> np.ndar
 
 
 @pytest.mark.parametrize("n_examples", [1, 3, 5])
-def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(bench: Workbench, n_examples: int):
+def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(bench: Session, n_examples: int):
     arm = make_arms([("sgd", plain_run(bench), 13)], bench, plain_run(bench))[0]
     model = LinearClassifier()
     arm = dataclasses.replace(arm, loaded=dataclasses.replace(arm.loaded, model=model, packing=None))
@@ -170,7 +170,7 @@ def test_draws_differ_between_steps_and_are_all_where_there_are_few():
     assert all(len(set(draw)) == 8 for draw in draws)
 
 
-def gradients_along(bench: Workbench, run, beta: float):
+def gradients_along(bench: Session, run, beta: float):
     """By hand, at each step: full gradient, batch gradient and heavy-ball buffer, flat, and the model."""
     loaded, split, objective = bench.fresh_model(run), bench.split(run), bench.objective(run)
     parameters = list(loaded.model.parameters())
@@ -195,7 +195,7 @@ def gradients_along(bench: Workbench, run, beta: float):
                 start += p.numel()
 
 
-def test_a_cell_measures_what_it_says(bench: Workbench):
+def test_a_cell_measures_what_it_says(bench: Session):
     run = plain_run(bench, max_steps=5, eval_every=5)
     cell = NoiseSpec(sgd=run, momentum=0.5, n_times=5, n_examples=64)
     assert cell.steps == (1, 2, 3, 4, 5)
@@ -224,7 +224,7 @@ def test_a_cell_measures_what_it_says(bench: Workbench):
     assert shb.bound == degree_of_smoothing("shb", 0.01, shb.variance, shb.gradient_norm, run.batch_size, 0.5)
 
 
-def test_a_full_batch_has_no_noise(bench: Workbench):
+def test_a_full_batch_has_no_noise(bench: Session):
     run = plain_run(bench, batch_size=8, max_steps=3, eval_every=3)
     record = noise(NoiseSpec(sgd=run, momentum=0.5, n_times=3, n_examples=64), bench, workers=1)
     assert record.split.n_train == 8
@@ -234,14 +234,14 @@ def test_a_full_batch_has_no_noise(bench: Workbench):
     assert all(p.direction_noise < 1e-3 * p.gradient.gradient_norm for p in record.path("sgd"))
 
 
-def test_the_number_of_workers_changes_nothing(bench: Workbench):
+def test_the_number_of_workers_changes_nothing(bench: Session):
     cell = NoiseSpec(sgd=plain_run(bench), momentum=0.5, n_times=3, n_examples=4)
     one, two = (noise(cell, bench, workers) for workers in (1, 2))
     assert (one.points, one.arms) == (two.points, two.arms)
     assert one.points[0].gradient.n_examples == 4
 
 
-def test_divergence_is_a_result(bench: Workbench):
+def test_divergence_is_a_result(bench: Session):
     cell = NoiseSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.5, n_times=2, n_examples=4)
     record = noise(cell, bench, workers=1)
     assert record.status == "diverged"

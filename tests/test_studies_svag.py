@@ -17,14 +17,14 @@ from momentum_bench.harness.seeds import batch_indices, derived_seed
 from momentum_bench.harness.studies.svag import SvagSpec, plot, svag, svag_cells, svag_coefficients
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import logits
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from tests.specs import make_spec
 from tests.test_studies_closeness import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @given(st.integers(1, 1024))
@@ -55,7 +55,7 @@ def test_coefficients_are_the_published_ones():
     assert svag_coefficients(8) == pytest.approx((2.4364917, -1.4364917), abs=1e-7)
 
 
-def test_level_1_is_the_training_loop(bench: Workbench, tmp_path: Path):
+def test_level_1_is_the_training_loop(bench: Session, tmp_path: Path):
     cell = SvagSpec(sgd=plain_run(bench), momentum=0.9, level=1, n_times=2)
     record = svag(cell, bench, workers=2)
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.9}}
@@ -68,7 +68,7 @@ def test_level_1_is_the_training_loop(bench: Workbench, tmp_path: Path):
         assert last[f"dev_metric_{arm.name}"] == alone.best.dev_metric
 
 
-def test_level_4_is_the_recipe(bench: Workbench):
+def test_level_4_is_the_recipe(bench: Session):
     """By hand: a gradient of each batch, combined; rate / 4, four times the steps, beta unchanged."""
     run = plain_run(bench, max_steps=3, eval_every=3)
     cell = SvagSpec(sgd=run, momentum=0.9, level=4, n_times=3)
@@ -135,7 +135,7 @@ def test_levels_that_cannot_be(levels: str, capfd):
     assert f"--levels {levels}: expected different whole numbers from 1" in capfd.readouterr().err
 
 
-def test_divergence_is_a_result(bench: Workbench):
+def test_divergence_is_a_result(bench: Session):
     cell = SvagSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.9, level=2, n_times=2)
     record = svag(cell, bench, workers=1)
     assert (record.status, record.points) == ("diverged", ())

@@ -23,7 +23,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.user_code import offered
 
 SOURCE = """
-from harness.optimizers import OptimizerEntry
+from momentum_bench import OptimizerEntry
 
 def build(groups, rate, hyperparameters, seed):
     import torch

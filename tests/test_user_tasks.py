@@ -23,7 +23,7 @@ from tests.conftest import ROOT, write_rows
 from tests.test_suites import momentum_bench
 
 SOURCE = """\
-from tasks.task import LocalOnly, Task
+from momentum_bench import LocalOnly, Task
 
 TASK = Task(
     name="tickets",

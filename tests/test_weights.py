@@ -279,14 +279,14 @@ STARTS = """
 import sys
 from pathlib import Path
 import torch
-from harness.checkpoints import hash_of
-from harness.executor import make_accelerator
-from harness.sweep import Inputs
-from harness.workbench import Workbench
+from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.training.session import Session
 from tests.test_finetune import spec_for
 torch.manual_seed(int(sys.argv[1]))
 for folder, methods in ((sys.argv[3], ("prompt", "head")), (sys.argv[4], ("causal", "head"))):
-    bench = Workbench(Inputs(folder, Path(sys.argv[2])), make_accelerator("fp32"))
+    bench = Session(Inputs(folder, Path(sys.argv[2])), make_accelerator("fp32"))
     for method in methods:
         for peft in (None, "lora", "prefix", "prompt", "ia3"):
             model = bench.fresh_model(spec_for(bench, method=method, peft=peft)).model

@@ -16,7 +16,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.scoring import score
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.zero_shot import zero_shot
 from momentum_bench.leaderboards.checking.check import departures
 from momentum_bench.tasks import get_task
@@ -25,8 +25,8 @@ from tests.test_finetune import spec_for
 
 
 @pytest.fixture
-def workbench(tiny_model: Path, toy_data: Path) -> Workbench:
-    return Workbench(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+def workbench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 def planned(rows: Path, **flags) -> list[RunSpec]:
@@ -40,13 +40,13 @@ def test_there_is_one_run_a_task_and_seed(toy_data: Path):
     assert [s.run_id for s in planned(toy_data, seeds="13,21")] == [s.run_id for s in specs]
 
 
-def run(bench: Workbench, tmp_path: Path, **changes) -> RunRecord:
+def run(bench: Session, tmp_path: Path, **changes) -> RunRecord:
     fields = {"method": "prompt", "max_steps": 0, "optimizer": NO_OPTIMIZER, "learning_rate": 0.0}
     spec = spec_for(bench, **fields | changes)
     return zero_shot(spec, bench, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
 
-def test_the_model_is_scored_as_it_was_pre_trained(workbench: Workbench, tmp_path: Path):
+def test_the_model_is_scored_as_it_was_pre_trained(workbench: Session, tmp_path: Path):
     record = run(workbench, tmp_path)
     loaded = workbench.loaded(record.spec)
     for name, parameter in loaded.model.named_parameters():
@@ -70,7 +70,7 @@ def test_the_model_is_scored_as_it_was_pre_trained(workbench: Workbench, tmp_pat
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
 
 
-def test_it_is_the_same_after_a_run_that_trained(workbench: Workbench, tmp_path: Path):
+def test_it_is_the_same_after_a_run_that_trained(workbench: Session, tmp_path: Path):
     from momentum_bench.harness.training.finetune import finetune
 
     alone = run(workbench, tmp_path)

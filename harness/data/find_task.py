@@ -88,22 +88,24 @@ def task_of(path: Path) -> Task:
         raise UserError(f"--task-file {path}{place}: {first_line(error)}") from error
     if not isinstance(task, Task):
         found = "no TASK" if task is None else f"a TASK that is a {type(task).__name__}"
-        raise UserError(f"--task-file {path}: expected TASK = Task(...), a tasks.task.Task; found {found}")
+        raise UserError(
+            f"--task-file {path}: expected TASK = Task(...), a momentum_bench.Task; found {found}"
+        )
     return task
 
 
 def _refuse_imports(tree: ast.Module, path: Path) -> None:
-    """Raises: UserError, when a file imports anything but `tasks`: a task is data."""
+    """Raises: UserError, when a file imports anything but the public face: a task is data."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
         names = [alias.name for alias in node.names]
         for module in names if isinstance(node, ast.Import) else [node.module or "."]:
-            if module.split(".")[0] not in ("tasks", "__future__"):
+            if module not in ("momentum_bench", "__future__"):
                 raise UserError(
                     f"--task-file {path}, line {node.lineno}: imports {module}. A task is data: processes "
                     f"that load neither torch nor any model read it, and nothing in it may depend on one. "
-                    f"Delete the line; `from tasks.task import Task` is all that a task file needs"
+                    f"Delete the line; `from momentum_bench import Task` is all that a task file needs"
                 )
 
 
@@ -145,7 +147,7 @@ def _loaded(point: metadata.EntryPoint) -> Task:
     if not isinstance(task, Task):
         raise UserError(
             f"{origin}: its entry point {point.name} leads to a {type(task).__name__}, "
-            f"expected a tasks.task.Task"
+            f"expected a momentum_bench.Task"
         )
     if task.name != point.name:
         raise UserError(

@@ -17,7 +17,7 @@ from accelerate.utils import broadcast
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.zero_shot import zero_shot
 
 SECONDS_TO_SETTLE = 0.1
@@ -43,13 +43,13 @@ def told(accelerator: Accelerator) -> RunSpec | None:
     return RunSpec.model_validate_json(bytes(text.tolist()))
 
 
-def follow(bench: Workbench) -> None:
+def follow(session: Session) -> None:
     """Work on the runs that rank 0 names until it names no more; write nothing."""
-    while (spec := told(bench.accelerator)) is not None:
+    while (spec := told(session.accelerator)) is not None:
         with tempfile.TemporaryDirectory() as folder:
             do = finetune if spec.max_steps else zero_shot
-            do(spec, bench, Journal(Path(folder) / "evaluations.jsonl"))
-    leave(bench.accelerator)
+            do(spec, session, Journal(Path(folder) / "evaluations.jsonl"))
+    leave(session.accelerator)
 
 
 def leave(accelerator: Accelerator) -> None:

@@ -16,7 +16,7 @@ from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.zero_shot import zero_shot
 
 
@@ -38,7 +38,7 @@ class Job:
     log_with: str | None = None
 
 
-def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> RunRecord | None:
+def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> RunRecord | None:
     """One run, or its record where another process was faster; None while another is at it.
 
     What goes wrong inside a run becomes a record with status `failed`, and is printed.
@@ -56,14 +56,16 @@ def run_and_store(spec: RunSpec, job: Job, bench: Workbench, progress: bool) -> 
                 file=sys.stderr,
             )
         try:
-            tell(bench.accelerator, spec)
+            tell(session.accelerator, spec)
             journal = job.store.journal(spec, job.checkpoint_every)
             trains = spec.max_steps > 0
-            record = finetune(spec, bench, journal, progress) if trains else zero_shot(spec, bench, journal)
+            record = (
+                finetune(spec, session, journal, progress) if trains else zero_shot(spec, session, journal)
+            )
         except UserError:  # the sweep cannot go on: its inputs changed
             raise
         except Exception as error:
-            if bench.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
+            if session.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
                 raise
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise  # the disk is gone

@@ -21,7 +21,7 @@ from momentum_bench.harness.execution.job import Job, failed, run_and_store
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.training.memory import keep_freed_memory
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How often a run that another process holds is asked for again."""
@@ -30,11 +30,11 @@ MOST_DEATHS = 3
 """A run under which so many worker processes have died is recorded as failed."""
 
 
-_worker: tuple[Job, Workbench]  # of this worker process
+_worker: tuple[Job, Session]  # of this worker process
 
 
 def execute(
-    specs: Sequence[RunSpec], job: Job, bench: Workbench, workers: int, progress: bool
+    specs: Sequence[RunSpec], job: Job, session: Session, workers: int, progress: bool
 ) -> Iterator[RunRecord]:
     """Run all specs, begun in their order, and store their records, yielding each as it is finished.
 
@@ -44,7 +44,7 @@ def execute(
     Raises:
         UserError: the disk or an input is gone, or workers die before they begin; what is finished stays.
     """
-    with _runner(job, bench, min(workers, len(specs)), progress) as run_all:
+    with _runner(job, session, min(workers, len(specs)), progress) as run_all:
         waiting = list(specs)
         while waiting:
             held_elsewhere = []
@@ -56,18 +56,18 @@ def execute(
             waiting = held_elsewhere
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-    tell(bench.accelerator, None)
-    leave(bench.accelerator)
+    tell(session.accelerator, None)
+    leave(session.accelerator)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
 
 
 @contextmanager
-def _runner(job: Job, bench: Workbench, workers: int, progress: bool) -> Iterator[RunAll]:
+def _runner(job: Job, session: Session, workers: int, progress: bool) -> Iterator[RunAll]:
     """A function that runs specs, in this process or in warm workers, and yields each result."""
     if workers <= 1:
-        yield lambda specs: ((spec, run_and_store(spec, job, bench, progress)) for spec in specs)
+        yield lambda specs: ((spec, run_and_store(spec, job, session, progress)) for spec in specs)
         return
     # A pool of one process each: when a process dies its pool breaks, so it is known which run it was
     # at, and no other run is lost.
@@ -156,7 +156,7 @@ def _start_worker(job: Job) -> None:
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     quiet_libraries()
     keep_freed_memory()
-    _worker = job, Workbench(job.inputs, make_accelerator(job.precision))
+    _worker = job, Session(job.inputs, make_accelerator(job.precision))
 
 
 def _exit_with_parent() -> None:
@@ -167,5 +167,5 @@ def _exit_with_parent() -> None:
 
 
 def _run_in_worker(spec: RunSpec) -> RunRecord | None:
-    job, bench = _worker
-    return run_and_store(spec, job, bench, progress=False)
+    job, session = _worker
+    return run_and_store(spec, job, session, progress=False)

@@ -10,10 +10,10 @@ from momentum_bench.harness.metrics.compute import check_available
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.training.cuda_graphs import check_recordable
 from momentum_bench.harness.training.memory import keep_freed_memory
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Workbench:
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Session:
     """Build every split, prompt and model of the runs, so that what cannot work fails before training.
 
     Args:
@@ -24,11 +24,11 @@ def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: 
     """
     quiet_libraries()
     keep_freed_memory()
-    bench = Workbench(inputs, make_accelerator(precision, together))
+    session = Session(inputs, make_accelerator(precision, together))
     for spec in specs:
-        bench.objective(spec)
-        for metric in bench.metrics(spec):
+        session.objective(spec)
+        for metric in session.metrics(spec):
             check_available(metric)
-        bench.split(spec)
-        check_recordable(spec, bench)
-    return bench
+        session.split(spec)
+        check_recordable(spec, session)
+    return session

@@ -28,7 +28,7 @@ from momentum_bench.harness.execution.local import SECONDS_BETWEEN_LOOKS
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 MAX_RETRIES = 3
 """How often a group of runs whose node or process died is started again, elsewhere if need be."""
@@ -230,7 +230,7 @@ def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
     return model, *(None if path is None else str(path.resolve()) for path in others)
 
 
-_bench: tuple[tuple, Workbench] | None = None  # of this worker process, which Ray keeps between groups
+_bench: tuple[tuple, Session] | None = None  # of this worker process, which Ray keeps between groups
 
 
 def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
@@ -241,12 +241,12 @@ def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str])
         model, *others = inputs
         assert model is not None
         paths = (None if text is None else Path(text) for text in others)
-        _bench = (inputs, precision), Workbench(Inputs(model, *paths), make_accelerator(precision))
-    bench = _bench[1]
+        _bench = (inputs, precision), Session(Inputs(model, *paths), make_accelerator(precision))
+    session = _bench[1]
     for text in texts:
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:
-            job = Job(bench.inputs, precision, Store(Path(folder)), retry_failed=False)
-            record = run_and_store(spec, job, bench, progress=False)
+            job = Job(session.inputs, precision, Store(Path(folder)), retry_failed=False)
+            record = run_and_store(spec, job, session, progress=False)
             assert record is not None  # nobody else knows this folder
         yield record.model_dump_json()

@@ -18,7 +18,7 @@ from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 
 def noise_floor(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> NoiseFloor:
@@ -92,12 +92,12 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
 
 
-_bench: Workbench  # of this worker process
+_bench: Session  # of this worker process
 
 
 def _start(inputs: Inputs, precision: str) -> None:
     global _bench
-    _bench = Workbench(inputs, make_accelerator(precision))
+    _bench = Session(inputs, make_accelerator(precision))
 
 
 def _repeat(spec: RunSpec, path: Path) -> RunRecord:

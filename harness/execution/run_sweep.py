@@ -100,32 +100,32 @@ def _run_missing(
 
 def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
     sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
-    bench = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
-    for task, short in {s.task: bench.split(s).facts.short_classes for s in todo}.items():
+    session = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
+    for task, short in {s.task: session.split(s).facts.short_classes for s in todo}.items():
         if short:
             events.message(
                 f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}"
             )
     if sweep.runs_per_gpu:
-        workers = workers_on_gpu(bench, todo, sweep.runs_per_gpu)
+        workers = workers_on_gpu(session, todo, sweep.runs_per_gpu)
     else:
         # ranks share a machine, all of which each would take for its own
-        workers = sweep.workers or (1 if ranks > 1 else default_workers(bench, todo))
+        workers = sweep.workers or (1 if ranks > 1 else default_workers(session, todo))
     workers = max(1, min(workers, len(todo)))
-    device = bench.accelerator.device.type
+    device = session.accelerator.device.type
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     events.message(
         f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
     job = Job(inputs, sweep.precision, planned.store, retry_failed, sweep.checkpoint_every, sweep.log_with)
-    planned.store.check_space(bytes_to_come(todo, job, bench, workers))
+    planned.store.check_space(bytes_to_come(todo, job, session, workers))
     if sweep.executor == "ray":
         from momentum_bench.harness.execution.ray_cluster import execute_on_ray
 
         results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
     else:
-        results = execute(todo, job, bench, workers, events.shows_steps)
+        results = execute(todo, job, session, workers, events.shows_steps)
     events.begun(len(todo))
     for number, record in enumerate(results, 1):
         events.finished(number, len(todo), record)

@@ -69,25 +69,25 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     task = find_task(sweep.task[0], sweep.task_file)
     assert isinstance(task, Task)  # the command line takes no image task here
     yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
-    bench = prepare([], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision)
-    data = bench.data(task)
+    session = prepare([], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision)
+    data = session.data(task)
     yield from _of_rows(data)
     yield from _of_split(data, sweep)
 
-    source = bench.model_source
+    source = session.model_source
     (spec,) = plan(sweep, [data], source.name, source.revision)
     yield Finding("model", f"{source.name}, by {spec.method}, on the CPU")
     if spec.method == "prompt":
-        ids = label_word_ids(bench.tokenizer, task)
+        ids = label_word_ids(session.tokenizer, task)
         words = zip(task.label_words, ids, strict=True)
         yield Finding("words", ", ".join(f"{word} = token {id}" for word, id in words))
-    split = bench.split(spec)
+    split = session.split(spec)
     train, dev, test = (part for part in (split.train, split.dev, split.test) if isinstance(part, Encoded))
-    yield from _of_encoding({"train": train, "dev": dev, "test": test}, bench.tokenizer)
+    yield from _of_encoding({"train": train, "dev": dev, "test": test}, session.tokenizer)
     for row in _rows_to_show(train.labels):
-        yield Finding("example", _shown(task, train, row, bench.tokenizer))
+        yield Finding("example", _shown(task, train, row, session.tokenizer))
     with tempfile.TemporaryDirectory() as folder:
-        yield from _of_training(spec, bench, Store(Path(folder)))
+        yield from _of_training(spec, session, Store(Path(folder)))
 
 
 def _of_rows(data: TaskData) -> Iterator[Finding]:
@@ -210,8 +210,8 @@ def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
     return f"{name}, {len(ids)} tokens: {text}"
 
 
-def _of_training(spec: RunSpec, bench: Any, store: Store) -> Iterator[Finding]:
-    record = finetune(spec, bench, store.journal(spec))
+def _of_training(spec: RunSpec, session: Any, store: Store) -> Iterator[Finding]:
+    record = finetune(spec, session, store.journal(spec))
     if record.status != "done" or record.test is None:
         raise UserError(f"{spec.task}: two steps of training did not go well: {record.failure}")
     losses = " and ".join(f"{evaluation.train_loss:.4f}" for evaluation in record.evaluations)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What `harness.adapters` has added to a model.
+    """What `harness.models.adapters` has added to a model.
 
     Attributes:
         parameters: names of its parameters.

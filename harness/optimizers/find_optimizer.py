@@ -64,7 +64,7 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
         raise UserError(f"{origin} cannot be loaded: {place}{first_line(error)}") from error
     if not isinstance(entry, OptimizerEntry):
         raise UserError(
-            f"{origin}: expected OPTIMIZER, a harness.optimizers.OptimizerEntry, found {type(entry).__name__}"
+            f"{origin}: expected OPTIMIZER, a momentum_bench.OptimizerEntry, found {type(entry).__name__}"
         )
     return full_name, entry
 

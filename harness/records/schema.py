@@ -68,7 +68,7 @@ class RunSpec(Stored):
         cuda_graphs: training steps are recorded and replayed, on rows rounded up by filler (with
             dropout the masks differ from those of other rows); None: each is launched anew.
         peft: the adapter that is trained in place of the model, with the constants of
-            `harness.adapters`; None: no adapter.
+            `harness.models.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
         decay_steps: of the schedule `step`; None: of another.
         k: examples of each class in train, and in dev; 0: all training rows, of which the task holds

@@ -23,7 +23,7 @@ from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.objectives import Objective
 from momentum_bench.harness.training.read_back import layout_of
 from momentum_bench.harness.training.scoring import logits, scoring_batches
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 STEPS_PER_MEMORY = 10
 """SGDM makes at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
@@ -159,7 +159,7 @@ class Arm:
         )
 
 
-def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, common: RunSpec) -> list[Arm]:
+def make_arms(specs: Iterable[tuple[str, RunSpec, int]], session: Session, common: RunSpec) -> list[Arm]:
     """An arm for each (name, spec, seed of the batch order), all from the start that `common` has.
 
     The specs differ from `common` in their optimizer alone.
@@ -167,8 +167,8 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
     Raises:
         UserError: the model or the optimizer cannot be built, or the model keeps some dropout.
     """
-    set_arithmetic(common, bench.accelerator.device)
-    origin = bench.fresh_model(common)
+    set_arithmetic(common, session.accelerator.device)
+    origin = session.fresh_model(common)
     if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
         raise UserError(
             f"a study runs without dropout, and {type(origin.model).__name__} keeps {kept} under another "
@@ -176,14 +176,14 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], bench: Workbench, commo
         )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
-    pad_id, device = bench.pad_id(common), bench.accelerator.device
-    objective = bench.objective(common)
+    pad_id, device = session.pad_id(common), session.accelerator.device
+    objective = session.objective(common)
     if objective.kind != "classification":
         raise UserError(f"studies compare class probabilities, and {common.task} is a {objective.kind}")
     arms = []
     for name, spec, order_seed in specs:
         model, head = copy.deepcopy((origin.model, origin.vocabulary_head))
-        entry = bench.optimizer(spec)
+        entry = session.optimizer(spec)
         groups = live.weight_decay_groups(list(model.named_parameters()), spec.weight_decay)
         rate = entry.torch_rate(spec.hyperparameters) * spec.learning_rate
         optimizer = entry.build(groups, rate, spec.hyperparameters, spec.seed)
@@ -197,10 +197,10 @@ def with_momentum(run: RunSpec, momentum: float) -> RunSpec:
     return run.model_copy(update={"optimizer": "sgdm", "hyperparameters": {"momentum": momentum}})
 
 
-def make_pair(run: RunSpec, momentum: float, bench: Workbench) -> list[Arm]:
+def make_pair(run: RunSpec, momentum: float, session: Session) -> list[Arm]:
     """The arms `sgd`, which is `run`, and `sgdm`, on the same batches. Raises: as `make_arms`."""
     wanted = [("sgd", run, run.seed), ("sgdm", with_momentum(run, momentum), run.seed)]
-    return make_arms(wanted, bench, run)
+    return make_arms(wanted, session, run)
 
 
 def side_by_side(workers: int, threads: int) -> ThreadPoolExecutor:

@@ -46,7 +46,7 @@ from momentum_bench.harness.studies.arms import Arm, check_horizon, cross_entrop
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
 from momentum_bench.harness.studies.outputs import log_scale, panels, setting_columns
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 # on bbc_news: 3 rates x 100 steps of 2 models at 1, 2 and all 5 examples, some 0.08 s of one core a step
 # and 0.04 s an example
@@ -200,7 +200,7 @@ def batch_size_cells(
     ]
 
 
-def batch_size(spec: BatchSizeSpec, bench: Workbench, workers: int) -> BatchSizeRecord:
+def batch_size(spec: BatchSizeSpec, session: Session, workers: int) -> BatchSizeRecord:
     """Run one cell.
 
     Args:
@@ -210,10 +210,10 @@ def batch_size(spec: BatchSizeSpec, bench: Workbench, workers: int) -> BatchSize
         UserError: the split, the prompt or the model cannot be built.
     """
     run = spec.sgd
-    bench.check_inputs(run)
-    split = bench.split(run)
-    arms = make_pair(run, spec.momentum, bench)
-    metric, n, right = bench.task(run).metric, len(split.train.labels), split.dev.references
+    session.check_inputs(run)
+    split = session.split(run)
+    arms = make_pair(run, spec.momentum, session)
+    metric, n, right = session.task(run).metric, len(split.train.labels), split.dev.references
 
     def path(arm: Arm, name: ArmName) -> tuple[list[BatchSizePoint], str | None]:
         points: list[BatchSizePoint] = []

@@ -18,7 +18,7 @@ from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import csv_text
 from momentum_bench.harness.studies.arms import Arm, ArmFacts
 from momentum_bench.harness.sweeps.request import Sweep
-from momentum_bench.harness.training.session import EncodedSplit, Workbench
+from momentum_bench.harness.training.session import EncodedSplit, Session
 
 
 class CellSpec(Stored):
@@ -79,7 +79,7 @@ def finish_cells(
     name: str,
     cells: Sequence[Any],
     kind: type[Record],
-    run: Callable[[Any, Workbench, int], Record],
+    run: Callable[[Any, Session, int], Record],
     sweep: Sweep,
 ) -> list[Record]:
     """The records of all cells of the study `name`; those that are not there yet are run and written.
@@ -99,11 +99,11 @@ def finish_cells(
     note(f"{len(cells)} cells, {len(cells) - len(todo)} of them already there")
     if todo:
         inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
-        bench = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
-        on_cpu = bench.accelerator.device.type == "cpu"
+        session = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
+        on_cpu = session.accelerator.device.type == "cpu"
         workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
         for number, cell in enumerate(todo, 1):
-            record = run(cell, bench, workers)
+            record = run(cell, session, workers)
             with store.alone():
                 write_record(folder / cell.cell_id / "record.json", record)
             note(f"[{number}/{len(todo)}] {cell.label}: {record.failure or f'{record.run_seconds:.1f} s'}")

@@ -64,7 +64,7 @@ from momentum_bench.harness.studies.arms import (
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 # steps are those at the largest rate; rates are effective
 CLOSENESS: dict[str, dict[str, Any]] = {
@@ -228,7 +228,7 @@ def closeness_cells(
     return cells
 
 
-def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessRecord:
+def closeness(spec: ClosenessSpec, session: Session, workers: int) -> ClosenessRecord:
     """Run one cell: SGD on the common and on independent batches, and an SGDM for each momentum.
 
     Args:
@@ -238,11 +238,11 @@ def closeness(spec: ClosenessSpec, bench: Workbench, workers: int) -> ClosenessR
         UserError: the split, the prompt or the model cannot be built.
     """
     run = spec.sgd
-    bench.check_inputs(run)
-    split = bench.split(run)
+    session.check_inputs(run)
+    split = session.split(run)
     wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
     wanted += [(_arm_name(beta), with_momentum(run, beta), run.seed) for beta in spec.momenta]
-    arms = make_arms(wanted, bench, run)
+    arms = make_arms(wanted, session, run)
     # the two SGD arms lead, so they are 0 and 1
     couplings = [(i, sgdm) for sgdm in range(2, len(arms)) for i in (0, 1)]
     comparisons: list[Comparison] = []

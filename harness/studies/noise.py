@@ -50,7 +50,7 @@ from momentum_bench.harness.studies.gradient_noise import (
     measure,
 )
 from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 NOISE: dict[str, dict[str, Any]] = {
     "small": {
@@ -168,7 +168,7 @@ def noise_cells(specs: Sequence[RunSpec], momentum: float, n_times: int, n_examp
     ]
 
 
-def noise(spec: NoiseSpec, bench: Workbench, workers: int) -> NoiseRecord:
+def noise(spec: NoiseSpec, session: Session, workers: int) -> NoiseRecord:
     """Run one cell.
 
     Args:
@@ -178,9 +178,9 @@ def noise(spec: NoiseSpec, bench: Workbench, workers: int) -> NoiseRecord:
         UserError: the split, the prompt or the model cannot be built.
     """
     run = spec.sgd
-    bench.check_inputs(run)
-    split = bench.split(run)
-    arms = make_pair(run, spec.momentum, bench)
+    session.check_inputs(run)
+    split = session.split(run)
+    arms = make_pair(run, spec.momentum, session)
     n = len(split.train.labels)
 
     def path(arm: Arm) -> tuple[list[NoisePoint], str | None]:

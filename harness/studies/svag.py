@@ -52,7 +52,7 @@ from momentum_bench.harness.studies.arms import (
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.outputs import panels, setting_columns
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 # 100 effective steps are 700 steps of 2 models, most of them with two forward passes
 SVAG: dict[str, dict[str, Any]] = {
@@ -174,7 +174,7 @@ def svag_cells(
     ]
 
 
-def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
+def svag(spec: SvagSpec, session: Session, workers: int) -> SvagRecord:
     """Run one cell.
 
     Args:
@@ -183,13 +183,13 @@ def svag(spec: SvagSpec, bench: Workbench, workers: int) -> SvagRecord:
     Raises:
         UserError: the split, the prompt or the model cannot be built.
     """
-    bench.check_inputs(spec.sgd)
+    session.check_inputs(spec.sgd)
     rate, n_steps = spec.sgd.learning_rate / spec.level, spec.sgd.max_steps * spec.level
     run = spec.sgd.model_copy(update={"learning_rate": rate, "max_steps": n_steps, "eval_every": n_steps})
-    split = bench.split(run)
-    arms = make_pair(run, spec.momentum, bench)
+    split = session.split(run)
+    arms = make_pair(run, spec.momentum, session)
     weights = svag_coefficients(spec.level)
-    metric = bench.task(run).metric
+    metric = session.task(run).metric
 
     def descend(arm: Arm, step: int) -> float:
         seeds = (arm.order_seed, derived_seed(arm.order_seed, "second batch"))

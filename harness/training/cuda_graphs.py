@@ -20,7 +20,7 @@ from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.records.schema import RunSpec
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 ROUNDED_TO = (64, 16)
 """Tokens of a packed row, and of its longest sequence, are multiples of these."""
@@ -113,14 +113,14 @@ def rounded(packing: Packing | None) -> Packing:
     return dataclasses.replace(packing, steps=ROUNDED_TO)
 
 
-def check_recordable(spec: RunSpec, bench: Workbench) -> None:
+def check_recordable(spec: RunSpec, session: Session) -> None:
     """Raises: UserError, where a run that asks for it cannot be recorded, with what to do instead."""
     if not spec.cuda_graphs:
         return
-    entry, train, loaded = bench.optimizer(spec), bench.split(spec).train, bench.loaded(spec)
+    entry, train, loaded = session.optimizer(spec), session.split(spec).train, session.loaded(spec)
     why = None
-    if bench.accelerator.device.type != "cuda":
-        why = f"this runs on {bench.accelerator.device.type}, without a GPU"
+    if session.accelerator.device.type != "cuda":
+        why = f"this runs on {session.accelerator.device.type}, without a GPU"
     elif loaded.packing is None:
         why = f"{spec.task} on this model is not packed ({loaded.why_padded})"
     elif not isinstance(train, Encoded) or train.candidates is not None:

@@ -40,7 +40,7 @@ from momentum_bench.harness.training.checkpoints import Progress, hash_of
 from momentum_bench.harness.training.memory import BatchTooLargeError, memory_of_a_batch
 from momentum_bench.harness.training.read_back import final_score, peak_memory, read_live
 from momentum_bench.harness.training.scoring import logits, score
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.vocabulary_rows import (
     WHOLE_TABLES,
     ReachedRows,
@@ -49,7 +49,7 @@ from momentum_bench.harness.training.vocabulary_rows import (
 )
 
 
-def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool = False) -> RunRecord:
+def finetune(spec: RunSpec, session: Session, journal: Journal, progress: bool = False) -> RunRecord:
     """Fine-tune once, keep the best-dev checkpoint, and score test once from it.
 
     Where memory runs out the run starts over with micro-batches of half the size, down to 1, so that
@@ -63,21 +63,21 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
         WrongOptimizerError: what runs is not the optimizer that was asked for.
         BatchTooLargeError: not even one example at a time fits.
     """
-    set_arithmetic(spec, bench.accelerator.device)
-    bench.check_inputs(spec)
+    set_arithmetic(spec, session.accelerator.device)
+    session.check_inputs(spec)
     size = spec.batch_size // spec.gradient_accumulation_steps
     tables_apart = True
     while True:
         try:
-            with reached_rows(spec, bench) if tables_apart else nullcontext(WHOLE_TABLES) as reached:
-                record = _finetune(spec, bench, journal, progress, reached, size)
+            with reached_rows(spec, session) if tables_apart else nullcontext(WHOLE_TABLES) as reached:
+                record = _finetune(spec, session, journal, progress, reached, size)
             gc.collect()  # the optimizer's state, before the next run has its own
             return record
         except UsedElsewhereError:
             tables_apart = False
             continue
         except BatchTooLargeError as error:
-            if size == 1 or bench.accelerator.num_processes > 1 or spec.cuda_graphs:
+            if size == 1 or session.accelerator.num_processes > 1 or spec.cuda_graphs:
                 raise  # nothing smaller; or other ranks wait in a collective; or whole batches are asked for
             reason = first_line(error)
         size = -(-size // 2)
@@ -86,18 +86,18 @@ def finetune(spec: RunSpec, bench: Workbench, journal: Journal, progress: bool =
 
 
 def _finetune(
-    spec: RunSpec, bench: Workbench, journal: Journal, progress: bool, reached: ReachedRows, micro_size: int
+    spec: RunSpec, session: Session, journal: Journal, progress: bool, reached: ReachedRows, micro_size: int
 ) -> RunRecord:
     # -- what is trained, on what ---------------------------------------------------------------
-    accelerator = bench.accelerator
+    accelerator = session.accelerator
     rank = accelerator.process_index  # 0, unless ranks share this run's batches
-    task = bench.task(spec)
-    split = bench.split(spec)
-    loaded = bench.fresh_model(spec)
+    task = session.task(spec)
+    split = session.split(spec)
+    loaded = session.fresh_model(spec)
     model = loaded.model
-    objective = bench.objective(spec)
-    pad_id = bench.pad_id(spec)
-    entry = bench.optimizer(spec)
+    objective = session.objective(spec)
+    pad_id = session.pad_id(spec)
+    entry = session.optimizer(spec)
     # the rates of the whole run, for an optimizer may need those to come
     rates = entry.schedule(
         [learning_rate(spec, step) for step in range(spec.max_steps)], spec.hyperparameters
@@ -188,7 +188,7 @@ def _finetune(
 
         if step == 0:
             live.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
-            read_back = read_live(spec, bench, loaded, optimizer, micro_size)
+            read_back = read_live(spec, session, loaded, optimizer, micro_size)
         evaluate_now = is_evaluation_step(spec, step + 1)
         if check_every_step or evaluate_now:
             failure = _first_non_finite(losses, since=n_checked)

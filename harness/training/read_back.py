@@ -20,7 +20,7 @@ from momentum_bench.harness.records.schema import NO_OPTIMIZER, FinalScore, Read
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.scoring import Scores
-from momentum_bench.harness.training.session import EncodedSplit, Workbench
+from momentum_bench.harness.training.session import EncodedSplit, Session
 from momentum_bench.tasks.image_task import AnyTask
 
 
@@ -70,7 +70,7 @@ def peak_memory(device: torch.device) -> int:
 
 def read_live(
     spec: RunSpec,
-    bench: Workbench,
+    session: Session,
     loaded: LoadedModel,
     optimizer: torch.optim.Optimizer | None,
     micro_size: int | None = None,
@@ -81,7 +81,7 @@ def read_live(
         optimizer: None: nothing is trained.
         micro_size: examples of a micro-batch; None: as the spec has it.
     """
-    model, accelerator = loaded.model, bench.accelerator
+    model, accelerator = loaded.model, session.accelerator
     trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})

@@ -59,7 +59,7 @@ class EncodedSplit:
     facts: Split
 
 
-class Workbench:
+class Session:
     """One process's models and data, loaded when first needed."""
 
     def __init__(self, inputs: Inputs, accelerator: Accelerator):

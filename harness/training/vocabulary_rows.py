@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.records.schema import RunSpec
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 
 class UsedElsewhereError(RuntimeError):
@@ -106,27 +106,27 @@ WHOLE_TABLES = ReachedRows(())
 
 
 @contextmanager
-def reached_rows(spec: RunSpec, bench: Workbench) -> Iterator[ReachedRows]:
+def reached_rows(spec: RunSpec, session: Session) -> Iterator[ReachedRows]:
     """Set the rows that a run reaches apart, where that changes nothing, and put all back at the end.
 
     That is so for an optimizer without state and without weight decay, which leaves an element alone
     whose gradients are 0, and for tables that no other module shares and one process holds whole.
     """
-    entry, train = bench.optimizer(spec), bench.split(spec).train
+    entry, train = session.optimizer(spec), session.split(spec).train
     tables: list[_Rows] = []
     if (
         entry.still_at_zero
         and not entry.state_tensors(spec.hyperparameters)
         and not spec.weight_decay
         and isinstance(train, Encoded)
-        and bench.accelerator.num_processes == 1
+        and session.accelerator.num_processes == 1
     ):
-        model: Any = bench.loaded(spec).model
+        model: Any = session.loaded(spec).model
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         if _is_apart(embedding, nn.Embedding, model) and not embedding.max_norm:
             # what pads a batch, if anything does, is looked up too
-            tables.append(_Embedded(embedding, {bench.pad_id(spec)}.union(*train.input_ids)))
-        label_words = bench.objective(spec).label_words
+            tables.append(_Embedded(embedding, {session.pad_id(spec)}.union(*train.input_ids)))
+        label_words = session.objective(spec).label_words
         if label_words is not None and _is_apart(output, nn.Linear, model):
             tables.append(_Scored(output, set(label_words.tolist())))
     for table in tables:

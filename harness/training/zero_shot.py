@@ -14,10 +14,10 @@ from momentum_bench.harness.training.arithmetic import set_arithmetic
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.read_back import final_score, peak_memory, read_live
 from momentum_bench.harness.training.scoring import score
-from momentum_bench.harness.training.session import Workbench
+from momentum_bench.harness.training.session import Session
 
 
-def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
+def zero_shot(spec: RunSpec, session: Session, journal: Journal) -> RunRecord:
     """Score dev and test once each, with the same split, prompt and label words as a run that trains.
 
     Returns:
@@ -27,20 +27,20 @@ def zero_shot(spec: RunSpec, bench: Workbench, journal: Journal) -> RunRecord:
     Raises:
         UserError: the split, the prompt or the model cannot be built.
     """
-    accelerator = bench.accelerator
+    accelerator = session.accelerator
     set_arithmetic(spec, accelerator.device)
-    bench.check_inputs(spec)
-    task = bench.task(spec)
-    split = bench.split(spec)
-    loaded = bench.fresh_model(spec)
-    objective = bench.objective(spec)
-    pad_id = bench.pad_id(spec)
+    session.check_inputs(spec)
+    task = session.task(spec)
+    split = session.split(spec)
+    loaded = session.fresh_model(spec)
+    objective = session.objective(spec)
+    pad_id = session.pad_id(spec)
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     dev = score(loaded, split.dev, objective, task.metric, pad_id, accelerator)
     dev_done = time.perf_counter()
-    read_back = read_live(spec, bench, loaded, optimizer=None)
+    read_back = read_live(spec, session, loaded, optimizer=None)
     if not math.isfinite(dev.loss):
         return RunRecord(
             spec=spec,
