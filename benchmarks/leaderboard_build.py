@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 
 from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec  # noqa: E402
 from momentum_bench.harness.records.store import Store  # noqa: E402
-from tests.synthetic import ARMS, SEEDS, Scores, make_record, make_spec  # noqa: E402
+from tests.helpers.synthetic import ARMS, SEEDS, Scores, make_record, make_spec  # noqa: E402
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 """A leaderboard row is a grid of these over the five default seeds: 30 runs."""

@@ -5,11 +5,10 @@
 That is the model's parameters, gradients, optimizer state, and activations: what is saved for the backward
 pass and is no parameter (under autocast, what it cast from one is). The steps are those of
 `harness.training.finetune`, watched from outside; the first is left out, because before it there is no
-state. On a GPU its allocator tells the peak. On a CPU the allocations of torch's tensors are added up, as torch's profiler
-reports them; what libraries allocate for themselves is not in it. The pristine and the best copies of the
-parameters are made outside of the steps that are measured: they are the host's, on a CPU too. Of all steps
-the one of the largest ratio is reported.
-"""
+state. On a GPU its allocator tells the peak. On a CPU the allocations of torch's tensors are added up, as
+torch's profiler reports them; what libraries allocate for themselves is not in it. The pristine and the
+best copies of the parameters are made outside of the steps that are measured: they are the host's, on a CPU
+too. Of all steps the one of the largest ratio is reported."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import pytest
 from momentum_bench.harness.cli.main import main
 from momentum_bench.harness.data.find_task import ENTRY_POINTS, task_of
 from tests.conftest import ROOT, needs_quickstart, write_rows
-from tests.test_suites import momentum_bench
+from tests.helpers.command_line import run_command
 
 GUIDE = (ROOT / "README.md").read_text().split("## Add a task")[1].split("\n## ")[0]
 BLOCKS = dict(re.findall(r"```(.*?)\n(.*?)```", GUIDE, flags=re.DOTALL))
@@ -41,7 +41,7 @@ def test_the_entry_point_is_the_one_that_is_looked_up():
 
 def test_a_row_is_shown_only_where_there_is_one(tmp_path: Path):
     (tmp_path / "tickets.py").write_text(FILE)
-    done = momentum_bench("tasks", "show", tmp_path / "tickets.py")
+    done = run_command("tasks", "show", tmp_path / "tickets.py")
     assert done.returncode == 0
     assert done.stderr.startswith("no row is shown, give one by --data-dir DIR: tickets cannot be downloaded")
     assert "0 fine" not in done.stdout

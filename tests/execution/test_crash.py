@@ -1,0 +1,282 @@
+"""Killed at any moment, in any process, on any disk: the same leaderboard in the end, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from momentum_bench.harness.errors import UserError, without_secrets
+from momentum_bench.harness.execution import job as execution_job
+from momentum_bench.harness.execution import local
+from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.execution.local import MOST_DEATHS
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.files import WRITING, replacing, write_atomically
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.session import Session
+from tests.conftest import ROOT, SOURCES, cli_environment
+from tests.helpers.specs import make_record, make_spec
+from tests.helpers.sweeps import records, small_sweep, table
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+class Killer:
+    """A sweep that is killed, process by process, and started again until it is done."""
+
+    def __init__(self, words: list[object], folder: Path, output_dir: Path, seed: int):
+        self.command = [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, words)]
+        self.folder, self.output_dir, self.random = folder, output_dir, random.Random(seed)
+        self.log = folder / "log.txt"
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                self.command, cwd=self.folder, env=cli_environment(), stdout=log, stderr=log
+            )
+
+    def events(self) -> int:
+        """Evaluations and records so far."""
+        notes = list(self.output_dir.glob("runs/*/evaluations.jsonl"))
+        n_lines = sum(path.read_bytes().count(b"\n") for path in notes if path.exists())
+        return n_lines + 1000 * len(list(self.output_dir.glob("runs/*/record.json")))
+
+    def wait_for_a_moment(self, process: subprocess.Popen[bytes]) -> None:
+        """Until something new is on the disk, a random number of times, and then a random while."""
+        for _ in range(self.random.randint(1, 3)):
+            before = self.events()
+            while self.events() == before:
+                assert process.poll() is None, f"it ended before it was killed: {self.log.read_text()}"
+                time.sleep(0.01)
+        time.sleep(self.random.uniform(0, 0.05))
+
+    def kill(self, n: int) -> None:
+        """Kill n times, a worker and the parent in turn, and let it end."""
+        process = self.start()
+        for number in range(n):
+            self.wait_for_a_moment(process)
+            workers = [
+                child
+                for child in psutil.Process(process.pid).children()
+                if any("spawn_main" in word for word in child.cmdline())
+            ]
+            # a last run that is left alone after a restart has no worker
+            if number % 2 or not workers:
+                process.kill()
+                process.wait()
+                process = self.start()
+            else:
+                os.kill(self.random.choice(workers).pid, signal.SIGKILL)
+        assert process.wait() == 0, self.log.read_text()
+
+
+def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: int, *more: object) -> None:
+    words = small_sweep(tiny_model, toy_data, "--max-steps", 30, "--checkpoint-every", 5, *more)
+    undisturbed = Killer([*words, "--output-dir", "undisturbed"], folder, folder / "undisturbed", 0)
+    assert undisturbed.start().wait() == 0, undisturbed.log.read_text()
+    words += ["--output-dir", "killed", "--workers", 2]
+    killer = Killer(words, folder, folder / "killed", seed=n)
+    killer.kill(n)
+    for name in ("leaderboard.csv", "comparison.csv"):
+        assert table(folder / "killed" / name) == table(folder / "undisturbed" / name)
+    assert records(folder / "killed") == records(folder / "undisturbed")
+    assert files(folder / "killed") == files(folder / "undisturbed")
+    log = killer.log.read_text()
+    assert "Traceback" not in log
+    assert "its worker process died" in log
+
+
+@pytest.mark.timeout(900)  # a dozen processes load their libraries
+def test_five_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    killed_and_undisturbed(tiny_model, toy_data, tmp_path, 5)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_twenty_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    killed_and_undisturbed(tiny_model, toy_data, tmp_path, 20, "--seeds", "13,21,42,87,100")
+
+
+def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    """Every write to the disk after the third record fails, as on a full one."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import errno, os, pathlib\nfsync = os.fsync\n"
+        "def full(number):\n"
+        "    if len(list(pathlib.Path('results/runs').glob('*/record.json'))) >= 3:\n"
+        "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
+        "    fsync(number)\n"
+        "os.fsync = full\n"
+    )
+    words = small_sweep(tiny_model, toy_data)
+    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}")
+    assert done.returncode == 2
+    assert "error: no room is left under results: make some. Finished runs are kept" in done.stderr
+    assert "Traceback" not in done.stderr
+    kept = records(tmp_path / "results")
+    assert len(kept) == 3
+    names = [path.name for path in (tmp_path / "results").rglob("*")]
+    assert not [name for name in names if name.startswith(".") or name == WRITING]
+    done = bench(*words)
+    assert done.returncode == 0, done.stderr
+    assert kept.items() <= records(tmp_path / "results").items()
+    assert len(records(tmp_path / "results")) == 8
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    store = Store(tmp_path / "results")
+    store.open()
+    return Job(Inputs("model", None), "fp32", store, retry_failed=False)
+
+
+class ScriptedPool:
+    """Stands for a worker process: it dies under some runs and does the others."""
+
+    def __init__(self, job: Job, deadly: dict[int, int], before_it_begins: bool = False):
+        self.job, self.deadly, self.dead, self.before = job, deadly, False, before_it_begins
+
+    def submit(self, function: object, spec: RunSpec) -> Future[RunRecord | None]:
+        if self.dead:
+            raise BrokenProcessPool
+        future: Future[RunRecord | None] = Future()
+        if self.deadly.get(spec.seed, 0) > 0:
+            self.deadly[spec.seed] -= 1
+            self.dead = True
+            if not self.before:
+                self.job.store.journal(spec)
+            future.set_exception(BrokenProcessPool())
+        else:
+            record = make_record(seed=spec.seed)
+            self.job.store.write(record)
+            future.set_result(record)
+        return future
+
+    def shutdown(self, wait: bool = True, cancel_futures: bool = False) -> None:
+        pass
+
+
+def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
+    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    made = iter(pools)
+    monkeypatch.setattr(local, "_new_pool", lambda job: next(made))
+    specs = [make_spec(seed=seed) for seed in range(6)]
+    return {r.spec.seed: r.status for r in local.execute(specs, job, bench, 2, progress=False)}
+
+
+def test_a_run_whose_worker_dies_is_done_again(job: Job, monkeypatch: pytest.MonkeyPatch, capsys):
+    deadly = {1: 1, 4: MOST_DEATHS - 1}
+    states = run_scripted(job, monkeypatch, [ScriptedPool(job, deadly) for _ in range(9)])
+    assert states == dict.fromkeys(range(6), "done")
+    assert capsys.readouterr().err.count("its worker process died") == MOST_DEATHS
+
+
+def test_a_run_that_always_kills_its_worker_fails_and_the_others_go_on(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+):
+    states = run_scripted(job, monkeypatch, [ScriptedPool(job, {3: 99}) for _ in range(9)])
+    assert states == dict.fromkeys(range(6), "done") | {3: "failed"}
+    record = job.store.read(make_spec(seed=3).run_id)
+    assert record is not None
+    assert record.failure == ("3 worker processes died under it: killed, by the system where memory ran out")
+    names = {path.name for path in (job.store.output_dir / "runs" / record.spec.run_id).iterdir()}
+    assert names == {"record.json", "lock"}
+
+
+def test_workers_that_die_before_they_begin_stop_the_sweep_and_fail_no_run(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+):
+    pools = [ScriptedPool(job, dict.fromkeys(range(6), 99), before_it_begins=True) for _ in range(9)]
+    with pytest.raises(UserError, match="3 worker processes died before they began a run"):
+        run_scripted(job, monkeypatch, pools)
+    assert job.store.records() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "no room is left under"),
+        (OSError(30, "Read-only file system"), "cannot be written: Read-only file system. Finished runs"),
+        (OSError(116, "Stale file handle", "/net/x"), "/net/x: Stale file handle. Finished runs"),
+    ],
+)
+def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
+    job: Job, monkeypatch: pytest.MonkeyPatch, error: OSError, message: str
+):
+    def finetune(*given: object) -> RunRecord:
+        raise error
+
+    monkeypatch.setattr(execution_job, "finetune", finetune)
+    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=message):
+        execution_job.run_and_store(make_spec(), job, bench, False)
+    assert job.store.records() == []
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_up(job: Job, tmp_path: Path):
+    store, spec = job.store, make_spec()
+    with store.claim(spec):
+        pass
+    folder = store.output_dir / "runs" / spec.run_id
+    places = (folder, folder / WRITING, store.output_dir, store.output_dir / "plots")
+    for place in places:
+        place.mkdir(exist_ok=True)
+        with replacing(place / "file") as name:
+            left = name.name
+        (place / "file").rename(place / left)
+    (folder / WRITING / ".tmp7rtVdR").write_text("half, by safetensors")
+    with store.claim(spec):
+        assert {path.name for path in folder.iterdir()} == {"lock"}
+    with store.alone():
+        assert not [path for path in store.output_dir.rglob(".*") if path.is_file()]
+    # killed between the record and the removal of what the run kept in progress
+    store.write(make_record())
+    store.journal(spec)
+    store.clear_finished()
+    assert {path.name for path in folder.iterdir()} == {"record.json", "lock"}
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+    with replacing(path) as name:
+        name.write_text("new")
+    assert path.read_text() == "new"
+
+    def interrupted() -> None:
+        with replacing(path) as name:
+            name.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "new"
+    assert files(tmp_path) == {"file"}
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask()
+
+
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_secrets_are_replaced_by_their_names(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_planted_0")
+    monkeypatch.setenv("SOME_KEY", "true")  # too short to be a secret
+    assert without_secrets("401 for hf_planted_0: true") == "401 for [HF_TOKEN]: true"

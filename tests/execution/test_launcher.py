@@ -1,0 +1,83 @@
+"""Ranks that share out runs: who does what, alone, and what is left when one dies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from momentum_bench.harness.launcher import apart, launched, lonely_launch
+from tests.conftest import SOURCES, cli_environment
+from tests.helpers.sweeps import launch, records, small_sweep
+
+
+def test_a_rank_on_the_second_machine(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {"RANK": "11", "WORLD_SIZE": "16", "LOCAL_RANK": "3", "GROUP_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    assert launched() == (11, 16, 3)
+    with apart():
+        assert launched() == (0, 1, 0)
+        assert "GROUP_RANK" not in os.environ
+    assert launched() == (11, 16, 3)
+
+
+RANK = """
+import os, sys
+sys.path.insert(0, {root!r})
+import torch
+import momentum_bench.harness.execution.job
+from momentum_bench.harness.cli.main import main
+finetune = momentum_bench.harness.execution.job.finetune
+n_runs = 0
+def watched(spec, bench, *more):
+    global n_runs
+    assert not torch.distributed.is_initialized()
+    assert bench.accelerator.num_processes == 1
+    record = finetune(spec, bench, *more)
+    assert type(bench.loaded(spec).model).__name__ == "BertForMaskedLM"
+    n_runs += 1
+    if n_runs == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        os._exit(9)
+    return record
+momentum_bench.harness.execution.job.finetune = watched
+main(["run", *sys.argv[1:]])
+"""
+
+
+def test_ranks_form_no_group_and_a_restart_goes_on_behind_a_rank_that_died(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    script = tmp_path / "rank.py"
+    script.write_text(RANK.format(root=str(SOURCES)))
+    words = small_sweep(tiny_model, toy_data)
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, "--max_restarts", 1, script]
+    done = launch(*torchrun, *words, "--output-dir", "shared", cwd=tmp_path, ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr
+    assert "exitcode: 9" in done.stderr
+    assert bench(*words, "--output-dir", "single").returncode == 0
+    assert records(tmp_path / "shared") == records(tmp_path / "single")
+
+
+def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    for name in ("MASTER_PORT", "WORLD_SIZE", "ACCELERATE_MIXED_PRECISION"):
+        monkeypatch.delenv(name, raising=False)
+    assert lonely_launch() is None
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(SOURCES)!r})\n"
+        "from momentum_bench.harness.launcher import lonely_launch\n"
+        "print('alone:', lonely_launch())\n"
+    )
+
+    def said(*words: str) -> str:
+        command = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", *words, str(script)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=240, check=True, env=cli_environment()
+        )
+        return done.stdout
+
+    assert "started this one alone" in said("--num_processes", "2")
+    assert "alone: None" in said("--num_processes", "1")

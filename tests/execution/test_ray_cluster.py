@@ -1,0 +1,159 @@
+"""Runs on a real Ray cluster of node processes on this machine."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
+from tests.conftest import ROOT, cli_environment
+from tests.helpers.sweeps import records, small_sweep, table
+
+SECONDS = 120
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Ray's own test cluster: a head node of one processor; more nodes can be added and killed."""
+    pytest.importorskip("ray", reason="the cluster extra is not installed")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets lie in it
+    # where Ray notes the address of the newest cluster, whatever folder that has: it must be there
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    Path(folder, "ray").mkdir()
+    # a node that died is missed after 2 seconds and not after 20
+    config = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500}
+    head = {
+        "num_cpus": 1,
+        "object_store_memory": 80 * 2**20,
+        "include_dashboard": False,
+        "temp_dir": folder,
+        "_system_config": config | {"health_check_failure_threshold": 4},
+    }
+    nodes = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_until(true: Callable[[], object], process: subprocess.Popen[str]) -> None:
+    end = time.monotonic() + SECONDS
+    while not true():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.1)
+
+
+def is_running_runs(node: Any) -> bool:
+    """Whether a worker process of that node is at a group of runs, by the name that Ray gives it."""
+    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+    names = []
+    for child in raylet.children(recursive=True):
+        try:
+            names.append(" ".join(child.cmdline()))
+        except psutil.Error:
+            continue
+    return any(name.startswith("ray::_run_group") for name in names)
+
+
+def test_a_sweep_survives_the_death_of_a_node(
+    bench, cluster: Any, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    other = cluster.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    cluster.wait_for_nodes()
+    words = small_sweep(tiny_model, toy_data, "--learning-rates", "1e-2,3e-2,1e-1,3e-1", "--max-steps", 60)
+    del words[words.index("--workers") : words.index("--workers") + 2]
+    words += ["--eval-every", 20]
+    command = [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, words), "--output-dir", "ray"]
+    sweep = subprocess.Popen(
+        [*command, "--executor", "ray", "--ray-address", cluster.address],
+        cwd=tmp_path,
+        env=cli_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        wait_until(lambda: records(tmp_path / "ray") and is_running_runs(other), sweep)
+        n_before = len(records(tmp_path / "ray"))
+        cluster.remove_node(other, allow_graceful=False)
+        _, errors = sweep.communicate(timeout=SECONDS)
+    finally:
+        sweep.kill()
+    assert sweep.returncode == 0, errors
+    assert n_before < len(records(tmp_path / "ray")) == 16
+    assert "Traceback" not in errors
+    assert bench(*words, "--workers", 1, "--output-dir", "single").returncode == 0
+    assert records(tmp_path / "ray") == records(tmp_path / "single")
+    assert table(tmp_path / "ray" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
+
+
+def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(UserError, match="are for --executor ray"):
+        make_sweep({"gpus_per_run": 0.5}, None)
+    with pytest.raises(UserError, match="Ray places as many runs as fit"):
+        make_sweep({"executor": "ray", "workers": 2}, None)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="2 ranks of a launcher"):
+        check_launcher(make_sweep({"executor": "ray"}, None))
+
+
+def test_without_ray_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch):
+    from momentum_bench.harness.execution.ray_cluster import connected
+
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"pip install 'momentum-bench\[cluster\]'"), connected(None):
+        pass
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nonsense"])
+def test_where_no_cluster_answers_it_is_said(address: str):
+    pytest.importorskip("ray", reason="the cluster extra is not installed")
+    from momentum_bench.harness.execution.ray_cluster import connected
+
+    with pytest.raises(UserError, match=f"--ray-address {address}: no cluster answers"), connected(address):
+        pass
+
+
+class FakeRay:
+    """A cluster's answers to what it has, without a cluster."""
+
+    def __init__(self, *resources: dict[str, float]):
+        self.resources = resources
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Resources": each, "Alive": True} for each in self.resources] + [
+            {"Resources": {"CPU": 99, "GPU": 99}, "Alive": False}
+        ]
+
+
+def test_what_a_run_needs_and_how_many_fit():
+    from momentum_bench.harness.execution.ray_cluster import _needs, _places
+    from tests.helpers.specs import make_spec
+
+    gpus, cpus = {"CPU": 16, "GPU": 4}, {"CPU": 8}
+    specs = [make_spec(threads_per_run=2)]
+    assert _needs(FakeRay(cpus), specs, None) == {"num_cpus": 2, "num_gpus": 0}
+    assert _needs(FakeRay(cpus, gpus), specs, None) == {"num_cpus": 2, "num_gpus": 1}
+    packed = _needs(FakeRay(cpus, gpus), specs, 0.5)
+    assert _places(FakeRay(cpus, gpus, gpus), packed) == 16
+    assert _places(FakeRay(cpus), _needs(FakeRay(cpus), specs, None)) == 4
+    with pytest.raises(UserError, match=r"best of 1 node\(s\) has 8 and 0"):
+        _needs(FakeRay(cpus), specs, 1)
+    with pytest.raises(UserError, match="needs 32 processor"):
+        _needs(FakeRay(cpus, gpus), [make_spec(threads_per_run=32)], None)

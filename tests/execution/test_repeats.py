@@ -1,0 +1,139 @@
+"""Repetitions of one run: to the bit on a CPU, and seen where there is noise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from momentum_bench.harness.cli.noise_floor import lines
+from momentum_bench.harness.records.files import read_record
+from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
+from momentum_bench.harness.records.store import Store
+from tests.conftest import ROOT, cli_environment
+from tests.helpers.specs import make_spec
+from tests.helpers.sweeps import small_sweep
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    code = "from momentum_bench.harness.cli.main import main; main()"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=ROOT,
+        env=cli_environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+def test_on_a_cpu_a_run_repeats_to_the_bit_with_any_number_of_workers(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    words = ["--seeds", 13, "--learning-rates", 0.1, "--optimizers", "sgdm", "--output-dir", "r"]
+    assert bench(*small_sweep(tiny_model, toy_data, *words)).returncode == 0
+    results = tmp_path / "r"
+    (run,) = Store(results).records()
+    forgotten = command("noise-floor", results)
+    assert forgotten.returncode == 2
+    assert "give it by --model PATH" in forgotten.stderr
+    given = ["--model", tiny_model, "--data-dir", toy_data]
+    done = command("noise-floor", results, *given, "--repeats", 2, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("dev 0.00 points, test 0.00 points, parameters 0 (max abs), 1 different") == 2
+    found = read_record(path_of(results, run.spec), NoiseFloor)
+    assert found is not None
+    assert run.test is not None
+    for spread in (found.as_asked, found.deterministic):
+        assert spread.test_metrics == (run.test.metric,) * 2
+        assert (spread.n_distinct, spread.largest_parameter_difference) == (1, 0.0)
+    assert (found.as_asked.deterministic, found.deterministic.deterministic) == (False, True)
+    assert found.device == "cpu"
+    again = command("noise-floor", results, *given, "--run", "no-such-run")
+    assert again.returncode == 2
+    assert "0 of the 1 done runs" in again.stderr
+
+
+def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two different runs, taken for repetitions of one, have a spread."""
+    from concurrent.futures import Future
+
+    from momentum_bench.harness.execution import repeats
+    from momentum_bench.harness.inputs import Inputs
+    from momentum_bench.harness.training.session import Session
+    from tests.helpers.runs import spec_for
+
+    class SameProcess:
+        """Stands for the pool: each repetition starts with another seed, as if runs were noisy."""
+
+        def __init__(self, _workers, _context, start, words):
+            start(*words)
+            self.seed = 13
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def submit(self, repeat, spec, path):
+            self.seed += 8
+            future: Future = Future()
+            future.set_result(repeat(spec.model_copy(update={"seed": self.seed}), path))
+            return future
+
+    monkeypatch.setattr(repeats, "ProcessPoolExecutor", SameProcess)
+    inputs = Inputs(str(tiny_model), toy_data)
+    spec = spec_for(Session(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
+    spread, records = repeats.spread(spec, inputs, repeats=3, workers=1)
+    assert spread.n_distinct == len(records) == 3
+    assert spread.largest_parameter_difference > 0.01
+
+
+def test_what_is_printed():
+    noisy = Spread(
+        deterministic=False,
+        n_repeats=3,
+        statuses=("done", "done", "diverged"),
+        dev_metrics=(0.5, 0.51),
+        test_metrics=(0.7, 0.725),
+        n_distinct=2,
+        largest_parameter_difference=0.25,
+    )
+    refused = Spread(deterministic=True, n_repeats=3, failure="RuntimeError: no deterministic cumsum")
+    found = NoiseFloor(
+        spec=make_spec(),
+        metric="accuracy",
+        device="cuda",
+        as_asked=noisy,
+        deterministic=refused,
+        environment={},
+    )
+    text = "\n".join(lines(found))
+    assert "dev 1.00 points, test 2.50 points, parameters 0.25 (max abs), 2 different result(s) of 3" in text
+    assert "1 diverged" in text
+    assert "cannot run: RuntimeError: no deterministic cumsum" in text
+
+
+def test_the_leaderboard_says_the_noise_floor(tmp_path: Path):
+    from momentum_bench.harness.records.files import write_record
+    from momentum_bench.leaderboards.build import build
+
+    spread = {"n_repeats": 3, "statuses": ("done",) * 3, "n_distinct": 3}
+    found = NoiseFloor(
+        spec=make_spec(),
+        metric="accuracy",
+        device="cuda",
+        as_asked=Spread(deterministic=False, test_metrics=(0.7, 0.725, 0.71), **spread),
+        deterministic=Spread(deterministic=True, test_metrics=(0.7, 0.7, 0.7), **spread),
+        environment={},
+    )
+    write_record(path_of(tmp_path, found.spec), found)
+    (tmp_path / "noise_floor" / "torn.json").write_text('{"spec": ')
+    Store(tmp_path).open()
+    (note,) = build(Store(tmp_path)).notes
+    assert "3 repetitions of one run (sst2 sgd lr 0.1 seed 13) on cuda differ by 2.50 points of test" in note
+    assert "deterministic algorithms: 0.00" in note

@@ -1,0 +1,406 @@
+"""What a leaderboard leaves on disk and prints: tables, page, plots, through the real command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from filelock import FileLock, Timeout
+from rich.console import Console
+from typer.testing import CliRunner
+
+from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.store import LOCK, Store
+from momentum_bench.harness.reporting import csv_text, svg_text
+from momentum_bench.leaderboards.build import board_of, build
+from momentum_bench.leaderboards.rendering.files import write
+from momentum_bench.leaderboards.rendering.paper_table import latex, markdown
+from momentum_bench.leaderboards.rendering.plots import board_plots
+from momentum_bench.leaderboards.rendering.terminal import show
+from momentum_bench.leaderboards.tables import file_stem
+from tests.conftest import ROOT, SOURCES, cli_environment
+from tests.helpers.synthetic import SEEDS, Scores, fill, sweep_records
+
+EVIL = '=1+1<script>alert("$x$")</script>/../../up'
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def score(spec: RunSpec) -> Scores:
+    """SGDM wins on sst5 and equals SGD on the rest; the largest rate diverges for seed 13."""
+    if spec.learning_rate == 0.1 and spec.seed == 13:
+        return Scores(status="diverged")
+    place = SEEDS.index(spec.seed)
+    test = 0.8 + 0.01 * place + (spec.optimizer == "sgdm") * (0.001 * (place - 2))
+    test += 0.03 * (spec.optimizer == "sgdm" and spec.task == "sst5")
+    return Scores(0.9 if spec.learning_rate == 0.01 else 0.8, 0.5, test)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four tasks, one of them with a name that is no name."""
+    folder = tmp_path_factory.mktemp("runs") / "results"
+    fill(folder, [r for task in ("sst2", "sst5", "trec", EVIL) for r in sweep_records(score, task=task)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(runs: Path) -> Path:
+    """The files of that leaderboard."""
+    out = runs.parent / "board"
+    write(build(Store(runs)), out)
+    return out
+
+
+def bench(*words: object) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own; stderr's last line says whether torch was loaded."""
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('torch' in sys.modules, file=sys.stderr))\n"
+        "from momentum_bench.harness.cli.main import main\n"
+        "main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_the_command_builds_everything_without_torch(runs: Path, built: Path, tmp_path: Path):
+    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out", "--png")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "False"
+    assert "SGDM scores higher" in done.stdout
+    assert "equivalent within 1 point" in done.stdout
+    pictures = sorted((tmp_path / "out" / "plots").glob("*.png"))
+    assert [p.stem for p in pictures] == [p.stem for p in sorted((built / "plots").glob("*.svg"))]
+    for path in pictures:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        path.unlink()
+    files = {path.relative_to(built) for path in built.rglob("*") if path.is_file()}
+    assert files == {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    for name in files:  # two processes write the same bytes
+        assert (built / name).read_bytes() == (tmp_path / "out" / name).read_bytes(), name
+
+
+def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
+    """As far as one machine can play two: other hash seed, time zone, language, threads, umask and
+    folder, a matplotlibrc of its own, and the records laid down in another order."""
+    records = build(Store(runs)).rows
+    shuffled = [run for row in records for run in row.runs]
+    random.Random(7).shuffle(shuffled)
+    fill(tmp_path / "shuffled", shuffled)
+    circumstances = [
+        (runs, "022", {"PYTHONHASHSEED": "1", "TZ": "UTC", "LC_ALL": "C", "OMP_NUM_THREADS": "1"}),
+        (
+            tmp_path / "shuffled",
+            "077",
+            {"PYTHONHASHSEED": "2", "TZ": "Asia/Kathmandu", "LC_ALL": "tr_TR.UTF-8", "OMP_NUM_THREADS": "3"},
+        ),
+    ]
+    written = []
+    for place, (folder, umask, environment) in enumerate(circumstances):
+        cwd = tmp_path / f"cwd{place}"
+        cwd.mkdir()
+        (cwd / "matplotlibrc").write_text(f"font.size: {8 + place}\nlines.linewidth: {1 + place}\n")
+        code = "from momentum_bench.harness.cli.main import main; main()"
+        words = [sys.executable, "-c", code, "leaderboard", "build", str(folder), "--out", "out", "--archive"]
+        done = subprocess.run(
+            ["sh", "-c", f'umask {umask}; exec "$@"', "sh", *words],
+            cwd=cwd,
+            env=cli_environment(PYTHONPATH=str(SOURCES), **environment),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        files = [path for path in (cwd / "out").rglob("*") if path.is_file()]
+        written.append({str(path.relative_to(cwd)): path.read_bytes() for path in files})
+    assert written[0].keys() == written[1].keys()
+    assert [name for name in written[0] if written[0][name] != written[1][name]] == []
+
+
+def test_the_margin_can_be_chosen(runs: Path):
+    done = bench("leaderboard", "build", runs, "--margin", "0.0001")
+    assert done.returncode == 0
+    assert "equivalent within" not in done.stdout
+
+
+@pytest.mark.parametrize("words", [["--margin", "1"], ["--margin", "0"], ["--margin", "nan"]])
+def test_a_margin_that_is_none(runs: Path, words: list[str]):
+    done = bench("leaderboard", "build", runs, *words)
+    assert done.returncode == 2
+    assert "error: --margin" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_results_is_an_error_and_writes_nothing(tmp_path: Path):
+    done = bench("leaderboard", "build", tmp_path, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "holds no momentum-bench results" in done.stderr
+    assert not (tmp_path / "out").exists()
+    fill(tmp_path / "empty", [])
+    done = bench("leaderboard", "build", tmp_path / "empty", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no finished run" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_out_that_is_a_file_is_an_error(runs: Path, tmp_path: Path):
+    (tmp_path / "out").write_text("mine")
+    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_whose_files_would_be_written_over_is_refused(runs: Path, tmp_path: Path):
+    out = tmp_path / "site"
+    for name in ("index.html", "leaderboard.csv", "plots/mine.svg"):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("name,score\nmine,1\n")
+    done = bench("leaderboard", "build", runs, "--out", out)
+    assert done.returncode == 2
+    assert f"{out} holds no leaderboard, and its leaderboard.csv would be written over" in done.stderr
+    assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
+        *("index.html", "leaderboard.csv", "plots/mine.svg")
+    }
+    assert (out / "index.html").read_text() == "name,score\nmine,1\n"
+    for name in ("index.html", "leaderboard.csv"):
+        (out / name).unlink()
+    write(build(Store(runs)), out)
+    (out / "index.html").write_text("of an earlier build")
+    write(build(Store(runs)), out)  # a leaderboard is built again in its place
+    assert (out / "index.html").read_text() != "of an earlier build"
+    assert (out / "plots/mine.svg").read_text() == "name,score\nmine,1\n"
+
+
+def test_a_board_waits_for_the_sweep_of_the_directory_that_it_is_written_to(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Two that write the same files at once would each take the other's for those of a killed process."""
+    locked = []
+    store = fill(tmp_path / "results", sweep_records(score))
+
+    def noting(*given: object) -> None:
+        with pytest.raises(Timeout), FileLock(store.output_dir / LOCK, blocking=False):
+            pass
+        locked.append(given)
+
+    monkeypatch.setattr("momentum_bench.leaderboards.rendering.files.write", noting)
+    words = ["leaderboard", "build", str(runs), "--out", str(store.output_dir)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert len(locked) == 1
+
+
+def test_csvs_hold_the_rows_and_pairs(built: Path):
+    rows = read_csv(built / "leaderboard.csv")
+    assert len(rows) == 8
+    assert [row["optimizer"] for row in rows] == ["sgd", "sgdm"] * 4
+    pairs = {row["task"]: row for row in read_csv(built / "comparison.csv")}
+    assert pairs["sst5"]["verdict"] == "b better"
+    assert pairs["sst2"]["verdict"] == "equivalent"
+    assert read_csv(built / "tasks" / "sst5.csv") == [row for row in rows if row["task"] == "sst5"]
+    (pooled,) = read_csv(built / "pooled.csv")
+    assert pooled["n_tasks"] == "4"
+
+
+def test_a_formula_in_a_csv_is_text():
+    text = csv_text([{"a": "=1+1", "b": "-x", "c": -0.5, "d": "@y", "e": "plain", "f": "+z"}])
+    assert text == "a,b,c,d,e,f\n'=1+1,'-x,-0.5,'@y,plain,'+z\n"
+
+
+def test_a_name_out_of_a_record_leads_nowhere(built: Path):
+    assert file_stem("sst2") == "sst2"
+    for name in (EVIL, "../up", "a/b", "/etc/passwd", "..", "", ".hidden", "x" * 300):
+        stem = file_stem(name)
+        assert stem != name
+        assert "/" not in stem
+        assert not stem.startswith(".")
+        assert 0 < len(stem) < 100
+    assert file_stem("a/b") != file_stem("a_b")
+    assert {path.parent.name for path in built.rglob("*.csv")} == {"board", "tasks"}
+
+
+def test_every_run_is_a_line_of_the_parquet(built: Path):
+    trials = pd.read_parquet(built / "trials.parquet")
+    assert len(trials) == 4 * 2 * 3 * 5
+    assert trials["run_id"].is_unique
+    assert (trials["status"] == "diverged").sum() == 4 * 2
+    rows = pd.read_csv(built / "leaderboard.csv").set_index("row_id")
+    means = trials[trials["chosen"]].groupby("row_id")["test_metric"].mean()
+    assert means.to_dict() == pytest.approx(rows["test_mean"].to_dict())
+
+
+class Page(HTMLParser):
+    """Tags with their attributes, and whether every tag is closed in turn."""
+
+    VOID = frozenset({"meta", "input", "br", "link", "img"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def test_the_page_stands_alone_and_is_well_formed(built: Path):
+    text = (built / "index.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    names = [tag for tag, _ in page.tags]
+    assert names.count("table") == 3
+    assert names.count("template") == 4
+    assert names.count("script") == 1
+    identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(identifiers) == len(set(identifiers))
+    for tag, attrs in page.tags:
+        for name in ("src", "href", "xlink:href"):
+            target = attrs.get(name)
+            if target is None:
+                continue
+            assert target.startswith(("#", "plots/")), (tag, target)
+            if target.startswith("#"):
+                assert target[1:] in identifiers
+            else:
+                assert (built / target).is_file()
+    words = " ".join(page.text)
+    assert "sgdm better" in words
+    assert "equivalent" in words
+    rows = read_csv(built / "leaderboard.csv")
+    for row in rows:  # provenance goes down to the runs
+        assert all(run in words for run in row["chosen_runs"].split(";"))
+
+
+def test_text_out_of_records_is_escaped_in_page_and_plots(built: Path):
+    text = (built / "index.html").read_text()
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    plots = list((built / "plots").glob("*.svg"))
+    assert len(plots) == 5
+    for plot in plots:
+        root = ET.fromstring(plot.read_text())
+        assert root.tag == f"{SVG}svg"
+        assert not root.findall(f".//{SVG}script")
+
+
+def test_plots_show_both_arms_the_choice_and_divergence(built: Path):
+    (plot,) = (built / "plots").glob("curves-sst2-*.svg")
+    texts = ["".join(t.itertext()) for t in ET.fromstring(plot.read_text()).iter(f"{SVG}text")]
+    assert {"sgd", "sgdm", "effective learning rate", "test accuracy in %"} <= set(texts)
+    assert texts.count("x1") == 2  # one seed of each arm diverged at the largest rate
+    assert {"0.001", "0.01", "0.1"} <= set(texts)
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_a_plot_is_the_same_alone_and_after_another(names: tuple[str, str]):
+    few = sweep_records(score, task=names[0])
+    many = sweep_records(score, task=names[1], rates=[0.001 * 2**n for n in range(9)])  # labels askew
+    together = board_plots(board_of([*few, *many]), svg_text)
+    for records in (few, many):
+        alone = board_plots(board_of(records), svg_text)
+        (name,) = alone.keys() - {"forest"}
+        assert alone[name] == together[name]
+
+
+SIX = {"sgd": {}} | {f"optimizer{beta}": {"momentum": beta} for beta in (0.1, 0.3, 0.5, 0.7, 0.9)}
+
+
+@pytest.mark.parametrize(
+    ("grid", "n_pairs"),
+    [
+        ({"seeds": (13,), "rates": (0.01,)}, 1),
+        ({"rates": [10.0**-n for n in range(12)]}, 1),
+        ({"arms": SIX, "seeds": SEEDS[:3]}, 15),
+        ({"arms": {"sgd": {}}}, 0),
+        ({"seeds": range(20), "rates": (0.01,)}, 1),
+        ({"seeds": SEEDS[:1], "rates": (0.1,)}, 0),  # nothing but divergence
+        ({"task": "任务\x01\n$x", "model": "a\u202eb" * 100}, 1),
+    ],
+)
+def test_odd_boards_are_written(tmp_path: Path, grid: dict, n_pairs: int):
+    def odd(spec: RunSpec) -> Scores:
+        if spec.learning_rate == 0.1 and spec.seed == 13:
+            return Scores(status="diverged")
+        return Scores(test_metric=(spec.seed % 7) / 10 + spec.hyperparameters.get("momentum", 0) / 100)
+
+    board = build(fill(tmp_path / "runs", sweep_records(odd, **grid)))
+    write(board, tmp_path / "out")
+    assert len(board.comparisons) == n_pairs
+    assert Page((tmp_path / "out" / "index.html").read_text()).open == []
+    for plot in (tmp_path / "out" / "plots").glob("*.svg"):
+        ET.fromstring(plot.read_text())
+    assert latex(board).count(r"\begin{tabular}") == markdown(board).count("| --- |") == 1
+
+
+def test_tables_for_papers(runs: Path):
+    done = bench("leaderboard", "build", runs, "--format", "latex")
+    assert done.returncode == 0
+    assert r"\toprule" in done.stdout
+    assert r"\textbf{85.0 (1.7)}" in done.stdout
+    done = bench("leaderboard", "build", runs, "--format", "markdown")
+    assert done.returncode == 0
+    assert "**85.0 (1.7)**" in done.stdout
+
+
+def test_paper_tables_mark_the_best_and_its_equivalents(tmp_path: Path):
+    board = build(fill(tmp_path, sweep_records(score) + sweep_records(score, task="sst5")))
+    lines = {line.split(" & ")[0]: line for line in latex(board).splitlines()}
+    assert lines["optimizer"] == r"optimizer & sst2 & sst5 \\"
+    assert lines["sgd"] == r"sgd & \textbf{82.0 (1.6)}$^{\approx}$ & 82.0 (1.6) \\"
+    assert lines["sgdm"] == r"sgdm & \textbf{82.0 (1.7)}$^{\approx}$ & \textbf{85.0 (1.7)} \\"
+    assert "| sgd | **82.0 (1.6)** ≈ | 82.0 (1.6) |" in markdown(board)
+
+
+def test_paper_tables_escape_what_their_language_reads(tmp_path: Path):
+    board = build(fill(tmp_path, sweep_records(score, task="a_b&c|d<e>")))
+    assert r"a\_b\&c|d<e>" in latex(board)
+    assert r"a\_b&c\|d\<e\>" in markdown(board)
+
+
+@pytest.mark.parametrize(("n_arms", "as_table"), [(3, False), (4, True)])
+def test_few_comparisons_are_sentences_and_many_a_table(tmp_path: Path, n_arms: int, as_table: bool):
+    names = ("nesterov", "qhm", "sgd", "sgdm")[:n_arms]
+    records = sweep_records(score, arms={name: {} for name in names})
+    records += sweep_records(lambda spec: Scores(status="failed"), arms={"adamw": {}})
+    console = Console(width=80, file=io.StringIO())
+    show(build(fill(tmp_path, records)), console)
+    text = console.file.getvalue()
+    assert ("SGD minus QHM" in text) != as_table
+    lines = [line.split() for line in text.splitlines() if line.startswith(" sgdm minus")]
+    if as_table:
+        assert [line[2] for line in lines] == ["nesterov", "qhm", "sgd"]
+        assert lines[2][3:] == ["+0.0", "-0.2", "to", "+0.2", "5", "equivalent"]
+    assert max(map(len, text.splitlines())) <= 80

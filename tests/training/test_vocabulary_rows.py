@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.trainable import trained_state
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.store import Journal
+from momentum_bench.harness.training import finetune as loop
+from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.session import Session
+from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
+from tests.helpers.runs import spec_for
+
+
+@pytest.fixture
+def bench(tiny_model: Path, toy_data: Path) -> Session:
+    return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+
+
+@pytest.fixture
+def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """A run and the parameters that it leaves; `apart` False trains whole tables."""
+
+    def call(apart: bool = True, **changes: Any) -> tuple[RunRecord, dict[str, torch.Tensor]]:
+        with monkeypatch.context() as patch:
+            if not apart:
+                patch.setattr(loop, "reached_rows", lambda *_: contextlib.nullcontext(WHOLE_TABLES))
+            record = finetune(spec_for(bench, **changes), bench, Journal(tmp_path / "run" / "e.jsonl"))
+        model = bench.loaded(record.spec).model
+        assert not any(isinstance(vars(m).get("forward"), nn.Module) for m in model.modules())
+        return record, {name: value.detach().clone() for name, value in trained_state(model).items()}
+
+    return call
+
+
+def sizes(bench: Session, **changes: Any) -> list[int]:
+    """How many rows of each table are trained apart."""
+    spec = spec_for(bench, **changes)
+    model = bench.loaded(spec).model
+    with reached_rows(spec, bench) as reached:
+        pairs = zip(reached.parameters(model), model.named_parameters(), strict=True)
+        return [len(used) for (_, used), (_, parameter) in pairs if used is not parameter]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "method", "accumulation", "dropout"),
+    [
+        ("sgd", "head", 1, 0.1),
+        ("sgd", "prompt", 2, 0.1),
+        ("sgd", "prompt", 1, 0.0),
+        ("sgd_matched", "head", 2, 0.0),
+        ("signsgd", "prompt", 1, 0.1),
+    ],
+)
+def test_a_run_is_the_one_that_trains_whole_tables(
+    run, optimizer: str, method: str, accumulation: int, dropout: float
+):
+    # small, for rounding is all that may differ and steps that overshoot multiply it
+    rate = 1e-4 if optimizer == "signsgd" else 0.01
+    momentum = {"momentum": 0.9} if optimizer == "sgd_matched" else {}
+    changes = {"optimizer": optimizer, "method": method, "learning_rate": rate, "dropout": dropout}
+    changes |= {"hyperparameters": momentum, "gradient_accumulation_steps": accumulation}
+    (apart, parameters), (whole, expected) = run(**changes), run(apart=False, **changes)
+    assert [e.train_loss for e in apart.evaluations] == pytest.approx(
+        [e.train_loss for e in whole.evaluations], abs=1e-6
+    )
+    assert apart.test.predictions == whole.test.predictions
+    assert apart.clipped_fraction == whole.clipped_fraction
+    assert apart.read_back == whole.read_back
+    for name, value in parameters.items():
+        if optimizer == "signsgd" and name.endswith("key.bias"):
+            continue  # its gradient is 0 but for rounding, of which the sign is taken
+        torch.testing.assert_close(
+            value, expected[name], rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("method", ["head", "prompt"])
+def test_only_rows_that_are_reached_move_and_all_of_them_do(run, bench: Session, method: str):
+    record, parameters = run(optimizer="sgd", method=method, learning_rate=0.3)
+    loaded, split = bench.loaded(record.spec), bench.split(record.spec)
+    tables = {loaded.model.get_input_embeddings(): set().union(*split.train.input_ids)}
+    if method == "prompt":
+        tables[loaded.model.get_output_embeddings()] = set(bench.objective(record.spec).label_words.tolist())
+    names = {id(parameter): name for name, parameter in loaded.model.named_parameters()}
+    for module, reached in tables.items():
+        name = names[id(module.weight)]
+        moved = (parameters[name] != loaded.pristine[name]).any(dim=1).nonzero()[:, 0].tolist()
+        assert set(moved) <= reached
+        assert len(moved) > 1
+        assert len(reached) < len(module.weight) / 2  # else there would be little to leave out
+
+
+def test_momentum_zero_is_sgd_to_the_bit(run):
+    sgd, sgdm = (run(optimizer=o, hyperparameters=h) for o, h in (("sgd", {}), ("sgdm", {"momentum": 0.0})))
+    assert sgd[0].parameters_hash == sgdm[0].parameters_hash
+
+
+def test_which_tables_are_set_apart(bench: Session):
+    assert len(sizes(bench, optimizer="sgd", method="head")) == 1
+    assert sizes(bench, optimizer="sgd", method="prompt")[1] == 2  # two label words
+    assert sizes(bench, optimizer="sgd", freeze="embeddings") == []
+
+
+@pytest.mark.parametrize("changes", [{"optimizer": "sgdm"}, {"optimizer": "sgd", "weight_decay": 0.1}])
+def test_what_moves_other_rows_too_trains_whole_tables(bench: Session, changes: dict[str, Any]):
+    assert sizes(bench, **changes) == []
+
+
+@pytest.mark.parametrize("name", [name for name, entry in OPTIMIZERS.items() if entry.still_at_zero])
+def test_an_element_without_gradient_stays_where_it_is(name: str):
+    entry, hyperparameters = OPTIMIZERS[name], {"momentum": 0.9}
+    parameter = nn.Parameter(torch.tensor([1.0, 2.0, -3.0]))
+    groups = [{"params": [parameter], "weight_decay": 0.0}]
+    optimizer = entry.build(groups, 0.5, {h: hyperparameters[h] for h in entry.hyperparameters}, 1)
+    for _ in range(5):
+        parameter.grad = torch.tensor([0.3, 0.0, -0.1])
+        optimizer.step()
+    assert parameter[1] == 2.0
+    assert parameter[0] != 1.0
+
+
+def test_a_table_that_two_modules_share_is_trained_whole(bench: Session):
+    spec = spec_for(bench, optimizer="sgd", method="prompt")
+    model = bench.loaded(spec).model
+    model.get_output_embeddings().weight = model.get_input_embeddings().weight
+    assert sizes(bench, optimizer="sgd", method="prompt") == []
+
+
+def test_a_token_that_no_example_has_is_an_error(bench: Session):
+    spec = spec_for(bench, optimizer="sgd", method="head")
+    model = bench.loaded(spec).model
+    model.train()
+    embedding = model.get_input_embeddings()
+    other = next(iter(set(range(len(embedding.weight))) - set().union(*bench.split(spec).train.input_ids)))
+    with reached_rows(spec, bench), pytest.raises(IndexError):
+        embedding(torch.tensor([[other + 1 if other == 0 else other]]))
+    assert embedding(torch.tensor([[other]])).shape[:2] == (1, 1)
+
+
+def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session, monkeypatch):
+    """A loss that reads a table past its module: the run starts over with whole tables."""
+    spec = spec_for(bench, optimizer="sgd", method="head")
+    model = bench.loaded(spec).model
+    true_logits, seen = loop.logits, []
+
+    def logits(loaded, batch, objective):
+        scores = true_logits(loaded, batch, objective)
+        return scores + loaded.model.get_input_embeddings().weight.sum()
+
+    def tables(*given: Any):
+        seen.append("apart")
+        return reached_rows(*given)
+
+    monkeypatch.setattr(loop, "logits", logits)
+    monkeypatch.setattr(loop, "reached_rows", tables)
+    record, parameters = run(optimizer="sgd", method="head")
+    assert seen == ["apart"]
+    whole, expected = run(apart=False, optimizer="sgd", method="head")
+    assert record.parameters_hash == whole.parameters_hash
+    assert all(torch.equal(parameters[name], expected[name]) for name in expected)
+    assert model is bench.loaded(spec).model
+
+
+def test_gradients_past_a_table_are_found():
+    table = SimpleNamespace(
+        module=nn.Embedding(2, 2), rows=SimpleNamespace(grad=None), table=SimpleNamespace(grad=None)
+    )
+    with pytest.raises(UsedElsewhereError, match="Embedding is not the only use"):
+        type(WHOLE_TABLES)([table]).check()
