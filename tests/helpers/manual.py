@@ -47,6 +47,8 @@ def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
         r"`((?:momentum-bench|harness/run\.py) [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.S)
     )
     shown += re.findall(r"- run: (momentum-bench .*)", text)
+    for flags in re.findall(r"--our-flags '([^']+)'", text):  # of a benchmark, which hands them to `run`
+        yield flags, ["run", *shlex.split(flags)]
     for line in shown:
         called = re.search(
             r"(?:^|[\s/])(momentum-bench|harness/run\.py|-m momentum_bench\.run)(?=\s|$)(.*)", line
