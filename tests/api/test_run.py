@@ -13,7 +13,7 @@ import pytest
 import momentum_bench as mb
 from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
-from tests.helpers.sweeps import records, small_sweep, table
+from tests.helpers.sweeps import launch, records, small_sweep, table
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +218,24 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_callers_own_processes(
     )
     done = script(tmp_path, text)
     assert done.stdout.splitlines() == ["interrupted", "0 0"], done.stderr
+
+
+def test_ranks_of_a_launcher_share_the_runs_of_a_script(settings: dict[str, Any], tmp_path: Path):
+    words = settings | {"data_dir": str(settings["data_dir"]), "output_dir": "out"}
+    (tmp_path / "program.py").write_text(
+        "import momentum_bench as mb\n"
+        "class Counted(mb.SweepEvents):\n"
+        "    n_done = 0\n"
+        "    def finished(self, number, n_runs, record):\n"
+        "        self.n_done += 1\n"
+        "events = Counted()\n"
+        f"mb.run(**{words!r}, events=events)\n"
+        "print('did', events.n_done)\n"
+        "board = mb.leaderboard('out')\n"
+    )
+    options = ("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 0)
+    done = launch(*options, "program.py", cwd=tmp_path, PYTHONPATH=str(SOURCES), ACCELERATE_USE_CPU="true")
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if "did" in line] == ["did 4", "did 4"]
+    assert len(records(tmp_path / "out")) == 8
+    assert {row["seeds"] for row in table(tmp_path / "out" / "leaderboard.csv")} == {"13;21"}
