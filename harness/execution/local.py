@@ -72,10 +72,11 @@ def _runner(job: Job, session: Session, workers: int, progress: bool) -> Iterato
     # A pool of one process each: when a process dies its pool breaks, so it is known which run it was
     # at, and no other run is lost.
     pools = [_new_pool(job) for _ in range(workers)]
+    others = set(multiprocessing.active_children())  # of the program that called us
     try:
         yield lambda specs: _run_in_pools(specs, job, pools)
     except BaseException:
-        for process in multiprocessing.active_children():
+        for process in set(multiprocessing.active_children()) - others:
             process.terminate()
         for pool in pools:
             pool.shutdown(cancel_futures=True)
@@ -129,13 +130,31 @@ def _submit(
     # A new process inherits the blocked signal: Ctrl-C is for this process, which ends the others.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        try:
-            return pools[place].submit(_run_in_worker, spec)
-        except BrokenProcessPool:
-            pools[place] = _new_pool(job)
-            return pools[place].submit(_run_in_worker, spec)
+        with _main_is_not_imported():
+            try:
+                return pools[place].submit(_run_in_worker, spec)
+            except BrokenProcessPool:
+                pools[place] = _new_pool(job)
+                return pools[place].submit(_run_in_worker, spec)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+@contextmanager
+def _main_is_not_imported() -> Iterator[None]:
+    """Start workers that do not import the program's main module, of which they need nothing.
+
+    A script that calls us without `if __name__ == "__main__":` would run from its top in each worker.
+    """
+    main = sys.modules["__main__"]
+    before = {name: value for name in ("__spec__", "__file__") if (value := getattr(main, name, None))}
+    try:
+        for name in before:
+            setattr(main, name, None)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(main, name, value)
 
 
 def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:

@@ -1,4 +1,7 @@
-"""`accelerate launch -m momentum_bench.run --task sst2`: the same as `momentum-bench run --task sst2`."""
+"""`accelerate launch -m momentum_bench.run --task sst2`: the same as `momentum-bench run --task sst2`.
+
+The function `momentum_bench.run` is another thing: it is in `harness/api/run.py`.
+"""
 
 import sys
 

@@ -1,0 +1,28 @@
+"""Tables as pandas data frames, with types that do not depend on the values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAY_BE_MISSING: Mapping[str, str] = {
+    **dict.fromkeys(("dropout", "max_grad_norm", "dev_metric", "dev_loss", "test_metric"), "float64"),
+    **dict.fromkeys(("test_loss", "clipped_fraction", "torch_learning_rate"), "float64"),
+    **dict.fromkeys(("train_seconds", "dev_seconds", "test_seconds"), "float64"),
+    **dict.fromkeys(("best_step", "test_limit", "data_parallel_ranks", "n_seeds_to_decide"), "Int64"),
+    **dict.fromkeys(("optimizer_state_bytes", "peak_memory_bytes"), "Int64"),
+    **dict.fromkeys(("deterministic", "cuda_graphs"), "boolean"),
+    **dict.fromkeys(("failure", "peft", "freeze"), "str"),
+}
+"""The type of each column whose values may be None. pandas would infer another one where all are None."""
+
+
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A data frame with a row for each mapping; a missing value is pandas' own (NaN or NA)."""
+    import pandas as pd
+
+    table = pd.DataFrame([dict(row) for row in rows])
+    return table.astype({name: kind for name, kind in MAY_BE_MISSING.items() if name in table})
