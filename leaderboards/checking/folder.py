@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from momentum_bench.harness.errors import first_line
-from momentum_bench.harness.records.files import checksum
+from momentum_bench.harness.records.files import checksum, plain_content
 from momentum_bench.harness.records.schema import (
     PROTOCOL_VERSION,
     RunRecord,
@@ -47,17 +46,11 @@ class Folder:
         if any(str(part) in self.refused for part in (Path(name), *Path(name).parents)):
             return None
         try:
-            if not stat.S_ISREG((self.root / name).stat().st_mode):
-                raise Refused("is no plain file")
-            with (self.root / name).open("rb") as file:
-                content = file.read(LARGEST_BYTES + 1)
+            return plain_content(self.root / name, LARGEST_BYTES)
         except FileNotFoundError:
             raise Refused("is not there") from None
         except OSError as error:
             raise Refused(f"cannot be read: {error.strerror}") from error
-        if len(content) > LARGEST_BYTES:
-            raise Refused(_TOO_LARGE)
-        return content
 
 
 _TOO_LARGE = f"is larger than {LARGEST_BYTES // 2**20} MiB and was not read"

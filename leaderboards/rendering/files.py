@@ -54,11 +54,11 @@ def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
 
 def _holds_leaderboard(output_dir: Path) -> bool:
     """Whether a leaderboard was written here before, by the columns of its first table."""
-    try:
-        with (output_dir / "leaderboard.csv").open("rb") as file:
-            return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
-    except FileNotFoundError:
+    path = output_dir / "leaderboard.csv"
+    if not path.is_file():  # it may be a FIFO, which would wait for a writer
         return False
+    with path.open("rb") as file:
+        return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
 
 
 def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
