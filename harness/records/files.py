@@ -194,6 +194,8 @@ def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
     """The record that is the content of a file, or None where it is none that is whole and of this kind."""
     try:
         content = json.loads(text.decode())
+        if b"\\u" in text:  # the escape may be half of a surrogate pair, which no file can be written with
+            json.dumps(content, ensure_ascii=False).encode()
         if content.pop("checksum") != checksum(content):
             return None
         return kind.model_validate(content)

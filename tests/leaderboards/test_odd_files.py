@@ -81,7 +81,8 @@ def run_bounded(*commands: list[str]) -> list[Ended]:
     )
     assert done.returncode == 0, done.stderr
     return [
-        Ended(code, " ".join(out.split()), " ".join(err.split())) for code, out, err in json.loads(done.stdout)
+        Ended(code, " ".join(out.split()), " ".join(err.split()))
+        for code, out, err in json.loads(done.stdout)
     ]
 
 
@@ -141,7 +142,7 @@ def test_a_table_that_is_not_a_plain_file_is_not_read_or_replaced(results: Path,
     ODD[kind](tmp_path / "out" / "leaderboard.csv")
     (done,) = run_bounded(["leaderboard", "build", str(results), "--out", str(tmp_path / "out")])
     assert done.code == 2
-    assert "its leaderboard.csv would be written over" in done.err
+    assert "its leaderboard.csv would be overwritten" in done.err
 
 
 def test_a_plain_file_is_read_up_to_a_bound(tmp_path: Path):
