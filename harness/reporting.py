@@ -53,13 +53,18 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
 
     A text cell that a spreadsheet would read as a formula gets an apostrophe in front.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines = []
     for number, row in enumerate(rows):
         if number == 0:
-            writer.writerow(row)
-        writer.writerow(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values())
-    return text.getvalue()
+            lines.append(_csv_line(row))
+        lines.append(_csv_line(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values()))
+    return "".join(lines)
+
+
+def _csv_line(cells: Iterable[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)  # quotes cells with either line end
+    return line.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _harmless(text: str) -> str:

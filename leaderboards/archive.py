@@ -1,7 +1,7 @@
-"""All records of a leaderboard in one small file, from which it can be checked and built again.
+"""All records of a leaderboard in one small file, from which the leaderboard can be checked and rebuilt.
 
-An archive may come from anybody, and a small one may stand for a full disk. So it is read as a stream, with
-bounds on all that it may unpack to, and nothing of it is written anywhere.
+An archive may come from a stranger, and a small one may unpack to more than a disk holds. So it is read as a
+stream, with bounds on what it unpacks to, and nothing of it is written anywhere.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RunRecord, R
 from momentum_bench.harness.records.store import MARKER, Store
 
 ARCHIVE = "records.jsonl.xz"
-"""A line for each record, as its file holds it, by run id."""
+"""The name of the archive. It has one line for each record, equal to the record's file, sorted by run id."""
 
 MOST_LINES = 100_000
 LARGEST_LINE = 64 * 2**20
 LARGEST_TOTAL = 2**29
-"""Bytes of a line, and of all lines: 10,000 runs with 1,000 test rows each have some 200 MB."""
+"""Bytes of one line and of all lines: 10,000 runs with 1,000 test rows each take about 200 MB."""
 
 MOST_MEMORY = 128 * 2**20
-"""Bytes that unpacking may take up. What `pack` writes takes 65 MiB; a file can ask for 4 GiB."""
+"""Bytes of memory that unpacking may use. The output of `pack` needs 65 MiB; a file can ask for 4 GiB."""
 
 PIECE = 2**16
-"""Bytes that are read and unpacked at a time."""
+"""Bytes that are read or unpacked at once."""
 
 
 def pack(records: Iterable[RunRecord]) -> bytes:
-    """The records as an archive: records share most of their text, so that a run takes some hundred bytes.
+    """The records as an archive. Records share most of their text, so one run takes some hundred bytes.
 
     Raises:
-        UserError: they are more than an archive may hold; `lines` would refuse it.
+        UserError: the records are more than an archive may hold, so that `lines` would refuse it.
     """
     texts = {record.spec.run_id: record_text(record).encode() for record in records}
     for what in _crossed(len(texts), max(map(len, texts.values()), default=0), sum(map(len, texts.values()))):
@@ -47,21 +47,21 @@ def pack(records: Iterable[RunRecord]) -> bytes:
 
 
 def archive_of(directory: Path) -> Path | None:
-    """The archive that stands for a folder's runs; None where the runs are there, or there is none."""
+    """The archive that replaces a folder's runs; None if the runs are there, or if there is no archive."""
     path = directory / ARCHIVE
     return path if path.is_file() and not (directory / "runs").is_dir() else None
 
 
 def lines(archive: Path) -> Iterator[bytes]:
-    """The lines of an archive, one after the other: each is what a record's file holds.
+    """The lines of an archive, one after the other. Each is the content of a record's file.
 
     Raises:
-        UserError: it cannot be read, or crosses one of the bounds, which is named. Lines before that one
-            have been given out by then.
+        UserError: the archive cannot be read, or crosses one of the bounds, which the message names. The
+            lines before that point were already yielded.
     """
     try:
         with archive.open("rb") as file:
-            yield from _bounded_lines(archive, _unpacked(file))
+            yield from bounded_lines(archive, unpacked(file))
     except (OSError, EOFError, lzma.LZMAError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         if isinstance(error, lzma.LZMAError) and reason == "Memory usage limit exceeded":
@@ -69,8 +69,13 @@ def lines(archive: Path) -> Iterator[bytes]:
         raise UserError(f"{archive} cannot be read: {reason}. Nothing was written") from error
 
 
-def _unpacked(file: BinaryIO) -> Iterator[bytes]:
-    """What a file of one xz stream unpacks to, in pieces."""
+def unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """What a file of one xz stream unpacks to, in pieces.
+
+    Raises:
+        EOFError: the file ends too early.
+        lzma.LZMAError: the file is not one xz stream, or needs too much memory.
+    """
     decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MOST_MEMORY)
     while not decompressor.eof:
         packed = file.read(PIECE) if decompressor.needs_input else b""
@@ -81,7 +86,15 @@ def _unpacked(file: BinaryIO) -> Iterator[bytes]:
         raise lzma.LZMAError("something follows its end")
 
 
-def _bounded_lines(archive: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
+def bounded_lines(archive: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of an archive's pieces.
+
+    Args:
+        archive: is named in messages.
+
+    Raises:
+        UserError: the pieces cross one of the bounds.
+    """
     n_lines = total = 0
     line = bytearray()
     for piece in pieces:
@@ -100,7 +113,7 @@ def _bounded_lines(archive: Path, pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _crossed(n_lines: int, longest: int, total: int) -> Iterator[str]:
-    """Which bounds of an archive are crossed."""
+    """The bounds of an archive that are crossed, in words."""
     if n_lines > MOST_LINES:
         yield f"it has more than {MOST_LINES:,} records"
     if longest > LARGEST_LINE:
@@ -110,9 +123,9 @@ def _crossed(n_lines: int, longest: int, total: int) -> Iterator[str]:
 
 
 def named_lines(archive: Path) -> Iterator[tuple[str, bytes]]:
-    """The lines of an archive, each with the run that it says it is of; where it is no record, `line-N`.
+    """The lines of an archive, each with the id of its run; a line that is not a record is named `line-N`.
 
-    No name comes twice: a second line of one run is `line-N`, too. `N` counts from 0.
+    No name occurs twice, because a second line of one run is named `line-N` too. `N` counts from 0.
     """
     names = set()
     for number, line in enumerate(lines(archive)):
@@ -124,7 +137,7 @@ def named_lines(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _run_id(line: bytes) -> str | None:
-    """The run that a line says it is of; None where it is no record, which a check then names."""
+    """The id of the run in a line; None if the line is not a record, which a check then reports."""
     try:
         return RunSpec.model_validate(json.loads(line)["spec"]).run_id
     except (ValueError, KeyError, TypeError, ValidationError, RecursionError):
@@ -132,7 +145,7 @@ def _run_id(line: bytes) -> str | None:
 
 
 class ArchivedStore:
-    """The records of an archive, for whoever reads those of a `Store`. They are read once, into memory.
+    """The records of an archive, with the reading methods of `Store`. They are read once, into memory.
 
     Raises:
         UserError: see `lines`.
@@ -150,14 +163,15 @@ class ArchivedStore:
                 self._damaged.add(name)
 
     def check_version(self) -> None:
-        """Raises: UserError, when another protocol version wrote it. A marker may be left out."""
+        """Raise a UserError if another protocol version wrote the records. The marker may be missing."""
         if (self.output_dir / MARKER).exists():
             Store(self.output_dir).check_version()
         versions = {record.spec.protocol_version for record in self._records.values()} - {PROTOCOL_VERSION}
         if versions:
             raise UserError(
                 f"{self.output_dir / ARCHIVE} holds runs of protocol version {min(versions)}, and this is "
-                f"version {PROTOCOL_VERSION}: the same words mean other runs there"
+                f"version {PROTOCOL_VERSION}: there the same settings mean other runs. Use the version of "
+                f"momentum-bench that wrote them"
             )
 
     def records(self) -> list[RunRecord]:
@@ -165,16 +179,16 @@ class ArchivedStore:
         return [self._records[run_id] for run_id in sorted(self._records)]
 
     def run_folders(self) -> list[str]:
-        """Names of all runs, sorted, and of all lines that hold no whole record."""
+        """The names of all runs and of all lines without a whole record, sorted."""
         return sorted([*self._records, *self._damaged])
 
     def is_damaged(self, run_id: str) -> bool:
-        """Whether what stands in a record's place is none."""
+        """Whether the line of this name is not a whole record."""
         return run_id in self._damaged
 
 
 def store_of(directory: Path) -> Store | ArchivedStore:
-    """What gives a folder's records: its runs, or where there are none, its archive.
+    """The source of a folder's records: its runs, or its archive if it has no runs.
 
     Raises:
         UserError: the archive cannot be read.

@@ -1,4 +1,4 @@
-"""The leaderboard of results directories: one row per best-per-optimizer result, and the pairs."""
+"""The leaderboard of results directories: the best result of each optimizer, and the compared pairs."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from momentum_bench.leaderboards.comparisons import (
     compare,
     pooled_over_tasks,
 )
-from momentum_bench.leaderboards.paired import (
-    MARGIN,
-)
+from momentum_bench.leaderboards.paired import MARGIN
 from momentum_bench.leaderboards.rows import Row, by_setting, result_of, rows_of
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """Rows, comparisons and pooled lines, sorted; notes say in words what was not done, and why."""
+    """The rows, comparisons and pooled lines of some records, sorted.
+
+    Attributes:
+        notes: sentences that say what was left out or not compared, and why; and noise floors.
+        margin: half width of the band of equivalence, a fraction.
+    """
 
     rows: list[Row]
     comparisons: list[Comparison]
@@ -37,10 +40,13 @@ class Leaderboard:
 
 
 def build(*stores: Store | ArchivedStore, margin: float = MARGIN) -> Leaderboard:
-    """Collect results directories: select by dev, report test, pair the optimizers by seed.
+    """The leaderboard of results directories: dev selects, test is reported, optimizers are paired by seed.
 
     Args:
         margin: half width of the band of equivalence, a fraction (0.01 is one point).
+
+    Raises:
+        UserError: a record names a protocol that this version does not know.
     """
     records, notes = _collect(stores)
     notes = [*notes, *(noise_sentence(each) for store in stores for each in noise_floors(store.output_dir))]
@@ -48,10 +54,11 @@ def build(*stores: Store | ArchivedStore, margin: float = MARGIN) -> Leaderboard
 
 
 def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: float = MARGIN) -> Leaderboard:
-    """The leaderboard of these records, each run once.
+    """The leaderboard of these records, in which each run occurs once.
 
     Args:
-        notes: what to say before the leaderboard's own notes.
+        notes: sentences that come before the leaderboard's own notes.
+        margin: half width of the band of equivalence, a fraction.
     """
     notes = list(notes)
     rows = rows_of(records)
@@ -68,7 +75,10 @@ def board_of(records: Sequence[RunRecord], notes: Iterable[str] = (), margin: fl
 
 
 def _collect(stores: Sequence[Store | ArchivedStore]) -> tuple[list[RunRecord], list[str]]:
-    """The records of all directories by run id; of a run found twice, the first that did not fail."""
+    """The records of all directories, sorted by run id, and notes on what was left out.
+
+    Where a run is found twice, the first record that did not fail counts.
+    """
     records: dict[str, RunRecord] = {}
     notes = []
     n_unfinished = 0
@@ -79,28 +89,28 @@ def _collect(stores: Sequence[Store | ArchivedStore]) -> tuple[list[RunRecord], 
         if damaged := sorted(name for name in without if store.is_damaged(name)):
             notes.append(
                 f"{len(damaged)} record(s) cannot be read and do not count (torn, changed, or of a newer "
-                f"version), the first that of run {damaged[0]}"
+                f"version); the first is run {damaged[0]}"
             )
         for record in found:
             run_id = record.spec.run_id
             known = records.setdefault(run_id, record)
             if known is record:
                 continue
-            # the specs are equal: a store gives out no record whose spec has another id than its folder
+            # the specs are equal, because a store gives no record whose id is not its folder's name
             if result_of(known) != result_of(record):
                 notes.append(
-                    f"run {run_id} ({record.spec.label}) is there more than once, with different "
-                    f"results; the first that did not fail counts"
+                    f"run {run_id} ({record.spec.label}) was found more than once, with different "
+                    f"results; the first record that did not fail counts"
                 )
             if known.status == "failed":
                 records[run_id] = record
     if n_unfinished:
-        notes.append(f"{n_unfinished} run folder(s) hold no whole record and were left out")
+        notes.append(f"{n_unfinished} run folder(s) have no whole record and were left out")
     return [records[run_id] for run_id in sorted(records)], notes
 
 
 def _settings_apart(rows: Iterable[Row]) -> list[str]:
-    """For each task with rows of several settings: in which fields they differ."""
+    """For each task whose rows have several settings, a sentence that names the fields that differ."""
     notes = []
     for task, of_task in groupby(rows, key=lambda row: str(row.columns["task"])):
         settings = [part[0].setting for part in by_setting(of_task)]
@@ -109,16 +119,17 @@ def _settings_apart(rows: Iterable[Row]) -> list[str]:
         fields = [
             f"{name} ({', '.join(values)})"
             for name in settings[0]
-            if len(values := sorted({_in_words(setting[name]) for setting in settings})) > 1
+            if len(values := sorted({_value_text(setting[name]) for setting in settings})) > 1
         ]
         notes.append(
-            f"{task}: rows of {len(settings)} settings are not compared with one another; they differ "
-            f"in {', '.join(fields)}."
+            f"{task}: rows of {len(settings)} different settings are not compared with each other; they "
+            f"differ in {', '.join(fields)}."
         )
     return notes
 
 
-def _in_words(value: Any) -> str:
+def _value_text(value: Any) -> str:
+    """A setting's value in words."""
     if isinstance(value, dict):
         return " ".join(f"{name}={part}" for name, part in sorted(value.items()))
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Paired differences of two optimizers, on one task and over several."""
+"""Paired differences of two optimizers on one task and over several tasks, and the best row of a task."""
 
 from __future__ import annotations
 
@@ -20,11 +20,19 @@ from momentum_bench.leaderboards.paired import (
 from momentum_bench.leaderboards.rows import Row, test_metric_of
 
 FEWEST_TASKS = 3
+"""A pooled line needs at least three tasks."""
+
+FEWEST_SEEDS = 2
+"""One seed says nothing about chance, so it cannot show which row is the best."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows of one setting, paired by seed: second minus first. `columns` as in comparison.csv."""
+    """Two rows of one setting, paired by seed; differences are second minus first.
+
+    Attributes:
+        columns: the row of comparison.csv.
+    """
 
     first: Row
     second: Row
@@ -39,7 +47,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """The verdict with an optimizer's name in place of a or b."""
+        """The verdict in words, with the name of the better optimizer instead of a or b."""
         words = {"a better": f"{self.first.label} better", "b better": f"{self.second.label} better"}
         return words.get(verdict, verdict) if (verdict := self.difference.verdict) else "no verdict"
 
@@ -48,8 +56,11 @@ class Comparison:
 class Pooled:
     """A pair of optimizers over the tasks of one family: the plain mean of the tasks' mean differences.
 
-    Its t interval is over tasks: it speaks of tasks like these, not of further seeds, and weighs each
-    task the same however noisy. It carries no verdict. `columns` as in pooled.csv.
+    Its t interval is over tasks. It is about tasks like these and not about more seeds. Each task has the
+    same weight, however noisy it is. There is no verdict.
+
+    Attributes:
+        columns: the row of pooled.csv.
     """
 
     comparisons: list[Comparison]
@@ -57,7 +68,7 @@ class Pooled:
 
     @property
     def sentence(self) -> str:
-        """The pooled line in words."""
+        """The mean difference and its interval in words."""
         c, one = self.columns, self.comparisons[0]
         return (
             f"mean over {c['n_tasks']} tasks: {one.second.label.upper()} minus {one.first.label.upper()}: "
@@ -67,7 +78,7 @@ class Pooled:
 
 
 def budgets_apart(setting: Sequence[Row]) -> list[str]:
-    """Which rows of one setting are not compared because no seed of theirs had equal search budgets."""
+    """A sentence on rows of one setting that share no seed with equal search budgets."""
     budgets = {row.row_id: row.tried for row in setting}
     apart = set()
     for pair in combinations([row for row in setting if row.chosen], 2):
@@ -83,23 +94,26 @@ def budgets_apart(setting: Sequence[Row]) -> list[str]:
         return []
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
     return [
-        f"{setting[0].columns['task']}: optimizers whose search budgets differ are not compared "
+        f"{setting[0].columns['task']}: optimizers with different search budgets are not compared "
         f"({'; '.join(parts)})."
     ]
 
 
 def _budget(tried: Counter[int]) -> str:
-    """How many rates were tried on each seed."""
+    """The number of rates that were tried on each seed, in words."""
     if len(numbers := set(tried.values())) == 1:
         return f"{numbers.pop()} rates"
     return "rates: " + ", ".join(f"{n} on seed {seed}" for seed, n in sorted(tried.items()))
 
 
 def compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, str]:
-    """The comparison of two rows of one setting, and a note on what was left out of it, or why.
+    """The comparison of two rows of one setting, if there is one, and a note on what was left out.
 
-    A seed counts where both arms tried equally many learning rates on it: a larger search is a
-    larger budget.
+    A seed counts only if both arms tried the same number of learning rates on it, because a larger search
+    has a better chance to find a good rate.
+
+    Args:
+        margin: half width of the band of equivalence, a fraction.
     """
     pair = f"{first.columns['task']}: {first.label} and {second.label}"
     common = sorted(first.chosen.keys() & second.chosen.keys())
@@ -112,7 +126,7 @@ def compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, 
     unequal = [f"seed {s} ({tried[0][s]} rates against {tried[1][s]})" for s in common if s not in seeds]
     note = f"their search budgets differ on {', '.join(unequal)}." if unequal else ""
     if not seeds:
-        return None, ""  # `budgets_apart` says so, once for all pairs
+        return None, ""  # `budgets_apart` says it once for all pairs
     differences = [test_metric_of(second.chosen[s]) - test_metric_of(first.chosen[s]) for s in seeds]
     difference = paired_difference(differences, margin)
     shared = ("task", "model", "method", "k", "metric")
@@ -150,7 +164,7 @@ def compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, 
 
 
 def add_holm(comparisons: Sequence[Comparison]) -> None:
-    """Adjust the p-values of all comparisons of the build that have a verdict, as one family."""
+    """Fill in the Holm columns: the p-values of all comparisons with a verdict are one family."""
     family = [comparison.columns for comparison in comparisons if comparison.difference.verdict]
     for name in ("p_difference", "p_equivalence"):
         for columns, adjusted in zip(family, holm([c[name] for c in family]), strict=True):
@@ -158,9 +172,9 @@ def add_holm(comparisons: Sequence[Comparison]) -> None:
 
 
 def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
-    """One line for each pair of optimizers with three tasks or more of one family.
+    """One line for each pair of optimizers that is compared on three or more tasks of one family.
 
-    A task that is there in two versions would count twice, so such a family has no line.
+    A task with two versions would count twice, so its family has no line.
     """
     families: dict[tuple, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
@@ -186,3 +200,28 @@ def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
         }
         lines.append(Pooled(part, columns))
     return lines
+
+
+def best_of_task(rows: Iterable[Row]) -> list[Row]:
+    """The rows with the highest test mean among rows of one task; empty where no best row can be known.
+
+    Rows without a score do not count. If a row rests on one seed, there is no best row.
+    """
+    scored = [row for row in rows if row.chosen]
+    if any(len(row.chosen) < FEWEST_SEEDS for row in scored):
+        return []
+    top = max((row.columns["test_mean"] for row in scored), default=None)
+    return [row for row in scored if row.columns["test_mean"] == top]
+
+
+def equivalent_to(best: Iterable[Row], comparisons: Iterable[Comparison]) -> set[str]:
+    """Ids of the rows whose comparison with one of the best rows has the verdict `equivalent`."""
+    ids = {row.row_id for row in best}
+    pairs = [
+        (comparison.first.row_id, comparison.second.row_id)
+        for comparison in comparisons
+        if comparison.difference.verdict == "equivalent"
+    ]
+    return {second for first, second in pairs if first in ids} | {
+        first for first, second in pairs if second in ids
+    }

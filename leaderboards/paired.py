@@ -1,7 +1,8 @@
 """Differences of two optimizers over the same seeds: intervals, tests, and the verdict.
 
-A difference is the second arm's test score minus the first's for one seed, a fraction. What varies
-from pair to pair is the seed: the few-shot split, the head's initialisation, the order of batches.
+A difference is the test score of the second arm minus the test score of the first, for one seed, as a
+fraction. What varies from pair to pair is the seed: the few-shot split, the initialisation of the head and
+the order of batches.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ import numpy as np
 
 CONFIDENCE = 0.95
 LEVEL = 0.05
-"""Of the paired t test, and of each of the two one-sided tests of TOST."""
+"""The level of the paired t test, and of each of the two one-sided tests of TOST."""
 MARGIN = 0.01
-"""Two optimizers whose mean scores differ by less than one point count as equivalent."""
+"""Half width of the band of equivalence: a difference of less than one point does not matter."""
 POWER = 0.8
 FEWEST_PAIRS = 3
 TOO_FEW = f"{{}}, and a verdict takes {FEWEST_PAIRS}"
 RESAMPLES = 9999
 SIGN_FLIPS = 2**14
-"""Exact enumeration up to 14 pairs; beyond, so many sign patterns are drawn with a fixed seed."""
+"""Up to 14 pairs all sign patterns are enumerated; with more pairs this number is drawn with a fixed seed."""
 
 Verdict = Literal["equivalent", "a better", "b better", "inconclusive"]
 """a is the first optimizer of a pair, b the second."""
@@ -31,7 +32,7 @@ Verdict = Literal["equivalent", "a better", "b better", "inconclusive"]
 
 @dataclass(frozen=True)
 class Summary:
-    """n values: mean, standard deviation (ddof 1), 95 % t interval; NaN where n leaves it undefined."""
+    """Mean, standard deviation (ddof 1) and 95 % t interval of n values; NaN where n is too small for one."""
 
     n: int
     mean: float
@@ -41,7 +42,7 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean, spread and t interval of independent values; all NaN for no values, no spread for one."""
+    """The summary of independent values: all NaN for no value, and no spread for one value."""
     n = len(values)
     if n == 0:
         return Summary(0, math.nan, math.nan, math.nan, math.nan)
@@ -57,17 +58,17 @@ def summary(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What n paired differences say. Numbers are NaN where the pairs leave them undefined.
+    """What n paired differences show. A number is NaN where the pairs do not define it.
 
     Attributes:
         ci_low, ci_high: 95 % t interval of the mean difference.
-        bootstrap_low, bootstrap_high: 95 % percentile bootstrap interval; shown, never decisive.
-        p_sign_flip: of the sign-flip permutation test, two-sided; shown, never decisive.
-        p_difference: of the paired t test, two-sided.
-        p_equivalence: of TOST, the larger p of two one-sided paired t tests at the margin.
-        verdict: by the two p-values above, each at 0.05; None where there is none.
-        no_verdict: why there is no verdict, else empty.
-        n_seeds_to_decide: for an inconclusive verdict, see `seeds_to_decide`.
+        bootstrap_low, bootstrap_high: 95 % percentile bootstrap interval; shown, but it decides nothing.
+        p_sign_flip: two-sided p of the sign-flip permutation test; shown, but it decides nothing.
+        p_difference: two-sided p of the paired t test.
+        p_equivalence: p of TOST, the larger of two one-sided paired t tests at the margin.
+        verdict: follows from the two p-values above, each at 0.05; None if there is no verdict.
+        no_verdict: why there is no verdict; empty if there is one.
+        n_seeds_to_decide: see `seeds_to_decide`; None unless the verdict is inconclusive.
     """
 
     n_pairs: int
@@ -87,17 +88,17 @@ class PairedDifference:
 
 
 def paired_difference(differences: Sequence[float], margin: float = MARGIN) -> PairedDifference:
-    """Everything the leaderboard says of one pair of optimizers.
+    """Everything that the leaderboard says about one pair of optimizers.
 
-    Differences are rounded to 12 digits first, far below the weight of one test example, so that
-    equal scores stay equal whatever their last bit.
+    Differences are first rounded to 12 digits, which is far below the weight of one test example. So equal
+    scores stay equal even if their last bits differ.
 
     Args:
-        differences: second minus first, one a seed.
+        differences: second minus first, one for each seed, fractions.
         margin: half width of the band of equivalence, a fraction above 0.
 
     Raises:
-        ValueError: no differences, or a margin that is not above 0.
+        ValueError: there are no differences, or the margin is not above 0.
     """
     if not differences or not margin > 0:
         raise ValueError(f"need pairs and a margin above 0, found {len(differences)} and {margin}")
@@ -135,6 +136,10 @@ def t_tests(differences: Sequence[float], margin: float) -> tuple[float, float]:
 
     Args:
         differences: two or more, not all equal.
+        margin: a fraction above 0.
+
+    Returns:
+        p of a difference, and p of equivalence.
     """
     from scipy.stats import ttest_1samp
 
@@ -146,8 +151,8 @@ def t_tests(differences: Sequence[float], margin: float) -> tuple[float, float]:
 def verdict(mean: float, p_difference: float, p_equivalence: float) -> Verdict:
     """The verdict on a pair, from its unadjusted p-values, each at 0.05.
 
-    Equivalence goes first: a difference that is real but shown to lie within the margin is one that
-    does not matter. The Holm columns of a leaderboard stand beside the verdict and do not change it.
+    Equivalence is tested first, because a real difference that is shown to be within the margin does not
+    matter. The Holm columns of a leaderboard are shown next to the verdict and do not change it.
     """
     if p_equivalence < LEVEL:
         return "equivalent"
@@ -159,7 +164,8 @@ def verdict(mean: float, p_difference: float, p_equivalence: float) -> Verdict:
 def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float]:
     """95 % percentile bootstrap interval of the mean, from 9,999 resamples with a fixed seed.
 
-    Percentile and not BCa: with five differences BCa's acceleration rests on five jackknife values.
+    It is the percentile interval and not BCa, because with five differences the acceleration of BCa would
+    rest on five jackknife values.
     """
     from scipy.stats import bootstrap
 
@@ -176,7 +182,7 @@ def bootstrap_interval(differences: Sequence[float]) -> tuple[float, float]:
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p of the sign-flip permutation test of the mean; with 5 pairs never below 0.0625."""
+    """Two-sided p of the sign-flip permutation test of the mean; with 5 pairs it is at least 0.0625."""
     from scipy.stats import permutation_test
 
     result = permutation_test(
@@ -190,11 +196,11 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def tost_power(n: int, std: float, margin: float) -> float:
-    """Chance that n pairs show equivalence when the true difference is 0, for normal differences.
+    """The probability that n normal differences show equivalence if the true difference is 0.
 
-    The mean and the sample deviation S are independent, and TOST rejects when the mean lies within
-    margin - t S / sqrt(n) of 0: its normal probability given S, averaged over S's chi distribution
-    by Gauss-Legendre quadrature over the quantiles of S.
+    The mean and the sample deviation S are independent, and TOST shows equivalence if the mean is within
+    margin - t S / sqrt(n) of 0. The normal probability of this given S is averaged over the chi distribution
+    of S, by Gauss-Legendre quadrature over the quantiles of S.
     """
     from scipy.integrate import fixed_quad
     from scipy.stats import chi2, norm, t
@@ -210,11 +216,11 @@ def tost_power(n: int, std: float, margin: float) -> float:
 
 
 def seeds_to_decide(n: int, mean: float, std: float, margin: float) -> int:
-    """How many seeds in all would probably end an inconclusive verdict, if the pairs so far are typical.
+    """The total number of seeds that would probably end an inconclusive verdict, if these pairs are typical.
 
-    The smallest number above n at which one of two things holds, with the observed standard deviation:
-    TOST reaches power 0.8 for a true difference of 0; or a mean difference as observed would be
-    significant in the paired t test. A plan for the next sweep, not a promise.
+    It is the smallest number above n at which, with the observed standard deviation, one of two conditions
+    holds: TOST has power 0.8 for a true difference of 0; or the observed mean difference would be
+    significant in the paired t test. It helps to plan the next sweep and promises nothing.
     """
 
     def decided(seeds: int) -> bool:
@@ -233,7 +239,7 @@ def seeds_to_decide(n: int, mean: float, std: float, margin: float) -> int:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment (1979) over one family, in the order given."""
+    """The p-values of one family after Holm's step-down adjustment (1979), in the order of the input."""
     adjusted = [0.0] * len(p_values)
     highest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -243,13 +249,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def sentence(first: str, second: str, difference: PairedDifference) -> str:
-    """What the pairs say, and no more than that. Differences are second minus first, in points."""
+    """What the pairs show, in one sentence. Differences are second minus first, in points."""
     d = difference
     points = f"{second} minus {first}: {100 * d.mean:+.1f} points over {d.n_pairs} paired seed"
     if d.n_pairs == 1:
         return f"{points}; one pair says nothing about chance."
     if math.isnan(d.ci_low):
-        return f"{points}s; all pairs differ equally, so chance cannot be judged and there is no verdict."
+        return f"{points}s; all pairs differ by the same amount, so there is no verdict."
     text = f"{points}s, 95 % interval {100 * d.ci_low:+.1f} to {100 * d.ci_high:+.1f}: "
     margin = in_points(d.margin)
     if d.verdict is None:
@@ -265,5 +271,5 @@ def sentence(first: str, second: str, difference: PairedDifference) -> str:
 
 
 def in_points(fraction: float) -> str:
-    """A fraction as percentage points, in words: 0.01 is `1 point`."""
+    """A fraction as percentage points, in words: 0.01 gives `1 point`."""
     return f"{100 * fraction:g} point" + ("" if fraction == 0.01 else "s")

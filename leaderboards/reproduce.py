@@ -1,4 +1,4 @@
-"""The sweep behind a row, as a file for `--sweep`, and a comparison with what it gave. No torch here."""
+"""The sweep behind a row as a file for `--sweep`, and a comparison of two executions of it. No torch here."""
 
 from __future__ import annotations
 
@@ -7,52 +7,53 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.messages import printable
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
 from momentum_bench.harness.sweeps.defaults import EMBEDDED_TASK
 from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import Sweep
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line, toml_text
 from momentum_bench.leaderboards.rows import Row, rows_of
 from momentum_bench.tasks import get_task, task_names
 
 OR_NONE = ("max_grad_norm", "test_limit")
-"""Settings of which `none` is a value of its own; elsewhere None means: as the model or the task has it."""
+"""Settings with a value `none`; in other settings, None stands for the model's or the task's own value."""
 
 
 def row_of(rows: Sequence[Row], row_id: str) -> Row:
-    """The row of an id, or of the beginning of one.
+    """The row with an id, or whose id begins so.
 
     Raises:
-        UserError: no row, or more than one, begins so.
+        UserError: no row has such an id, or more than one.
     """
     found = [row for row in rows if row.row_id.startswith(row_id)]
     if len(found) != 1:
         known = ", ".join(f"{row.row_id} ({row.columns['task']} {row.label})" for row in found or rows)
-        raise UserError(f"{len(found)} rows have an id that begins with {row_id!r}: {show(known)}")
+        raise UserError(f"{len(found)} rows have an id that begins with {row_id!r}: {short_line(known)}")
     return found[0]
 
 
 def sweep_text(row: Row) -> str:
-    """The runs of a row as TOML: every setting stated, what must be at hand as comments.
+    """The runs of a row as a sweep file in TOML. It states every setting; comments say what is needed.
 
-    `harness.sweeps.plan.plan` of it gives the row's runs, and those that its grid lacks.
+    `harness.sweeps.plan.plan` makes the row's runs from it, and those that are missing in the row's grid.
 
     Raises:
         UserError: this version would run something else under the same names.
     """
     spec = row.runs[0].spec
-    settings = _settings(row, spec)
+    settings = _sweep_settings(row, spec)
     if _is_ours(spec.optimizer):
         _check_same(settings, spec)
-    lines = [*(f"# {show(text)}" for text in _needs(row, spec)), ""]
+    lines = [*(f"# {short_line(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
 
 
 def _command(row: Row) -> str:
-    """What to type once the text is saved as sweep.toml; capitals stand for the reader's own paths."""
+    """The command for the text when it is saved as sweep.toml; capitals stand for the reader's own paths."""
     spec = row.runs[0].spec
     words = ["momentum-bench run --sweep sweep.toml --output-dir reproduced"]
     words += ["--model PATH"] if spec.model.startswith("local:") else []
@@ -62,8 +63,8 @@ def _command(row: Row) -> str:
     return " ".join(words)
 
 
-def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
-    """The fields of a sweep with this row's values, by their names in a sweep file."""
+def _sweep_settings(row: Row, spec: RunSpec) -> dict[str, Any]:
+    """The values of this row for the fields of a sweep, by their names in a sweep file."""
     settings: dict[str, Any] = {
         "seeds": sorted({run.spec.seed for run in row.runs}),
         "extend_grid": 0,
@@ -84,21 +85,21 @@ def _settings(row: Row, spec: RunSpec) -> dict[str, Any]:
 
 
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
-    """Raises: UserError, where a name of the spec stands for something else in this version."""
+    """Raise a UserError if a name in the spec means something else in this version."""
     ours = spec.task in task_names()
-    # hyperparameters do not depend on the task, and another's file is not at hand
+    # hyperparameters do not depend on the task, and the file of a user's own task is not here
     sweep = make_sweep(settings if ours else settings | {"task": EMBEDDED_TASK}, None)
     version = get_task(spec.task).version_for(spec.method) if ours else spec.task_version
     if version != spec.task_version:
         raise UserError(
-            f"the row is of task {spec.task} in version {show(spec.task_version)}, and this version of "
-            f"momentum-bench has {version}: use the one that wrote the records"
+            f"the row has task {spec.task} in version {short_line(spec.task_version)}, and this version of "
+            f"momentum-bench has {version}: use the version that wrote the records"
         )
     used = hyperparameters(sweep, spec.optimizer) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
-            f"the row's {spec.optimizer} has hyperparameters {show(spec.hyperparameters)}, and this version "
-            f"of momentum-bench runs it with {used}: use the one that wrote the records"
+            f"the row's {spec.optimizer} has hyperparameters {short_line(spec.hyperparameters)}, and this "
+            f"version of momentum-bench runs it with {used}: use the version that wrote the records"
         )
 
 
@@ -107,20 +108,20 @@ def _is_ours(optimizer: str) -> bool:
 
 
 def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
-    """What the numbers rest on and no setting can say."""
+    """What is needed to get the same numbers and is not a setting, in sentences."""
     yield f"The runs of row {row.row_id}: {spec.task}, {row.label}, {len(row.runs)} runs"
     missing = row.columns["n_missing"]
     if missing:
-        yield f"The row lacks {missing} cells of this grid; they will be run too"
+        yield f"{missing} cells of this grid are missing in the row; they will be run too"
     yield f"Task {spec.task} in version {spec.task_version}"
     if spec.task not in task_names():
-        yield "The task comes with an installed package, or is described by a file given by --task-file FILE"
+        yield "The task comes with an installed package, or from a file: --task-file FILE"
     origins = _origins(row)
-    given = ", given by --data-dir DIR" if _from_folder(row) else ""
+    given = ", from a folder: --data-dir DIR" if _from_folder(row) else ""
     yield f"Data with fingerprint {spec.data_fingerprint}{given}; source: {', '.join(origins) or 'unknown'}"
     if spec.model.startswith("local:"):
         name = spec.model.removeprefix("local:")
-        yield f"A folder named {name}, given by --model PATH, with revision {spec.model_revision}"
+        yield f"A model folder named {name} with revision {spec.model_revision}: --model PATH"
     else:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
@@ -128,51 +129,51 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     if not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
-            f"The optimizer comes with an installed package of version {version}, or is {name}.py, given "
-            f"by --optimizer-file, whose SHA-256 begins with {version}"
+            f"The optimizer comes with an installed package of version {version}, or from {name}.py, whose "
+            f"SHA-256 begins with {version}: --optimizer-file FILE"
         )
         yield f"Its hyperparameters were {json.dumps(spec.hyperparameters, sort_keys=True)}"
     if spec.data_parallel_ranks is not None:
         n = spec.data_parallel_ranks
-        yield f"Each batch was shared by {n} ranks: start harness/run.py by torchrun --nproc_per_node {n}"
+        yield f"{n} ranks shared each batch: start harness/run.py with torchrun --nproc_per_node {n}"
     if spec.dropout is None:
         yield "Dropout is the model's own"
     yield f"Save this as sweep.toml, then: {_command(row)}"
-    yield "`momentum-bench reproduce` with --run NEW_DIR does so and compares"
+    yield "`momentum-bench reproduce` with --run NEW_DIR does this and compares the results"
 
 
 def check_planned(row: Row, planned: Iterable[RunSpec]) -> None:
-    """See, before hours of computing, that a sweep is the one behind a row.
+    """Check that a planned sweep is the one behind a row, before it takes hours to run.
 
     Raises:
-        UserError: some run of the row is not among those planned; the fields that differ are named.
+        UserError: a run of the row is not planned; the message names the fields that differ.
     """
     ids = {spec.run_id for spec in planned}
-    lacking = [run.spec for run in row.runs if run.spec.run_id not in ids]
-    if not lacking:
+    missing = [run.spec for run in row.runs if run.spec.run_id not in ids]
+    if not missing:
         return
-    spec = lacking[0]
+    spec = missing[0]
     cells = {(s.seed, s.learning_rate): s for s in planned}
     other = cells.get((spec.seed, spec.learning_rate))
     differing = [
-        f"{name} is {show(getattr(other, name))} here and {show(getattr(spec, name))} there"
+        f"{name} is {short_line(getattr(other, name))} here and {short_line(getattr(spec, name))} there"
         for name in RunSpec.model_fields
         if other and getattr(other, name) != getattr(spec, name)
     ]
     raise UserError(
-        f"what is at hand is not what row {row.row_id} was run with: {'; '.join(differing) or 'other runs'}. "
-        f"Nothing was run; `momentum-bench reproduce` without --run says what must be at hand"
+        f"row {row.row_id} was run with something else: {'; '.join(differing) or 'other runs'}. Nothing was "
+        f"run; `momentum-bench reproduce` without --run says what is needed"
     )
 
 
 def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
-    """Where the runs of a row came out otherwise a second time, a line each; empty where nowhere.
+    """Where two executions of a row's runs gave different results, one line for each run or seed.
 
-    Compared are each run's status, chosen step, dev and test score, predictions and parameters, and the
-    learning rate that dev chose for each seed.
+    This compares the status, the chosen step, dev and test scores, predictions and parameters of each run,
+    and the learning rate that dev chose for each seed.
 
     Args:
-        again: records of the second time; what is not of the row is left aside.
+        again: the records of the second execution; those that do not belong to the row are ignored.
     """
     second = {run.spec.run_id: run for run in again}
     ids = {run.spec.run_id for run in row.runs}
@@ -180,7 +181,7 @@ def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
     for run in row.runs:
         other = second.get(run.spec.run_id)
         words = ["was not run again"] if other is None else list(_differences(run, other))
-        found += [f"{run.spec.label}: {', '.join(words)}"] if words else []
+        found += [f"{printable(run.spec.label)}: {', '.join(words)}"] if words else []
     rates = {
         seed: best.spec.learning_rate
         for new in rows_of([run for run_id, run in second.items() if run_id in ids])
@@ -195,7 +196,7 @@ def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
 
 def _differences(run: RunRecord, other: RunRecord) -> Iterator[str]:
     if run.status != other.status:
-        yield show(f"{run.status}, now {other.status} ({other.failure or 'no failure'})")
+        yield short_line(f"{run.status}, now {other.status} ({other.failure or 'no failure'})")
     if run.best_step != other.best_step:
         yield f"best step {run.best_step}, now {other.best_step}"
     if run.best and other.best:
@@ -207,9 +208,9 @@ def _differences(run: RunRecord, other: RunRecord) -> Iterator[str]:
         if n := sum(a != b for a, b in pairs):
             yield f"{n} of {len(pairs)} predictions differ"
         if (run.test.rows, run.test.labels) != (other.test.rows, other.test.labels):
-            yield "other test rows"
+            yield "different test rows"
     if run.parameters_hash != other.parameters_hash:
-        yield "other parameters"
+        yield "different parameters"
 
 
 def _moved(what: str, old: float, new: float) -> Iterator[str]:
@@ -218,7 +219,7 @@ def _moved(what: str, old: float, new: float) -> Iterator[str]:
 
 
 def circumstances(row: Row, again: Iterable[RunRecord]) -> list[str]:
-    """In which versions, devices and batch layouts two executions of a row's runs differ, a line each."""
+    """A line for each version, device or batch layout that differs between two executions of a row's runs."""
     second = {run.spec.run_id: run for run in again}
     pairs = [(_around(run), _around(second[i])) for run in row.runs if (i := run.spec.run_id) in second]
     values: dict[str, set[tuple[str, str]]] = {}
@@ -227,14 +228,14 @@ def circumstances(row: Row, again: Iterable[RunRecord]) -> list[str]:
             if old.get(name) != new.get(name):
                 values.setdefault(name, set()).add((old.get(name, "none"), new.get(name, "none")))
     return [
-        show(f"{name}: {old}, now {new}")
+        short_line(f"{name}: {old}, now {new}")
         for name, found in sorted(values.items())
         for old, new in sorted(found)
     ]
 
 
 def _around(run: RunRecord) -> dict[str, str]:
-    """What a run ran on and how its batches lay, by name."""
+    """The versions, device and batch layout of a run, by name."""
     live = run.read_back
     layout = {f"layout {name}": str(value) for name, value in live.layout.items()} if live else {}
     device = {"device": live.device, "attention": live.attention} if live else {}
@@ -250,7 +251,7 @@ def _from_folder(row: Row) -> bool:
 
 
 def _toml(value: Any) -> str:
-    """A number, a text or a list of them; JSON's escapes are TOML's, but for one character."""
+    """A truth value, a number, a text or a list of them in TOML."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml_text(value) if isinstance(value, str) else json.dumps(value)

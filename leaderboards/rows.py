@@ -9,22 +9,20 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 from typing import Any
 
 from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import DevResult, Selection, dev_result, select, select_shared
 from momentum_bench.harness.reporting import cell, joined
 from momentum_bench.harness.sweeps.protocols import settings_name
-from momentum_bench.leaderboards.paired import (
-    summary,
-)
+from momentum_bench.leaderboards.paired import summary
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
-"""What may differ between two runs that are compared; all else must be equal."""
+"""The fields in which two compared runs may differ; all others must be equal."""
 
 TASK = ("task", "task_version", "data_fingerprint")
-"""What a pooled line averages over."""
+"""The fields in which the rows behind a pooled line differ."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +30,10 @@ class Row:
     """The best-per-optimizer result of one setting.
 
     Attributes:
-        setting: all that compared rows must share: the spec without its arm, and the batch layout.
-        label: the optimizer, with its hyperparameters where the setting has it more than once.
+        setting: what compared rows must share: the spec without the fields of its arm, and the batch layout.
+        label: the optimizer; with its hyperparameters if the setting has this optimizer more than once.
         chosen: the selected run of each seed.
-        runs: all runs of the row, whatever their status, by seed and learning rate.
+        runs: all runs of the row with any status, sorted by seed and learning rate.
         columns: the row of leaderboard.csv.
     """
 
@@ -47,12 +45,12 @@ class Row:
 
     @property
     def setting_key(self) -> str:
-        """Rows are compared only where this text is equal."""
+        """Only rows with equal keys are compared."""
         return canonical_json(self.setting)
 
     @property
     def family(self) -> str:
-        """The setting without its task: what a pooled line or a paper's table has in common."""
+        """The setting without its task. Rows of one family share a pooled line and a table in a paper."""
         return canonical_json({name: value for name, value in self.setting.items() if name not in TASK})
 
     @property
@@ -61,7 +59,13 @@ class Row:
         return _id(_stated(self.setting))[:8]
 
     @property
+    def model_key(self) -> tuple[str, str]:
+        """The model's name and revision."""
+        return str(self.columns["model"]), str(self.columns["model_revision"])
+
+    @property
     def arm(self) -> tuple[str, str]:
+        """The optimizer and its hyperparameters, as they stand in leaderboard.csv."""
         return str(self.columns["optimizer"]), str(self.columns["hyperparameters"])
 
     @property
@@ -71,29 +75,52 @@ class Row:
 
     @property
     def tried(self) -> Counter[int]:
-        """How many learning rates were tried on each seed: the budget of its search."""
+        """The number of learning rates that were tried on each seed, which is its search budget."""
         return Counter(run.spec.seed for run in self.runs)
 
     @property
     def row_id(self) -> str:
+        """The row's id: 16 hexadecimal digits that follow from its setting and its arm."""
         return str(self.columns["row_id"])
 
 
 def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows in groups that may be compared, in the order given."""
+    """The rows in groups whose members may be compared, in the order in which they come."""
     settings: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         settings[row.setting_key].append(row)
     return list(settings.values())
 
 
+def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
+    """A name for each model of the rows, by `Row.model_key`.
+
+    Two model folders may have one name (`checkpoint-500`). Then each name carries the beginning of the
+    model's revision, which is a digest of the folder's content. Other names stay as they are.
+    """
+    revisions: dict[str, set[str]] = defaultdict(set)
+    for row in rows:
+        model, revision = row.model_key
+        revisions[model].add(revision)
+    names = {}
+    for model, known in revisions.items():
+        n_digits = next(n for n in count(8) if len({revision[:n] for revision in known}) == len(known))
+        for revision in known:
+            names[model, revision] = f"{model} ({revision[:n_digits]})" if len(known) > 1 else model
+    return names
+
+
 def result_of(run: RunRecord) -> tuple:
-    """What two executions of one specification may differ in, if they differ in more than cost."""
+    """The results of a run, which two executions of one specification should share; costs are not in it."""
     return run.status, run.evaluations, run.best_step, run.test
 
 
 def rows_of(records: Iterable[RunRecord]) -> list[Row]:
-    """The rows of these records, each run once, in the order of a leaderboard."""
+    """The rows of these records, in the order of a leaderboard. Each run occurs once.
+
+    Raises:
+        UserError: a record names a protocol that this version does not know.
+    """
     settings: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         settings[canonical_json(record.spec.model_dump(mode="json", exclude=set(ARM)))].append(record)
@@ -115,8 +142,8 @@ def rows_of(records: Iterable[RunRecord]) -> list[Row]:
 def _layouts(runs: Sequence[RunRecord]) -> list[str]:
     """The batch layout of each run of one setting, as canonical JSON.
 
-    Runs of different layout draw other dropout masks, so they share no row. A run that ended before
-    its layout could be read back goes with the commonest one.
+    Runs of different layouts draw different dropout masks, so they do not share a row. A run that ended
+    before its layout could be read back gets the layout that most runs have.
     """
     layouts = [canonical_json(run.read_back.layout) if run.read_back else None for run in runs]
     known = Counter(layout for layout in layouts if layout is not None)
@@ -186,7 +213,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         **_shared_rate(results, done),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
-        # without training there is no grid to be on the edge of
+        # without training there is no grid, so there is no edge
         "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
         "n_tied": sum(selection.n_tied for selection in selections.values()),
         "clipped_fraction": clipped.mean,
@@ -209,7 +236,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:
-    """A setting without what is None: as in run ids, a field that comes later leaves earlier ids alone."""
+    """The setting without fields that are None. So a new field does not change older ids, as with run ids."""
     return {name: value for name, value in setting.items() if value is not None}
 
 
@@ -218,15 +245,16 @@ def _id(value: object) -> str:
 
 
 def test_metric_of(run: RunRecord) -> float:
+    """The test score of a run that is done."""
     assert run.test is not None  # a run that is done was scored on test
     return run.test.metric
 
 
 def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> dict[str, float]:
-    """How far the test mean could move had ties on dev been broken otherwise.
+    """The lowest and the highest test mean that another choice among ties on dev would give.
 
-    The lowest and highest mean over all choices of one tied learning rate a seed. Ties between the
-    checkpoints of one run are not in it: test is scored at one checkpoint only.
+    They are over all choices of one tied learning rate for each seed. Ties between the checkpoints of one
+    run are left out, because the test split is scored at one checkpoint only.
     """
     tied = [[test_metric_of(done[run_id]) for run_id in s.tied] for s in selections.values()]
     return {
@@ -236,7 +264,7 @@ def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> 
 
 
 def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]) -> dict[str, float]:
-    """The row's test scores had one learning rate been chosen for all seeds."""
+    """The row's test scores if one learning rate is chosen for all seeds."""
     shared = select_shared(results)
     runs = [done[run_id] for run_id in shared.values()] if shared else []
     test = summary([test_metric_of(run) for run in runs])

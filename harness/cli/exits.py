@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 
 import typer
 
@@ -28,3 +32,27 @@ def plain_errors(interrupted: str) -> Iterator[None]:
     except KeyboardInterrupt:
         note(f"interrupted: {interrupted}")
         raise typer.Exit(EXIT_INTERRUPTED) from None
+
+
+@contextmanager
+def writable_stdout() -> Iterator[None]:
+    """Print what stdout cannot take as escapes, and end with one message if stdout has no room.
+
+    A terminal may know ASCII alone, and a text may hold half of a surrogate pair: such characters become
+    `\\u2248`. On a full disk Python would show a traceback, or end with 0 after an error at its very end.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        # an error of a file has the file's name
+        if error.filename is not None or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python writes the rest at its end
+        with suppress(OSError):
+            note(f"error: stdout cannot be written: {error.strerror}. Make room, or print to another place")
+        sys.exit(EXIT_USAGE)

@@ -150,4 +150,4 @@ def _build(
         }
         print(formats[table](board), end="")
     else:
-        terminal.show(board, Console())
+        terminal.print_board(board, Console())

@@ -9,6 +9,7 @@ import typer
 
 from momentum_bench.harness import __version__
 from momentum_bench.harness.cli import tasks
+from momentum_bench.harness.cli.exits import writable_stdout
 from momentum_bench.harness.cli.leaderboard import app as leaderboard_app
 from momentum_bench.harness.cli.noise_floor import noise_floor
 from momentum_bench.harness.cli.reproduce import reproduce
@@ -49,7 +50,8 @@ def version() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line: exit code 0 when done, 1 when a run failed, 2 on wrong usage."""
     words = [_with_dashes(word) for word in (sys.argv[1:] if arguments is None else arguments)]
-    app(words)
+    with writable_stdout():
+        app(words)
     sys.exit(0)
 
 

@@ -12,11 +12,12 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
 from momentum_bench.harness.cli.leaderboard import RESULTS
 from momentum_bench.harness.launcher import launched
-from momentum_bench.harness.messages import note
+from momentum_bench.harness.messages import note, print_table, printable
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import Sweep
 
@@ -205,13 +206,13 @@ def build_board(store: Store) -> None:
     from momentum_bench.harness.records.files import disk_errors
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
-    from momentum_bench.leaderboards.rendering.terminal import show
+    from momentum_bench.leaderboards.rendering.terminal import print_board
 
     with disk_errors(store.output_dir), store.alone():
         store.clear_finished()
         board = build(store)
         write(board, store.output_dir)
-    show(board, Console())
+    print_board(board, Console())
     print(", ".join(str(store.output_dir / name) for name in RESULTS))
 
 
@@ -233,5 +234,6 @@ def _show_matrix(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord]) ->
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = record.status if record else "missing"
     for (task, optimizer, rate), cells in sorted(lines.items()):
-        table.add_row(task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
-    Console().print(table)
+        texts = (task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
+        table.add_row(*(Text(printable(text)) for text in texts))
+    print_table(table, Console())

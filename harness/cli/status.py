@@ -11,8 +11,10 @@ import typer
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from momentum_bench.harness.cli.exits import plain_errors
+from momentum_bench.harness.messages import print_table, printable
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.status import STATES, RunStatus
 
@@ -47,11 +49,12 @@ def _table(title: str, runs: Iterable[RunStatus]) -> Table:
         word = f"{run.fraction:.0%}" if run.state == "running" else run.state
         place, word = (str(spec.seed), word) if by_seed else (run.state, "")
         cells.setdefault(place, Counter())[word] += 1
-    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    table = Table(title=Text(printable(title)), title_justify="left", box=box.SIMPLE)
     for header in ("task", "optimizer", "rate", *columns):
         table.add_column(header, no_wrap=True)
     for (task, optimizer, rate), cells in sorted(lines.items()):
-        table.add_row(task, optimizer, f"{rate:g}", *(_cell(cells.get(column)) for column in columns))
+        texts = (task, optimizer, f"{rate:g}", *(_cell(cells.get(column)) for column in columns))
+        table.add_row(*(Text(printable(text)) for text in texts))
     return table
 
 
@@ -74,5 +77,5 @@ def status(
         store.check_version()
         runs = status_of(store)
         for table in tables(runs):
-            Console().print(table)
+            print_table(table, Console())
         print(time_left(runs))

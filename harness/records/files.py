@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -158,10 +159,33 @@ def record_text(record: Stored) -> str:
     return json.dumps(content, allow_nan=False) + "\n"
 
 
+def plain_content(path: Path, most: int) -> bytes:
+    """The content of a plain file of at most `most` bytes.
+
+    A results directory may come from a stranger: reading a FIFO would wait forever, and a device may
+    have no end.
+
+    Raises:
+        OSError: the file is not there, cannot be read, is not a plain file, or is larger.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # before it is opened, because opening a device may act on it
+        raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+    # the file may have been replaced by a FIFO since, and opening a FIFO would wait for a writer
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(number, "rb") as file:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise OSError(errno.EINVAL, "it is not a plain file", str(path))
+        if len(content := file.read(most + 1)) > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return content
+
+
 def read_record(path: Path, kind: type[Record]) -> Record | None:
     """The record in a file, or None where there is none, or none that is whole and of this kind."""
     try:
-        return None if path.stat().st_size > LARGEST_BYTES else parsed_record(path.read_bytes(), kind)
+        if path.stat().st_size > LARGEST_BYTES:
+            return None
+        return parsed_record(plain_content(path, LARGEST_BYTES), kind)
     except OSError:
         return None
 
@@ -170,6 +194,8 @@ def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
     """The record that is the content of a file, or None where it is none that is whole and of this kind."""
     try:
         content = json.loads(text.decode())
+        if b"\\u" in text:  # the escape may be half of a surrogate pair, which no file can be written with
+            json.dumps(content, ensure_ascii=False).encode()
         if content.pop("checksum") != checksum(content):
             return None
         return kind.model_validate(content)

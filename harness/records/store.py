@@ -14,10 +14,12 @@ from filelock import FileLock, Timeout
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.files import (
+    LARGEST_BYTES,
     LEFT_BY_US,
     WRITING,
     _clear,
     _clear_checkpoint,
+    plain_content,
     read_record,
     write_atomically,
     write_record,
@@ -121,10 +123,10 @@ class Store:
         """Raises: UserError, when another protocol version (or no momentum-bench) wrote it."""
         marker = self.output_dir / MARKER
         try:
-            version = json.loads(marker.read_text())["protocol_version"]
+            version = json.loads(plain_content(marker, LARGEST_BYTES))["protocol_version"]
         except FileNotFoundError:
             raise UserError(f"{self.output_dir} holds no momentum-bench results") from None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             version = "unreadable"
         if version != PROTOCOL_VERSION:
             raise UserError(
@@ -190,11 +192,12 @@ class Store:
     def steps_done(self, run_id: str) -> int | None:
         """Steps of a run in progress at its last evaluation; None where none has begun."""
         try:
-            lines = (self._runs / run_id / JOURNAL).read_text(encoding="utf-8").splitlines()
+            content = plain_content(self._runs / run_id / JOURNAL, LARGEST_BYTES)
+            lines = content.decode().splitlines()
             return Evaluation.model_validate_json(lines[-1]).step if lines else 0
         except FileNotFoundError:
             return None
-        except ValueError:  # its last line is being written
+        except (OSError, ValueError):  # somebody else's file, or its last line is being written
             return 0
 
     def write(self, record: RunRecord) -> None:

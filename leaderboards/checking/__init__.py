@@ -1,5 +1,5 @@
-"""Whether somebody's leaderboard is what its records say.
+"""Whether a leaderboard is what its records give.
 
-A folder or an archive that may be hostile comes in; a list of departures goes out, which is empty where
-all is right.
+A folder or an archive comes in, which may be hostile. A list of departures goes out, which is empty if
+everything is right.
 """

@@ -1,7 +1,7 @@
-"""Does a folder of records hold together with itself and with its tables? Every departure, named.
+"""Whether a folder of records agrees with itself and with its tables: the list of all departures.
 
-What is read here may come from anybody: sizes are looked at before contents, links that lead out of
-the folder are not followed, and every text is made printable before it is shown.
+The folder may come from a stranger. Sizes are checked before contents are read, links that lead out of the
+folder are not followed, and every text is made printable before it is shown.
 """
 
 from __future__ import annotations
@@ -12,39 +12,40 @@ from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.records.schema import (
-    RunRecord,
-)
+from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.leaderboards.archive import ARCHIVE, archive_of, named_lines
 from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.checking.folder import (
-    REWRITTEN,
     Folder,
+    Refused,
     folder_of,
     marker_departures,
-    parsed_record,
-    read_checked_record,
     run_folders,
 )
-from momentum_bench.leaderboards.checking.record import contradictions, departures_of_record
+from momentum_bench.leaderboards.checking.record import (
+    REWRITTEN,
+    checked_record,
+    contradictions,
+    departures_of_record,
+)
 from momentum_bench.leaderboards.checking.table import all_table_departures, who
 from momentum_bench.leaderboards.paired import MARGIN
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rows import Row
-from momentum_bench.leaderboards.tables import tables
+from momentum_bench.leaderboards.tables import csv_tables
 
-_Read = tuple[str, RunRecord | None, list[str]]
-"""The run in whose place a record stands, the record, and what is wrong with its text."""
+_ReadRecord = tuple[str, RunRecord | None, list[str]]
+"""The id of the run in whose place a record is, the record, and what is wrong with its text."""
 
 
 def departures(directory: Path, margin: float = MARGIN) -> list[str]:
-    """All that is wrong with a folder of records and its tables, a line each.
+    """Everything that is wrong with a folder of records and its tables, one line for each departure.
 
-    The records are `runs/<id>/record.json`, or all in one archive. The page, the plots and
-    `trials.parquet` are not read: they follow from the same records.
+    The records are files `runs/<id>/record.json`, or all in one archive. The page, the plots and
+    `trials.parquet` are not read, because they follow from the same records.
 
     Args:
-        margin: the equivalence margin with which the tables must have been built, a fraction.
+        margin: the equivalence margin that the tables must have been built with, a fraction.
 
     Raises:
         UserError: there is no folder of runs to check, or an archive cannot be read.
@@ -52,63 +53,71 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
     archive = archive_of(directory)
     if archive is None and not (directory / "runs").is_dir():
         raise UserError(
-            f"{directory} has no folder runs/ and no {ARCHIVE}: check wants records and tables in one folder"
+            f"{directory} has no folder runs/ and no {ARCHIVE}: name a folder that has records and tables"
         )
     folder = folder_of(directory)
     return _departures(folder, _stored(folder) if archive is None else _archived(folder), margin)
 
 
 def record_departures(directory: Path) -> list[str]:
-    """What is wrong with the records of a folder, a line each, before anything is built of them."""
+    """What is wrong with a folder's records, one line for each departure; nothing is built from them."""
     folder = folder_of(directory)
     return [*_folder_departures(folder), *_checked_records(_stored(folder))[1]]
 
 
-def _stored(folder: Folder) -> Iterator[_Read]:
+def _stored(folder: Folder) -> Iterator[_ReadRecord]:
     for name in run_folders(folder):
-        yield name, *read_checked_record(folder, f"runs/{name}/record.json", name)
+        yield name, *_read(folder, f"runs/{name}/record.json", name)
 
 
-def _archived(folder: Folder) -> Iterator[_Read]:
+def _read(folder: Folder, file: str, run_id: str) -> tuple[RunRecord | None, list[str]]:
+    try:
+        content = folder.read(file)
+        return (None, []) if content is None else checked_record(content, run_id)
+    except Refused as error:
+        return None, [str(error)]
+
+
+def _archived(folder: Folder) -> Iterator[_ReadRecord]:
     if ARCHIVE not in folder.refused:
         for name, line in named_lines(folder.root / ARCHIVE):
-            yield name, *parsed_record(line, name)
+            yield name, *checked_record(line, name)
 
 
-def _departures(folder: Folder, read: Iterable[_Read], margin: float) -> list[str]:
-    """All departures of a folder and the records that stand in it or in its archive."""
+def _departures(folder: Folder, read: Iterable[_ReadRecord], margin: float) -> list[str]:
+    """All departures of a folder and of the records in it or in its archive."""
     records, wrong = _checked_records(read)
     found = [*_folder_departures(folder), *wrong]
     try:
         board = board_of(records, margin=margin)
-        texts = tables(board)
+        texts = csv_tables(board)
     except (ArithmeticError, ValueError, UserError) as error:
-        return [*found, f"no leaderboard can be built of these records: {show(first_line(error))}"]
+        return [*found, f"no leaderboard can be built from these records: {short_line(first_line(error))}"]
     found += [gap for row in board.rows for gap in _gaps(row)]
-    return found + all_table_departures(folder, texts, board)
+    return found + all_table_departures(folder, texts)
 
 
 def _folder_departures(folder: Folder) -> list[str]:
-    refused = [f"{show(name)} {reason}" for name, reason in folder.refused.items()]
+    refused = [f"{short_line(name)} {reason}" for name, reason in folder.refused.items()]
     return refused + marker_departures(folder)
 
 
-def _checked_records(read: Iterable[_Read]) -> tuple[list[RunRecord], list[str]]:
-    """The records that a leaderboard can be made of, and what is wrong with any, a line each."""
+def _checked_records(read: Iterable[_ReadRecord]) -> tuple[list[RunRecord], list[str]]:
+    """The records that a leaderboard can be built from, and what is wrong with all records."""
     records, found = [], []
     for name, record, wrong in read:
         file = f"runs/{name}/record.json"
         if record:
             contradicted = contradictions(record)
-            if not contradicted and set(wrong) <= {REWRITTEN}:  # what a leaderboard is made of
+            if not contradicted and set(wrong) <= {REWRITTEN}:
                 records.append(record)
             wrong += contradicted or departures_of_record(record)
-        found += [f"{show(file)}: {text}" for text in wrong]
+        found += [f"{short_line(file)}: {text}" for text in wrong]
     return records, [*found, *_disagreements(records)]
 
 
 def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
-    """Runs whose test rows and labels, or whose few-shot split, differ from those of their fellows."""
+    """Runs whose test rows, labels or few-shot split differ from those of other runs on the same data."""
     test: dict[Hashable, list[tuple[str, Any]]] = defaultdict(list)
     splits: dict[Hashable, list[tuple[str, Any]]] = defaultdict(list)
     for run in records:
@@ -123,13 +132,14 @@ def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
             commonest = Counter(value for _, value in runs).most_common(1)[0][0]
             for run_id, value in runs:
                 if value != commonest:
-                    yield f"runs/{run_id}/record.json: other {what} than the other runs of the same data"
+                    yield f"runs/{run_id}/record.json: other {what} than the other runs on the same data"
 
 
 def _gaps(row: Row) -> Iterator[str]:
-    """The cells of a row's grid that have no run."""
+    """A line for each cell of a row's grid that has no run."""
     there = {(run.spec.seed, run.spec.learning_rate) for run in row.runs}
     for seed in sorted({seed for seed, _ in there}):
         for rate in sorted({rate for _, rate in there}):
             if (seed, rate) not in there:
-                yield f"row {row.row_id} ({show(who(row.columns))}): no run of seed {seed} at rate {rate:g}"
+                whose = short_line(who(row.columns))
+                yield f"row {row.row_id} ({whose}): no run of seed {seed} at rate {rate:g}"

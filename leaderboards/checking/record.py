@@ -1,34 +1,44 @@
-"""Whether a record agrees with itself."""
+"""Whether a record is whole and agrees with itself."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from pydantic import ValidationError
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.metrics.functions import CORRELATIONS, EVALUATE, METRICS, OF_QUESTIONS
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.optimizers.schedules import is_evaluation_step, learning_rate
+from momentum_bench.harness.records.files import checksum
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.records.schema import (
     NO_OPTIMIZER,
+    PROTOCOL_VERSION,
     Evaluation,
     FinalScore,
     ReadBack,
     RunRecord,
     RunSpec,
+    canonical_json,
     is_better,
 )
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.tasks import UnknownTaskError, get_task
 
 MOST_STEPS = 1_000_000
-"""A schedule is followed step by step, so a record of more steps is refused."""
+"""A schedule is followed step by step, so a record with more steps is refused."""
 
 MOST_CLASSES = 2**31
+"""The bound on labels where the task is not known here."""
+
+REWRITTEN = "is not as it was written"
+"""The departure of a record whose text is not what writing its fields gives."""
 
 NOTHING_TRAINED: dict[str, Any] = {
     "optimizer_class": NO_OPTIMIZER,
@@ -39,15 +49,58 @@ NOTHING_TRAINED: dict[str, Any] = {
     "n_trainable_parameters": 0,
     "trained": (),
 }
-"""What is read back of a run of 0 steps."""
+"""What is read back from a run of 0 steps."""
+
+
+def checked_record(content: bytes, run_id: str) -> tuple[RunRecord | None, list[str]]:
+    """The record in a text, and what is wrong with the text; without a record, nothing more can be said.
+
+    Args:
+        content: what the record's file holds.
+        run_id: the id of the run in whose place the record is.
+    """
+    wrong: list[str] = []
+    try:
+        text = content.decode()
+        fields = json.loads(text)
+        if not isinstance(fields, dict):
+            return None, [f"is not a record: expected an object, found {type(fields).__name__}"]
+        # a digit too far to the right to change a number would pass the checksum
+        wrong += [] if text == json.dumps(fields) + "\n" else [REWRITTEN]
+        if fields.pop("checksum", None) != checksum(fields):
+            wrong.append("is not whole: its checksum does not fit")
+        spec = fields.get("spec")
+        version = spec.get("protocol_version") if isinstance(spec, dict) else None
+        if version is not None and version != PROTOCOL_VERSION:
+            return None, [*wrong, other_version(version)]
+        record = RunRecord.model_validate_json(json.dumps(fields), strict=True)
+        canonical_json(record.model_dump())  # refuses a whole number that is too large for a float
+    except ValidationError as error:
+        return None, wrong + [
+            f"{short_line('.'.join(map(str, e['loc'])))}: {short_line(e['msg'])}"
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+    except ValueError as error:  # it is not JSON, not UTF-8, or has a number that is not finite
+        return None, [f"is not a record: {short_line(first_line(error))}"]
+    except RecursionError:
+        return None, ["is nested too deeply for a record"]
+    if record.spec.run_id != run_id:
+        wrong.append(f"its spec is that of run {record.spec.run_id}: it is in another run's folder")
+    return record, wrong
+
+
+def other_version(found: object) -> str:
+    """The departure of something that another protocol version wrote."""
+    return f"protocol version {short_line(found)}, and this is version {PROTOCOL_VERSION}"
 
 
 def contradictions(run: RunRecord) -> list[str]:
-    """What keeps a record out of any leaderboard: settings out of range, a status without its parts."""
+    """What keeps a record out of every leaderboard: settings out of range, or a status without its parts."""
     s = run.spec
     ranges = {
         f"max_steps {s.max_steps}, expected 0 to {MOST_STEPS}": 0 <= s.max_steps <= MOST_STEPS,
-        f"optimizer {show(s.optimizer)}, max_steps {s.max_steps}: {NO_OPTIMIZER} goes with 0 and 0 with it": (
+        f"optimizer {short_line(s.optimizer)}, max_steps {s.max_steps}: "
+        f"expected {NO_OPTIMIZER} for 0 steps, and for them alone": (
             (s.optimizer == NO_OPTIMIZER) == (s.max_steps == 0)
         ),
         f"eval_every {s.eval_every}, expected 1 or more": s.eval_every >= 1,
@@ -57,8 +110,9 @@ def contradictions(run: RunRecord) -> list[str]:
         f"learning_rate {s.learning_rate:g}, expected above 0, or 0 without training": (
             s.learning_rate > 0 if s.max_steps else s.learning_rate == 0
         ),
-        f"protocol {show(s.protocol)!r}, expected one of {', '.join(PROTOCOLS)}": s.protocol in PROTOCOLS,
-        f"metric {show(run.metric)!r}, expected one of {', '.join(METRICS)} or {EVALUATE}NAME": (
+        f"protocol {short_line(s.protocol)!r}, expected one of {', '.join(PROTOCOLS)}": s.protocol
+        in PROTOCOLS,
+        f"metric {short_line(run.metric)!r}, expected one of {', '.join(METRICS)} or {EVALUATE}NAME": (
             run.metric in METRICS or run.metric.startswith(EVALUATE)
         ),
     }
@@ -79,11 +133,12 @@ def contradictions(run: RunRecord) -> list[str]:
         where = f"a last evaluation at step {last}" if run.evaluations else "no evaluation"
         wrong.append(f"status {run.status} with {where} of {s.max_steps} steps")
     if done and run.best is None:
-        wrong.append(f"best_step {run.best_step} is no step that was evaluated")
+        wrong.append(f"best_step {run.best_step} is not a step that was evaluated")
     return wrong
 
 
 def departures_of_record(run: RunRecord) -> list[str]:
+    """What is wrong with a record that has no contradictions, one line for each departure."""
     wrong = [*_evaluation_departures(run)]
     if run.test:
         wrong += _test_departures(run, run.test)
@@ -94,19 +149,19 @@ def departures_of_record(run: RunRecord) -> list[str]:
     if run.clipped_fraction is not None and not 0 <= run.clipped_fraction <= 1:
         wrong.append(f"clipped_fraction {run.clipped_fraction:g}, expected 0 to 1")
     if run.status == "failed":
-        wrong.append(f"the run failed ({show(run.failure)}): run the sweep again with --retry-failed")
+        wrong.append(f"the run failed ({short_line(run.failure)}): run the sweep again with --retry-failed")
     return wrong
 
 
 def _evaluation_departures(run: RunRecord) -> Iterator[str]:
-    """The steps that were evaluated, and the choice among them, redone."""
+    """The steps that were evaluated, and the choice of a checkpoint among them."""
     s = run.spec
     steps = [e.step for e in run.evaluations]
     last = steps[-1] if steps else 0
     first = min(1, s.max_steps)
     expected = [step for step in range(first, min(last, s.max_steps) + 1) if is_evaluation_step(s, step)]
     if steps != expected:
-        yield f"evaluations at steps {show(steps)}, expected {show(expected)}"
+        yield f"evaluations at steps {short_line(steps)}, expected {short_line(expected)}"
     best: Evaluation | None = None
     for evaluation in run.evaluations:
         if best is None or is_better(evaluation, best):
@@ -116,6 +171,18 @@ def _evaluation_departures(run: RunRecord) -> Iterator[str]:
 
 
 def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
+    """The test predictions, and the scores computed again from them."""
+    wrong = [*_row_departures(run, test), *_value_departures(run, test)]
+    if not wrong:  # otherwise no score can be computed
+        scores = {"test.metric": (run.metric, test.metric)}
+        scores |= {f"test.further.{name}": (name, score) for name, score in test.further.items()}
+        for place, (metric, score) in scores.items():
+            wrong += _score_departures(place, metric, score, test)
+    return wrong + _metric_departures(run)
+
+
+def _row_departures(run: RunRecord, test: FinalScore) -> list[str]:
+    """The number of test rows, and which they are."""
     wrong = []
     lengths = {"rows": len(test.rows), "labels": len(test.labels), "predictions": len(test.predictions)}
     n = run.split.n_test if run.split else lengths["rows"]
@@ -128,44 +195,48 @@ def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
         wrong.append("test.rows: a row is there more than once")
     if any(row < 0 for row in test.rows):
         wrong.append(f"test.rows: {_range(test.rows)}, expected 0 or more")
-    wrong += _value_departures(run, test)
-    scores = {f"test.further.{name}": (name, score) for name, score in test.further.items()}
-    for place, (metric, score) in ({"test.metric": (run.metric, test.metric)} | scores).items():
-        # what evaluate alone computes it has from the network, in code of its own
-        if wrong or metric.startswith(EVALUATE):
-            continue
-        if metric not in METRICS:
-            wrong.append(f"{place}: no metric of that name")
-            continue
-        try:
-            redone = compute(metric, test.labels, test.predictions, test.questions)
-        except (ArithmeticError, ValueError) as error:  # numbers too large to compare
-            wrong.append(f"{place}: labels and predictions give none: {show(first_line(error))}")
-            continue
-        # not exactly: another release of the metric's library may add in another order
-        if not math.isclose(redone, score, rel_tol=0, abs_tol=1e-12):
-            wrong.append(f"{place} {score!r}, labels and predictions give {redone!r}")
-    try:
-        task = get_task(run.spec.task)
-    except UnknownTaskError:
-        return wrong
-    if run.metric != task.metric:
-        wrong.append(f"metric {run.metric}, the task {task.name} has {task.metric}")
     return wrong
 
 
+def _score_departures(place: str, metric: str, score: float, test: FinalScore) -> list[str]:
+    """A test score against the one that labels and predictions give."""
+    if metric.startswith(EVALUATE):  # computed by code that evaluate downloads, which is not run here
+        return []
+    if metric not in METRICS:
+        return [f"{place}: there is no metric of that name"]
+    try:
+        redone = compute(metric, test.labels, test.predictions, test.questions)
+    except (ArithmeticError, ValueError) as error:  # numbers too large to compare
+        return [f"{place}: labels and predictions give no score: {short_line(first_line(error))}"]
+    # not exactly, because another release of the metric's library may add in another order
+    if math.isclose(redone, score, rel_tol=0, abs_tol=1e-12):
+        return []
+    return [f"{place} {score!r}, labels and predictions give {redone!r}"]
+
+
+def _metric_departures(run: RunRecord) -> list[str]:
+    """The metric against the one of the task, if the task is known here."""
+    try:
+        task = get_task(run.spec.task)
+    except UnknownTaskError:
+        return []
+    return (
+        [] if run.metric == task.metric else [f"metric {run.metric}, the task {task.name} has {task.metric}"]
+    )
+
+
 def _value_departures(run: RunRecord, test: FinalScore) -> list[str]:
-    """Labels and predictions of other types than the metric is of, or out of range."""
+    """Labels and predictions whose types the metric does not take, or that are out of range."""
     metrics = (run.metric, *test.further)
     wrong = []
     if any(metric in OF_QUESTIONS for metric in metrics) and test.questions is None:
-        wrong.append("test.questions: missing, and a metric is of questions")
+        wrong.append("test.questions: missing, and a metric needs them")
     if test.questions is not None and len(test.questions) != len(test.rows):
         wrong.append(f"test.questions: {len(test.questions)} of them for {len(test.rows)} rows")
     if any(metric.startswith("answer_") for metric in metrics):
         right = all(isinstance(answers, tuple) and answers for answers in test.labels)
         if not right or not all(isinstance(text, str) for text in test.predictions):
-            wrong.append("test.labels, test.predictions: expected lists of right texts, and texts")
+            wrong.append("test.labels, test.predictions: expected lists of right answers, and texts")
         return wrong
     limit = _n_classes(run)
     for name in ("labels", "predictions"):
@@ -183,7 +254,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _n_classes(run: RunRecord) -> int:
-    """How many labels there are, where the task is known here in the version of the record; else many."""
+    """The number of labels if the task is known here in the record's version; otherwise a large number."""
     try:
         task = get_task(run.spec.task)
     except UnknownTaskError:
@@ -192,50 +263,52 @@ def _n_classes(run: RunRecord) -> int:
 
 
 def _read_back_departures(spec: RunSpec, live: ReadBack) -> list[str]:
-    """What ran against what was asked for; an optimizer that is not built in keeps its own secrets."""
+    """What ran, against what was asked for; nothing is known about an optimizer that is not built in."""
     wrong = []
     if not spec.max_steps and live.model_copy(update=NOTHING_TRAINED) != live:
-        wrong.append("read_back: something is trained in a run of 0 steps")
+        wrong.append("read_back: something was trained in a run of 0 steps")
     for place, group in enumerate(live.param_groups):
         if group.get("weight_decay") not in (spec.weight_decay, 0):
             wrong.append(
-                f"read_back.param_groups.{place}.weight_decay {show(group.get('weight_decay'))}, "
+                f"read_back.param_groups.{place}.weight_decay {short_line(group.get('weight_decay'))}, "
                 f"the spec says {spec.weight_decay:g}"
             )
     if spec.max_steps and all(g.get("weight_decay") != spec.weight_decay for g in live.param_groups):
-        wrong.append(f"read_back.param_groups: none has the spec's weight_decay {spec.weight_decay:g}")
+        wrong.append(f"read_back.param_groups: no group has the spec's weight_decay {spec.weight_decay:g}")
     wanted = PRECISIONS[spec.precision]
     if live.matmul_precision not in (None, wanted.matmul):
         wrong.append(
-            f"read_back.matmul_precision {show(live.matmul_precision)}, {spec.precision} means "
+            f"read_back.matmul_precision {short_line(live.matmul_precision)}, {spec.precision} means "
             f"{wanted.matmul}"
         )
     autocast = {"no": None, "bf16": "bfloat16"}[wanted.autocast]
     if live.autocast_dtype != autocast:
         wrong.append(
-            f"read_back.autocast_dtype {show(live.autocast_dtype)}, {spec.precision} means {autocast}"
+            f"read_back.autocast_dtype {short_line(live.autocast_dtype)}, {spec.precision} means {autocast}"
         )
     if (live.adapter is None) != (spec.peft is None):
-        wrong.append(f"read_back.adapter {show(live.adapter)}, the spec says peft {spec.peft}")
+        wrong.append(f"read_back.adapter {short_line(live.adapter)}, the spec says peft {spec.peft}")
     whole = spec.max_steps > 0 and spec.peft is None and spec.freeze is None
     if (live.trained is None) != whole:
         wrong.append(
-            f"read_back.trained {show(live.trained)}, the spec says peft {spec.peft}, freeze {spec.freeze}"
+            f"read_back.trained {short_line(live.trained)}, the spec says peft {spec.peft}, "
+            f"freeze {spec.freeze}"
         )
     return wrong + (_optimizer_departures(spec, live) if spec.optimizer in OPTIMIZERS else [])
 
 
 def _optimizer_departures(spec: RunSpec, live: ReadBack) -> list[str]:
+    """What ran against what the entry of a built-in optimizer gives."""
     entry, asked = OPTIMIZERS[spec.optimizer], spec.hyperparameters
     if set(asked) != {*entry.hyperparameters, *entry.constants}:
         names = sorted({*entry.hyperparameters, *entry.constants})
-        return [f"hyperparameters {show(sorted(asked))}, {spec.optimizer} has {names}"]
+        return [f"hyperparameters {short_line(sorted(asked))}, {spec.optimizer} has {names}"]
     try:
         torch_rate = entry.torch_rate(asked)
         rates = entry.schedule([learning_rate(spec, step) for step in range(spec.max_steps)], asked)
         settings, tensors = entry.settings(asked), entry.state_tensors(asked)
     except (ArithmeticError, UserError) as error:
-        return [f"hyperparameters {show(asked)}: {show(first_line(error))}"]
+        return [f"hyperparameters {short_line(asked)}: {short_line(first_line(error))}"]
     wrong = []
     if not _same(live.torch_learning_rate, torch_rate * spec.learning_rate):
         wrong.append(
@@ -243,21 +316,22 @@ def _optimizer_departures(spec: RunSpec, live: ReadBack) -> list[str]:
             f"{spec.learning_rate!r} runs {torch_rate * spec.learning_rate!r}"
         )
     if set(live.state_tensors) != tensors:
-        wrong.append(f"read_back.state_tensors {show(live.state_tensors)}, expected {sorted(tensors)}")
+        wrong.append(f"read_back.state_tensors {short_line(live.state_tensors)}, expected {sorted(tensors)}")
     for place, group in enumerate(live.param_groups):
-        # what the optimizer itself holds under the names of its hyperparameters, and what its entry promises
+        # the values that the optimizer has under the names of its hyperparameters, and those of its entry
         promised: dict[str, Any] = {name: asked[name] for name in asked if name in group}
         promised |= {**settings, "lr": rates[0] * torch_rate}
         for name, value in promised.items():
             if not _same(group.get(name), value):
                 wrong.append(
-                    f"read_back.param_groups.{place}.{name} {show(group.get(name))}, expected {show(value)}"
+                    f"read_back.param_groups.{place}.{name} {short_line(group.get(name))}, "
+                    f"expected {short_line(value)}"
                 )
     return wrong
 
 
 def _same(found: Any, expected: Any) -> bool:
-    """Equal values; numbers to 12 digits, for a product of rates may round otherwise elsewhere."""
+    """Whether values are equal; numbers to 12 digits, because a product may round otherwise elsewhere."""
     if isinstance(found, float | int) and isinstance(expected, float | int):
         return math.isclose(found, expected, rel_tol=1e-12)
     return found == expected

@@ -1,4 +1,4 @@
-"""Whether published tables are those of their records."""
+"""Whether the tables of a folder are those that its records give."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.errors import first_line
-from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.checking.folder import Folder, Refused
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
-"""Tables that must be there; others are compared where they are."""
+"""Tables that must be there; other tables are compared if they are there."""
 
 
 def who(columns: Mapping[str, Any]) -> str:
-    """Whose row of a table it is, in words."""
+    """The task and the optimizers of a table's row, in words."""
     names = ("task", "optimizer", "first", "second", "hyperparameters")
     return " ".join(str(columns[name]) for name in names if columns.get(name))
 
 
-def all_table_departures(folder: Folder, texts: Mapping[str, str], board: Leaderboard) -> list[str]:
-    """The tables in the folder against those that the records give."""
+def all_table_departures(folder: Folder, texts: Mapping[str, str]) -> list[str]:
+    """Where the tables of a folder differ from those that the records give, one line for each difference.
+
+    Args:
+        texts: the tables that the records give, by path.
+    """
     in_tasks = folder.root / "tasks"
     extra = [f"tasks/{path.name}" for path in sorted(in_tasks.glob("*.csv")) if "tasks" not in folder.refused]
     found = []
@@ -38,36 +41,36 @@ def all_table_departures(folder: Folder, texts: Mapping[str, str], board: Leader
             if content is None:
                 continue
             if name not in texts:
-                raise Refused("is a table that the records do not give")
+                raise Refused("is a table that does not follow from the records")
             found += [f"{name}{wrong}" for wrong in _table_departures(content.decode(), texts[name])]
         except Refused as error:
-            found.append(f"{show(name)} {error}")
+            found.append(f"{short_line(name)} {error}")
         except (ValueError, csv.Error) as error:
-            found.append(f"{show(name)} is no table: {show(first_line(error))}")
+            found.append(f"{short_line(name)} is not a table: {short_line(first_line(error))}")
     return found
 
 
 def _table_departures(found: str, expected: str) -> list[str]:
-    """Where a CSV differs from the one it should be, cell by cell."""
+    """Where a CSV differs from the expected one, cell by cell."""
     if found == expected:
         return []
-    there, given = _table(found), _table(expected)
+    there, given = _parsed_csv(found), _parsed_csv(expected)
     wrong = []
     if there.names != given.names:
         missing = [name for name in given.names if name not in there.names]
         added = [name for name in there.names if name not in given.names]
         wrong += [f": column {name} is missing" for name in missing]
-        wrong += [f": column {show(name)} is none of a leaderboard's" for name in added]
+        wrong += [f": column {short_line(name)} is not a leaderboard's" for name in added]
         wrong += [] if missing or added else [": its columns are in another order"]
     for place, row, rebuilt in _paired(there.rows, given.rows):
         if rebuilt is None:
             wrong.append(f", row {place}: no such row follows from the records")
         elif row is None:
-            wrong.append(f": the row of {show(who(rebuilt))} is missing")
+            wrong.append(f": the row of {short_line(who(rebuilt))} is missing")
         else:
             wrong += [
-                f", row {place} ({show(who(rebuilt))}), column {name}: {show(row[name])!r}, "
-                f"the records give {show(value)!r}"
+                f", row {place} ({short_line(who(rebuilt))}), column {name}: {short_line(row[name])!r}, "
+                f"the records give {short_line(value)!r}"
                 for name, value in rebuilt.items()
                 if name in row and row[name] != value
             ]
@@ -75,29 +78,30 @@ def _table_departures(found: str, expected: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _CsvTable:
     names: list[str]
     rows: list[dict[str, str]]
 
 
-def _table(text: str) -> _Table:
+def _parsed_csv(text: str) -> _CsvTable:
+    """Raises: ValueError or csv.Error, if the text is not a table."""
     lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
     if not lines:
-        return _Table([], [])
+        return _CsvTable([], [])
     names, *rows = lines
     for place, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise ValueError(f"row {place} has {len(row)} cells for {len(names)} columns")
-    return _Table(names, [dict(zip(names, row, strict=True)) for row in rows])
+    return _CsvTable(names, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _paired(
     found: Sequence[dict[str, str]], expected: Sequence[dict[str, str]]
 ) -> list[tuple[int, dict[str, str] | None, dict[str, str] | None]]:
-    """Rows found with the rows they should be, by id, then those left over in their order.
+    """The rows of a table with the rows that they should be: paired by id, then the others in their order.
 
     Returns:
-        Place of the found row from 1 (0: there is none), the row, what it should be.
+        The place of the found row, counted from 1 (0: there is no row), the row, and what it should be.
     """
     left = list(enumerate(found, 1))
     pairs: list[tuple[int, dict[str, str] | None, dict[str, str] | None]] = []

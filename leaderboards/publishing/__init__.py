@@ -1,4 +1,4 @@
-"""Checked results on their way to others: a git clone or the hub.
+"""Adding checked results to a published leaderboard, in a git clone or on the hub.
 
-Results directories come in; one commit with CSV, page and records goes out.
+A results directory comes in. One commit with tables, page and records goes out.
 """

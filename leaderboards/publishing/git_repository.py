@@ -1,8 +1,8 @@
-"""Git commands on a repository that anybody may have made: its objects are data, and nothing in it is run.
+"""Git commands on a repository that a stranger may have made: its objects are data, and nothing in it is run.
 
-A folder that was handed over may hold hooks, programs in its configuration, and symbolic links. So each
-command runs without hooks, without a file system monitor and without a network, and what is committed there
-is read from git's objects alone, never through files of the working tree.
+The folder may have hooks, programs in its configuration, and symbolic links. So each command runs without
+hooks, without a file system monitor and without a network. What is committed is read from git's objects only,
+never from files of the working tree.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 from typing import IO
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 
 FOREIGN = (
     "GIT_DIR",
@@ -32,28 +32,28 @@ FOREIGN = (
     "GIT_GRAFT_FILE",
     "GIT_REPLACE_REF_BASE",
 )
-"""A hook's variables, which would point git at another repository than the one that was named."""
+"""Variables of a git hook, which would make git use another repository than the one that was named."""
 
 OFFLINE = {"GIT_ALLOW_PROTOCOL": "", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
-"""A partial clone would fetch a missing object with a program that its configuration names."""
+"""Without these, a partial clone would fetch a missing object with a program from its configuration."""
 
 SETTINGS = (
-    "core.fsmonitor=false",  # may be a program, which git starts when it reads an index
+    "core.fsmonitor=false",  # it may be a program, which git starts when it reads an index
     f"core.hooksPath={os.devnull}",
-    "core.splitIndex=false",  # our temporary index would leave a part of it in the repository
+    "core.splitIndex=false",  # otherwise our temporary index would leave a part in the repository
     "i18n.commitEncoding=UTF-8",
 )
-"""They win over what the repository's own configuration says."""
+"""These settings override the repository's own configuration."""
 
 WRITTEN = ("refs", "logs", "reftable")
-"""Folders of a repository in which git writes when a branch moves. It writes its objects, too."""
+"""Folders of a repository in which git writes when a branch moves, in addition to its objects."""
 
 TREE_BYTES = 64 * 2**20
-"""A tree of half a million entries is smaller."""
+"""The bound on a tree; one with half a million entries is smaller."""
 
 FILE, FOLDER = "a file", "a folder"
 
-_WHOLE = "A clone that was made with --filter lacks objects: make a whole one and publish into that"
+_WHOLE = "A clone that was made with --filter has not all objects: make a whole clone and publish into that"
 
 
 def git(
@@ -62,11 +62,13 @@ def git(
     """Run a git command in a folder.
 
     Args:
-        stdin: lists of files and messages go here, because the length of a command line is limited.
-        index: a temporary index in the place of the repository's own.
+        words: the command and its arguments.
+        stdin: the input. Long lists go here, because the length of a command line is limited.
+        index: a temporary index that is used instead of the repository's own.
+        check: whether a failure is an error.
 
     Raises:
-        UserError: git is not installed, or `check` and the command fails.
+        UserError: git cannot be started, or the command fails and `check` is true.
     """
     try:
         done = subprocess.run(
@@ -81,13 +83,13 @@ def git(
 
 
 def text(output: bytes) -> str:
-    """What git printed, to be read by a person or to be used as an object's name."""
+    """What git printed, as text without spaces and line ends around it."""
     return output.decode(errors="replace").strip()
 
 
 def _command(folder: Path, *words: str) -> list[str]:
     settings = [word for setting in SETTINGS for word in ("-c", setting)]
-    # replaced objects would be read in the place of those that are committed
+    # otherwise git would read replacements of the committed objects
     return ["git", "--no-pager", "--no-replace-objects", "-C", str(folder), *settings, *words]
 
 
@@ -97,13 +99,13 @@ def _environment(index: Path | None) -> dict[str, str]:
 
 
 def check_no_links(target: Path) -> None:
-    """See that git would write in the repository itself, and not where a link in it leads.
+    """Check that git would write inside the repository, and not where a link in it leads.
 
     Args:
         target: a clone, or a folder in one.
 
     Raises:
-        UserError: a symbolic link stands where git writes, or on the way from a clone to `target`.
+        UserError: there is a symbolic link where git writes, or on the path from a clone to `target`.
     """
     target = target.absolute()
     for place, clone in enumerate(target.parents):
@@ -111,8 +113,8 @@ def check_no_links(target: Path) -> None:
             for folder in (target, *target.parents[:place]):
                 if folder.is_symlink():
                     raise UserError(
-                        f"{folder} is a symbolic link in the clone {clone}: nothing was published. If the "
-                        f"folder that it leads to is meant, give that: --to {target.resolve()}"
+                        f"{folder} is a symbolic link in the clone {clone}: nothing was published. If you "
+                        f"mean the folder that it leads to, give that: --to {target.resolve()}"
                     )
     common = target / os.fsdecode(git(target, "rev-parse", "--git-common-dir").stdout.removesuffix(b"\n"))
     objects = common / "objects"
@@ -123,29 +125,30 @@ def check_no_links(target: Path) -> None:
     for path in places:
         if path.is_symlink():
             raise UserError(
-                f"{show(path)} is a symbolic link, through which git would write elsewhere: nothing was "
-                f"published. Make a clone of it and publish into that: git clone {target} NEW_FOLDER"
+                f"{short_line(path)} is a symbolic link, through which git would write elsewhere: nothing "
+                f"was published. Make a clone of this clone and publish into that: "
+                f"git clone {target} NEW_FOLDER"
             )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a git tree: `mode` in octal digits, and the object's id in hexadecimal ones."""
+    """An entry of a git tree: its mode in octal digits, and its object's id in hexadecimal digits."""
 
     mode: str
     object_id: str
 
     @property
     def kind(self) -> str:
-        """What it is, in words."""
-        if self.mode.startswith("100"):  # 100644, and 100755 where it can be run
+        """What the entry is, in words."""
+        if self.mode.startswith("100"):  # 100644, or 100755 if it can be run
             return FILE
         kinds = {"40000": FOLDER, "120000": "a symbolic link", "160000": "a submodule"}
-        return kinds.get(self.mode, f"an entry of mode {show(self.mode)}")
+        return kinds.get(self.mode, f"an entry of mode {short_line(self.mode)}")
 
 
 class Objects:
-    """The objects of a repository, as they are stored: no filter changes them. One process reads them all."""
+    """The objects of a repository as they are stored, without filters. One process reads all of them."""
 
     def __init__(self, folder: Path, process: subprocess.Popen[bytes], errors: IO[bytes]):
         self._folder = folder
@@ -159,23 +162,23 @@ class Objects:
             most: bytes; a larger file is not read.
 
         Raises:
-            UserError: it is not there, no file, or too large.
+            UserError: the object is not there, is not a file, or is too large.
         """
         return self._read(object_id, "blob", most)[1]
 
     def tree(self, name: str) -> dict[str, Entry]:
-        """The entries of a folder by their names, which may be any text without a zero byte.
+        """The entries of a folder by name. A name may be any text without a zero byte.
 
         Args:
             name: the id of a tree, or `COMMIT^{tree}`.
 
         Raises:
-            UserError: it is not there, no folder, or too large.
+            UserError: the object is not there, is not a folder, or is too large.
         """
         tree_id, content = self._read(name, "tree", TREE_BYTES)
         n_bytes = len(tree_id) // 2
         entries, start = {}, 0
-        while start < len(content):  # a line: mode, space, name, zero byte, id as bytes
+        while start < len(content):  # an entry is: mode, space, name, zero byte, id as bytes
             end = content.index(b"\0", start)
             mode, _, entry = content[start:end].partition(b" ")
             start = end + 1 + n_bytes
@@ -194,7 +197,7 @@ class Objects:
         if not header:
             raise self._ended()
         if len(header) != 3:
-            raise UserError(f"{self._folder} lacks the object {name}. {_WHOLE}")
+            raise UserError(f"{self._folder} does not have the object {name}. {_WHOLE}")
         object_id, found, size = header[0], header[1], int(header[2])
         if found != kind or size > most:
             raise UserError(
@@ -224,17 +227,17 @@ def objects_of(folder: Path) -> Iterator[Objects]:
         try:
             yield Objects(folder, process, errors)
         finally:
-            process.kill()  # it may be in the middle of an object that was too large
+            process.kill()  # because it may be writing an object that was too large
             process.communicate()
 
 
-class Folder:
-    """A folder as a commit has it. Nothing of it is on the disk, so that no link in it can lead anywhere.
+class CommittedFolder:
+    """A folder in a commit. It is not on the disk, so no link in it can lead anywhere.
 
     Args:
-        commit: its id.
-        place: of the folder in the repository: empty, or with a slash at its end.
-        where: names the repository in messages.
+        commit: the commit's id.
+        place: the folder's path in the repository, which is empty or ends with a slash.
+        where: the repository's path, for messages.
     """
 
     def __init__(self, objects: Objects, commit: str, place: str, where: Path):
@@ -244,18 +247,18 @@ class Folder:
         self._trees = {"": objects.tree(f"{commit}^{{tree}}")}
 
     def entries(self, name: str) -> Mapping[str, Entry]:
-        """What is in a folder below this one; empty where there is none.
+        """The entries of a folder below this one; empty if there is no such folder.
 
         Raises:
-            UserError: something else has its name.
+            UserError: the entry of that name is not a folder.
         """
         return self._entries(f"{self._place}{name}")
 
     def file(self, name: str) -> Entry | None:
-        """A file at a path below this folder, or None where there is nothing.
+        """The file at a path below this folder, or None if there is none.
 
         Raises:
-            UserError: a link, a folder or a submodule has its name, or something on the way is no folder.
+            UserError: the entry is a link, a folder or a submodule, or an entry on the path is not a folder.
         """
         folder, _, last = f"{self._place}{name}".rpartition("/")
         entry = self._entries(folder).get(last)
@@ -264,12 +267,12 @@ class Folder:
         return entry
 
     def content(self, name: str, most: int) -> bytes | None:
-        """The content of a file of at most `most` bytes, or None where there is nothing; see `file`."""
+        """The content of a file of at most `most` bytes, or None if there is none; see `file`."""
         entry = self.file(name)
         return self._objects.blob(entry.object_id, most) if entry else None
 
     def refused(self, name: str, entry: Entry, expected: str) -> UserError:
-        """The error that what stands in a place is not what a leaderboard has there."""
+        """The error that an entry is not what a leaderboard has at that path."""
         return self._refused(f"{self._place}{name}", entry, expected)
 
     def _entries(self, path: str) -> Mapping[str, Entry]:
@@ -284,6 +287,6 @@ class Folder:
 
     def _refused(self, path: str, entry: Entry, expected: str) -> UserError:
         return UserError(
-            f"{show(path)} is {entry.kind} in {self._what}, and a leaderboard has {expected} there: nothing "
-            f"was published. If it does not belong there, remove it (git rm), commit, and publish again"
+            f"{short_line(path)} is {entry.kind} in {self._what}, and a leaderboard has {expected} there: "
+            f"nothing was published. If it does not belong there, remove it (git rm), commit, publish again"
         )

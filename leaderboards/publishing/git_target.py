@@ -1,8 +1,8 @@
 """Publishing into a clone of a git repository: a commit on a branch, ready for a pull request.
 
-The clone's own working tree is neither read nor written: the leaderboard is built in a temporary folder, from
-what git has stored, and the commit is made of that folder's files alone, byte for byte. The branch moves by
-compare-and-swap, so that of two publishers at once the later one starts again on the other's commit.
+The clone's working tree is neither read nor written. The leaderboard is built in a temporary folder, from
+what git has stored, and the commit has exactly the files of that folder, byte for byte. The branch moves by
+compare-and-swap: if two publishers commit at once, the later one starts again on the commit of the other.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.store import MARKER
 from momentum_bench.leaderboards.archive import LARGEST_TOTAL
 from momentum_bench.leaderboards.checking.folder import LARGEST_BYTES
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.publishing.git_repository import (
     FILE,
     FOLDER,
-    Folder,
+    CommittedFolder,
     check_no_links,
     git,
     objects_of,
@@ -40,18 +40,19 @@ def publish_to_git(own: Path, target: Path, branch: str, replace: bool, dry_run:
     """Commit a results directory's runs and the tables rebuilt with them.
 
     Args:
-        own: a results directory that has passed `publishing.check_own`.
-        target: a clone, or a folder in one: the leaderboard lies there.
-        branch: is made from what is checked out, or continued.
+        own: a results directory that has passed `merge.check_own`.
+        target: a clone, or a folder in one; the leaderboard is there.
+        branch: is continued, or made from what is checked out.
+        replace: also replace published runs whose result differs.
         dry_run: nothing is written, not even objects that no branch has.
 
     Raises:
-        UserError: no clone, one that holds links where a leaderboard has files, a branch that cannot be
-            continued, or git refuses; see also `merge`.
+        UserError: the target is not a clone, has links where a leaderboard has files, or has a branch that
+            cannot be continued; or git refuses. See also `merge`.
     """
     place = os.fsdecode(git(target, "rev-parse", "--show-prefix").stdout.removesuffix(b"\n"))
     if text(git(target, "rev-parse", "--is-inside-work-tree").stdout) != "true":
-        raise UserError(f"{target} has no working tree: --to wants a clone, not a bare repository")
+        raise UserError(f"{target} has no working tree: --to needs a clone, not a bare repository")
     check_no_links(target)
     reference = f"refs/heads/{branch}"
     git(target, "check-ref-format", reference)
@@ -59,40 +60,49 @@ def publish_to_git(own: Path, target: Path, branch: str, replace: bool, dry_run:
         tip = _tip(target, branch, reference)
         start = _start(target, branch, tip)
         with TemporaryDirectory(prefix="momentum-bench-") as scratch, objects_of(target) as objects:
-            published = Folder(objects, start, place, target)
+            published = CommittedFolder(objects, start, place, target)
             folder = Path(scratch, "leaderboard")
             _lay_out(published, folder)
             changes = merge(folder, _names(published), own, replace)
             for name in (*changes.files, *changes.removed):
-                published.file(name)  # refuses what is no file
+                published.file(name)  # refuses an entry that is not a file
             if dry_run or not (changes.added or changes.replaced):
                 return changes
             new = _committed(target, start, place, folder, changes, Path(scratch, "index"))
-        # an empty old value: the branch must not be there yet
+        # with an empty old value, git refuses if the branch is there
         moved = git(target, "update-ref", "--no-deref", reference, new, tip or "", check=False)
         if moved.returncode == 0:
             return changes
-        if _tip(target, branch, reference) == tip:  # nobody came in between: git has another reason
+        if _tip(target, branch, reference) == tip:  # nobody else committed, so git has another reason
             raise UserError(f"branch {branch} cannot be moved: {text(moved.stderr)}")
-    raise UserError(f"{ATTEMPTS} times another commit came in between on branch {branch}: try again later")
+    raise UserError(
+        f"another publisher committed to branch {branch} {ATTEMPTS} times in a row: try again later"
+    )
 
 
 def _tip(target: Path, branch: str, reference: str) -> str | None:
-    """The branch's commit, or None where there is no such branch.
+    """The branch's commit, or None if there is no such branch.
 
     Raises:
-        UserError: a working tree would no longer be what its branch says if this branch moved.
+        UserError: the branch is checked out, so that moving it would make its working tree differ from it; or
+            it is an alias of another branch.
     """
     if f"branch {reference}\n" in text(git(target, "worktree", "list", "--porcelain").stdout) + "\n":
         raise UserError(f"branch {branch} is checked out in {target}: check out another, or give --branch")
     if other := text(git(target, "symbolic-ref", "--quiet", reference, check=False).stdout):
-        raise UserError(f"branch {branch} in {target} stands for {other}: give another --branch")
-    found = git(target, "show-ref", "--verify", "--hash", reference, check=False)  # no tag of that name
+        raise UserError(f"branch {branch} in {target} is an alias of {other}: give another --branch")
+    found = git(
+        target, "show-ref", "--verify", "--hash", reference, check=False
+    )  # and not a tag of that name
     return text(found.stdout) or None
 
 
 def _start(target: Path, branch: str, tip: str | None) -> str:
-    """The commit to build on: the later one of the branch's and the one that is checked out."""
+    """The commit to build on: the branch's or the checked-out one, whichever is later.
+
+    Raises:
+        UserError: there is no commit, or neither of the two is an ancestor of the other.
+    """
     found = git(target, "rev-parse", "--verify", "--quiet", "HEAD^{commit}", check=False)
     head = text(found.stdout)
     if not head:
@@ -102,7 +112,7 @@ def _start(target: Path, branch: str, tip: str | None) -> str:
     if _is_ancestor(target, head, tip):
         return tip
     raise UserError(
-        f"branch {branch} and what is checked out in {target} have gone apart: merge them, delete the branch "
+        f"branch {branch} and what is checked out in {target} have diverged: merge them, delete the branch "
         f"(git branch -D {branch}) if its pull request is done, or give another --branch"
     )
 
@@ -111,11 +121,11 @@ def _is_ancestor(target: Path, older: str, newer: str) -> bool:
     return git(target, "merge-base", "--is-ancestor", older, newer, check=False).returncode == 0
 
 
-def _lay_out(published: Folder, folder: Path) -> None:
+def _lay_out(published: CommittedFolder, folder: Path) -> None:
     """Write the marker and the records of a published leaderboard to a new folder, and nothing else.
 
     Raises:
-        UserError: something in their places is no plain file, or they are larger than records are.
+        UserError: one of them is not a plain file, or they are too large.
     """
     folder.mkdir()
     if (marker := published.content(MARKER, LARGEST_BYTES)) is not None:
@@ -128,19 +138,21 @@ def _lay_out(published: Folder, folder: Path) -> None:
             raise published.refused(f"runs/{name}", entry, "only folders that are named by a run's id")
         content = published.content(place_of(name), LARGEST_BYTES)
         if content is None:
-            raise UserError(f"{show(place_of(name))} is not there, and its folder is: nothing was published")
+            raise UserError(f"{short_line(place_of(name))} is missing in its folder: nothing was published")
         left -= len(content)
         if left < 0:
-            raise UserError("the published records are larger than records are: nothing was published")
+            raise UserError(
+                f"the published records have more than {LARGEST_TOTAL / 2**20:g} MiB: nothing was published"
+            )
         (folder / place_of(name)).parent.mkdir(parents=True)
         (folder / place_of(name)).write_bytes(content)
 
 
-def _names(published: Folder) -> list[str]:
-    """The files that lie where a leaderboard has its own.
+def _names(published: CommittedFolder) -> list[str]:
+    """The published files whose paths may belong to a leaderboard.
 
     Raises:
-        UserError: something there that is no file has the name of one.
+        UserError: an entry with such a path is not a file.
     """
     in_folders = [f"{folder}/{name}" for folder in BUILT_FOLDERS for name in published.entries(folder)]
     tables_and_plots = [name for name in in_folders if name.endswith((".csv", ".svg"))]
@@ -148,20 +160,21 @@ def _names(published: Folder) -> list[str]:
 
 
 def _committed(target: Path, start: str, place: str, folder: Path, changes: Changes, index: Path) -> str:
-    """A commit on another with a leaderboard's changes, which no branch has yet; its id.
+    """The id of a new commit with a leaderboard's changes, which no branch has yet.
 
     Args:
-        place: of the leaderboard in the repository.
-        folder: holds the changed files.
+        start: the id of its parent.
+        place: the path of the leaderboard in the repository.
+        folder: has the changed files.
         index: a temporary file.
     """
     names = list(changes.files)
     paths = b"".join(os.fsencode(folder / name) + b"\n" for name in names)
-    # no filters: line ends and the like are what they are in the folder, whatever the clone is set to
+    # no filters, so that the clone's settings do not change line ends and the like
     hashed = git(target, "hash-object", "-w", "--no-filters", "--stdin-paths", stdin=paths)
     ids = text(hashed.stdout).split()
     lines = [f"100644 {blob}\t{place}{name}" for blob, name in zip(ids, names, strict=True)]
-    lines += [f"0 {'0' * len(start)}\t{place}{name}" for name in changes.removed]  # mode 0 removes
+    lines += [f"0 {'0' * len(start)}\t{place}{name}" for name in changes.removed]  # mode 0 removes an entry
     git(target, "read-tree", start, index=index)
     entries = b"".join(os.fsencode(line) + b"\0" for line in lines)
     git(target, "update-index", "-z", "--index-info", stdin=entries, index=index)

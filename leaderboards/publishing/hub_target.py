@@ -1,6 +1,6 @@
 """Publishing to a dataset repository of the Hugging Face hub: one commit, on the commit that was read.
 
-The token is the one of the environment (`HF_TOKEN`) or of the hub's login; it is neither asked for nor kept.
+The token comes from the environment (`HF_TOKEN`) or from the hub's login. It is neither asked for nor stored.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.records.store import MARKER
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.publishing.merge import ATTEMPTS, RUN_ID, Changes, merge, place_of
 
 PREFIX = "hf://datasets/"
 CONFLICTS = (409, 412)
-"""HTTP statuses with which the hub refuses a commit whose parent is no longer the latest."""
+"""The HTTP statuses of a commit that the hub refuses because its parent is no longer the latest."""
 
 CARD_FILE = "README.md"
 READ = [MARKER, "runs/*/record.json"]
-"""What is downloaded. Of the other files the names are enough."""
+"""The files that are downloaded. For other files the names are enough."""
 
 CARD = """\
 # {name}: a momentum-bench leaderboard
 
 Does momentum help? `index.html` is the page: download it with `plots/` and open it. `leaderboard.csv` has
 one row for each task, model, method, k and optimizer, `comparison.csv` the paired differences of two
-optimizers with their verdicts, `trials.parquet` every run. All of it follows from the records
-`runs/<id>/record.json`: `momentum-bench leaderboard check` computes it anew and names what does not fit.
+optimizers with their verdicts, and `trials.parquet` every run. All of them follow from the records
+`runs/<id>/record.json`: `momentum-bench leaderboard check` computes them again and names what does not fit.
 """
 
 
@@ -39,7 +39,7 @@ def repository(target: str) -> str:
     """USER/NAME of `hf://datasets/USER/NAME`.
 
     Raises:
-        UserError: it is something else.
+        UserError: the target has another form.
     """
     name = target.removeprefix(PREFIX).strip("/")
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
@@ -48,14 +48,16 @@ def repository(target: str) -> str:
 
 
 def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Changes:
-    """Commit a results directory's runs and the tables rebuilt with them; the dataset must be there.
+    """Commit a results directory's runs and the tables rebuilt with them; the dataset must exist.
 
     Args:
-        own: a results directory that has passed `publishing.check_own`.
+        own: a results directory that has passed `merge.check_own`.
         name: USER/NAME of the dataset.
+        replace: also replace published runs whose result differs.
+        dry_run: nothing is written.
 
     Raises:
-        UserError: the hub cannot be reached or refuses; see also `merge`.
+        UserError: the hub cannot be reached, or refuses. See also `merge`.
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, RepositoryNotFoundError
@@ -94,39 +96,41 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
             time.sleep(0.2 * attempt)
     except RepositoryNotFoundError as error:
         raise UserError(
-            f"{PREFIX}{name} is not there, or not for this login: `hf repos create {name} --type dataset` "
-            f"makes it, `hf auth login` or HF_TOKEN says who you are"
+            f"{PREFIX}{name} does not exist, or this login may not see it: make it with `hf repos create "
+            f"{name} --type dataset`, or log in with `hf auth login` or HF_TOKEN"
         ) from error
     except (HTTPError, OSError, HFValidationError) as error:  # OSError: offline, or no connection
         raise UserError(f"the hub, {PREFIX}{name}: {first_line(error)}") from error
-    raise UserError(f"{ATTEMPTS} times another commit came in between at {PREFIX}{name}: try again later")
+    raise UserError(
+        f"another publisher committed to {PREFIX}{name} {ATTEMPTS} times in a row: try again later"
+    )
 
 
 def _wanted(names: Iterable[str]) -> list[str]:
-    """The files to be downloaded, whose names become paths on this machine.
+    """The files to download. Their names become paths on this machine.
 
     Raises:
-        UserError: a record has no place where a run's record can be.
+        UserError: a record's path is not one that a run's record can have.
     """
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
     for name in wanted:
         run_id = name.removeprefix("runs/").removesuffix("/record.json")
         if name != MARKER and not (RUN_ID.fullmatch(run_id) and name == place_of(run_id)):
             raise UserError(
-                f"{show(name)} is no place of a record, expected runs/RUN_ID/record.json: nothing was "
-                f"published"
+                f"{short_line(name)} is not the path of a record, expected runs/RUN_ID/record.json: nothing "
+                f"was published"
             )
     return wanted
 
 
 def _check_whole(folder: Path, wanted: list[str]) -> None:
-    """A download that breaks off may leave a part: tables of it would be without others' rows."""
+    """Raise a UserError if files are missing, because tables built without them would lose others' rows."""
     if missing := [name for name in wanted if not (folder / name).is_file()]:
         raise UserError(f"{len(missing)} of {len(wanted)} files were not downloaded: nothing was published")
 
 
 def card(name: str) -> bytes:
-    """The dataset card of a new leaderboard; one that is there belongs to its authors and stays."""
+    """The dataset card of a new leaderboard. A card that exists belongs to its authors and stays."""
     from huggingface_hub import DatasetCardData
 
     tables = ("leaderboard.csv", "comparison.csv", "trials.parquet")

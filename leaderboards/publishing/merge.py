@@ -1,8 +1,8 @@
-"""A results directory joins a published leaderboard: what is there stays, nothing is lost on the way.
+"""How the runs of a results directory are added to a published leaderboard, without losing any run of others.
 
-A published leaderboard is a folder: `runs/<id>/record.json` of everybody, and the tables, plots and page
-built from all of them, so that `leaderboard check` holds for it. The key is the run's id, which follows
-from its whole specification. A publisher adds or replaces runs and never removes one.
+A published leaderboard is a folder. It holds everybody's `runs/<id>/record.json`, and the tables, plots and
+page that are built from all of them, so that it passes `leaderboard check`. The key is the run's id, which
+follows from the whole specification. A publisher adds or replaces runs and never removes one.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from momentum_bench.harness.records.schema import PROTOCOL_VERSION, canonical_js
 from momentum_bench.harness.records.store import MARKER, Store
 from momentum_bench.leaderboards.build import board_of, build
 from momentum_bench.leaderboards.checking.check import departures, record_departures
-from momentum_bench.leaderboards.printable import show
+from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rendering.files import contents
-from momentum_bench.leaderboards.rows import Row, result_of, rows_of
+from momentum_bench.leaderboards.rows import Row, model_names, result_of, rows_of
 
 ATTEMPTS = 20
-"""How often a commit is made again because another publisher's came in between."""
+"""How many times a commit is tried while other publishers commit at the same time."""
 
 RUN_ID = re.compile("[0-9a-f]{16}")
-"""A published run's folder has no other name: it becomes a path on the publisher's disk."""
+"""The only allowed names of runs' folders, because they become paths on the publisher's disk."""
 
 BUILT_FOLDERS = ("tasks", "plots")
-"""Folders of a leaderboard whose files have names that follow from what is in it."""
+"""Folders of a leaderboard whose files are named after its tasks and settings."""
 
 BUILT_FILES = ("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html")
-"""The files that every leaderboard has."""
+"""Files that every leaderboard has."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Changes:
 
     Attributes:
         added, replaced: ids of runs.
-        files: the content of every file to be written, by its place.
-        removed: files of an earlier build that the present one no longer has; never a record.
+        files: the content of each file to write, by its path in the leaderboard.
+        removed: files of the earlier build that the new one does not have; never a record.
         rows: a line for each row of the leaderboard that is new or changes.
     """
 
@@ -58,28 +58,28 @@ class Changes:
 
 
 def check_own(directory: Path) -> None:
-    """Raises: UserError, when a results directory does not hold together: then none of it is published."""
+    """Raise a UserError if a results directory does not pass the check; then nothing of it is published."""
     Store(directory).check_version()
     _refuse(departures(directory), f"{directory} is not published")
 
 
 def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Changes:
-    """Bring a publisher's records into a copy of a published leaderboard's records, and build it again.
+    """Add a publisher's records to a copy of a published leaderboard's records, and build it again.
 
-    A run that is published with the same result stays as it is; a failed one gives way to one that did
-    not fail.
+    A run that is published with the same result stays as it is. A failed run is replaced by one that did not
+    fail.
 
     Args:
-        published: a folder of our own making, which is written to. It holds the published marker and records
-            as plain files and nothing else, so that no link in it leads a writer elsewhere. May be empty.
-        names: of the files next to the records. Those that the published leaderboard has and the new one
-            no longer has are removed; others belong to somebody else and stay.
+        published: a folder that we made, which is written to. It holds the published marker and records as
+            plain files and nothing else, so no link in it leads elsewhere. It may be empty.
+        names: the published files other than records. Those that the published leaderboard has and the new
+            one does not have are removed. Other files belong to somebody else and stay.
         own: a results directory that has passed `check_own`.
-        replace: published runs whose result differs give way too.
+        replace: also replace published runs whose result differs.
 
     Raises:
-        UserError: results differ, another version wrote what is published, the records of both make no
-            leaderboard that holds together, or a file that no leaderboard wrote would be written over.
+        UserError: results differ; another version wrote the published records; the records of both do not
+            pass the check; or a file that no leaderboard wrote would be overwritten.
     """
     store, mine, names = Store(published), Store(own), set(names)
     is_new = not store.exists
@@ -93,43 +93,43 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
     if protected and not replace:
         raise UserError(
             f"{len(protected)} run(s) are published with another result, the first: {protected[0]}. Nothing "
-            f"was published. If those are yours and wrong, --replace puts the new ones in their place"
+            f"was published. If the published ones are yours and wrong, replace them with --replace"
         )
     files = {place_of(run_id): (own / place_of(run_id)).read_bytes() for run_id in (*added, *replaced)}
     if is_new:
         files[MARKER] = (canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n").encode()
     _write(published, files)
-    # others' records are looked at before anything is built of them
-    _refuse(record_departures(published), "with these runs the leaderboard would not hold together")
+    # the records of others are checked before anything is built from them
+    _refuse(record_departures(published), "with these runs the leaderboard would not pass the check")
     board = build(store)
     try:
         old_rows = rows_of(before)
         old_names = set(contents(board_of(before))) if before else set()
-    except (ArithmeticError, ValueError) as error:  # of a record that was wrong and is replaced
-        raise UserError(f"no leaderboard can be built of what is published: {first_line(error)}") from error
+    except (ArithmeticError, ValueError) as error:  # because of a wrong record that is being replaced
+        raise UserError(f"no leaderboard can be built from what is published: {first_line(error)}") from error
     lost = {row.row_id for row in old_rows} - {row.row_id for row in board.rows}
-    if lost:  # runs are only added, so this cannot be; it is looked at all the same
+    if lost:  # cannot happen, because runs are only added; checked because a lost row could not be restored
         raise UserError(f"row(s) {', '.join(sorted(lost))} would be lost: nothing was published")
     built = {name: c.encode() if isinstance(c, str) else c for name, c in contents(board).items()}
     if is_new and (taken := sorted(names & set(built))):
         raise UserError(
-            f"{show(taken[0])} is there and belongs to no leaderboard: it would be written over. Publish "
-            f"into a folder of its own, such as --to CLONE/leaderboard"
+            f"{short_line(taken[0])} is there and does not belong to a leaderboard: it would be overwritten. "
+            f"Publish into a folder of its own, such as --to CLONE/leaderboard"
         )
     removed = sorted(names & old_names - set(built))
     _write(published, built)
-    _refuse(departures(published), "with these runs the leaderboard would not hold together")
+    _refuse(departures(published), "with these runs the leaderboard would not pass the check")
     return Changes(added, replaced, files | built, removed, _row_changes(old_rows, board.rows))
 
 
 def place_of(run_id: str) -> str:
-    """Where the record of a run lies in a leaderboard."""
+    """The path of a run's record in a leaderboard."""
     return f"runs/{run_id}/record.json"
 
 
 def _differ(published: Store, own: Store, run_id: str) -> bool:
     there, new = published.read(run_id), own.read(run_id)
-    assert new is not None  # `check_own` has read it
+    assert new is not None  # because `check_own` has read it
     return there is None or result_of(there) != result_of(new)
 
 
@@ -147,20 +147,23 @@ def _refuse(found: list[str], what: str) -> None:
 
 
 def _row_changes(before: Iterable[Row], after: Iterable[Row]) -> list[str]:
+    """A line for each row that is new or changes: a sign, the row, its number of runs and its test mean."""
     old = {row.row_id: row.columns for row in before}
+    after = list(after)
+    models = model_names(after)
     lines = []
     for row in after:
         c, was = row.columns, old.get(row.row_id)
-        who = f"{row.row_id} {c['task']} {row.label}, {c['model']} by {c['method']}, k {c['k']}"
+        who = f"{row.row_id} {c['task']} {row.label}, {models[row.model_key]} by {c['method']}, k {c['k']}"
         if was is None:
-            lines.append(show(f"+ {who}: {c['n_runs']} runs, test mean {c['test_mean']:.4f}"))
+            lines.append(short_line(f"+ {who}: {c['n_runs']} runs, test mean {c['test_mean']:.4f}"))
         elif (was["n_runs"], was["chosen_runs"], was["test_mean"]) != (
             c["n_runs"],
             c["chosen_runs"],
             c["test_mean"],
         ):
             lines.append(
-                show(
+                short_line(
                     f"~ {who}: {was['n_runs']} runs -> {c['n_runs']}, test mean {was['test_mean']:.4f} -> "
                     f"{c['test_mean']:.4f}"
                 )

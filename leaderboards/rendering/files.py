@@ -14,21 +14,27 @@ from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import png_bytes, svg_text
 from momentum_bench.leaderboards.archive import ARCHIVE, pack
 from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rendering.page import page
 from momentum_bench.leaderboards.rendering.plots import board_plots
 from momentum_bench.leaderboards.rows import Row
-from momentum_bench.leaderboards.tables import file_stem, tables
+from momentum_bench.leaderboards.tables import csv_tables
 
 LONGEST_HEADER = 2**16
-"""Bytes of a table's first line that are read."""
+"""Bytes that are read of a table's first line."""
 
 
 def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool = False) -> None:
-    """Write all files of a leaderboard: all is made before anything is written, each is replaced whole.
+    """Write all files of a leaderboard. All are made before the first is written, and each is replaced whole.
+
+    Args:
+        output_dir: where the files go; it is made if it is not there.
+        png: write each plot as PNG too.
+        archive: write all records in one file next to the tables.
 
     Raises:
-        UserError: the directory cannot be written, is somebody else's and has files of these names, or a link
-            in it would lead the writing elsewhere.
+        UserError: the directory cannot be written; it holds no leaderboard of ours but files with these
+            names; or a link in it leads elsewhere.
     """
     files = contents(board, png, archive)
     check_no_links(output_dir, files)
@@ -47,33 +53,36 @@ def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
         return
     if found := [name for name in names if (output_dir / name).exists()]:
         raise UserError(
-            f"{output_dir} holds no leaderboard, and its {found[0]} would be written over: nothing was "
+            f"{output_dir} holds no leaderboard, and its {found[0]} would be overwritten: nothing was "
             f"written. Choose another directory"
         )
 
 
 def _holds_leaderboard(output_dir: Path) -> bool:
-    """Whether a leaderboard was written here before, by the columns of its first table."""
-    try:
-        with (output_dir / "leaderboard.csv").open("rb") as file:
-            return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
-    except FileNotFoundError:
+    """Whether a leaderboard was written here before; the columns of its first table tell."""
+    path = output_dir / "leaderboard.csv"
+    if not path.is_file():  # it may be a FIFO, which would wait for a writer
         return False
+    with path.open("rb") as file:
+        return b"row_id" in file.readline(LONGEST_HEADER).rstrip().split(b",")
 
 
 def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
-    """All files of a leaderboard by their place; equal records give equal CSVs, plots and page.
+    """All files of a leaderboard, by path. Equal records give equal CSVs, plots and page.
 
-    `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
-    `trials.parquet` (one line a run), `plots/*.svg` and `index.html`.
+    The files are `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
+    `trials.parquet` (one line for each run), `plots/*.svg` and `index.html`.
 
     Args:
-        png: each plot also as `plots/*.png`.
-        archive: all records in one file beside the tables.
+        png: each plot is there as `plots/*.png` too.
+        archive: all records are there in one file.
+
+    Raises:
+        UserError: the records do not fit into an archive.
     """
     plots = board_plots(board, svg_text)
     stems = {name: file_stem(name) for name in plots}
-    files: dict[str, str | bytes] = {**tables(board), "trials.parquet": _parquet(board.rows)}
+    files: dict[str, str | bytes] = {**csv_tables(board), "trials.parquet": _parquet(board.rows)}
     files |= {f"plots/{stems[name]}.svg": plot for name, plot in plots.items()}
     if png:
         files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
@@ -83,7 +92,7 @@ def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> di
 
 
 def _parquet(rows: Iterable[Row]) -> bytes:
-    """Every run of the leaderboard, one line each, sorted by row and then seed and learning rate."""
+    """All runs of the leaderboard, one line for each, sorted by row, then seed, then learning rate."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
+from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import drawn
+from momentum_bench.harness.reporting import cell
 from momentum_bench.leaderboards.build import Leaderboard
-from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.rows import Row, model_names
 from momentum_bench.tasks import UnknownTaskError, get_task
 from momentum_bench.tasks.task import HubSource
 
@@ -16,17 +17,18 @@ if TYPE_CHECKING:
 
 
 def model_index(board: Leaderboard) -> str:
-    """A block of YAML for each model of the board, to stand between the `---` of its card.
+    """A block of YAML for each model of the board. It goes between the `---` lines of the model's card.
 
-    A result is the test mean of a row over its seeds, a fraction; what was trained how, and the spread,
-    stand in the metric's name and arguments. Rows without a score are left out.
+    A result is the test mean of a row over its seeds, as a fraction. The metric's name and arguments say how
+    the model was trained, and how far the seeds differ. Rows without a score are left out.
     """
     from huggingface_hub import ModelCardData
 
+    names = model_names(board.rows)
     models: dict[str, list[Row]] = {}
     for row in board.rows:
-        if not math.isnan(row.columns["test_mean"]):
-            models.setdefault(str(row.columns["model"]), []).append(row)
+        if row.chosen:
+            models.setdefault(printable(names[row.model_key]), []).append(row)
     cards = [
         ModelCardData(model_name=name, eval_results=list(map(_result, rows))) for name, rows in models.items()
     ]
@@ -38,23 +40,28 @@ def _result(row: Row) -> EvalResult:
 
     c = row.columns
     arguments = ("method", "k", "optimizer", "hyperparameters", "n_seeds", "test_std", "protocol", "row_id")
-    how = f"by {c['method']} with {row.label}, {drawn(c['k'])}, mean over {c['n_seeds']} seeds"
+    over = "one seed" if c["n_seeds"] == 1 else f"mean over {c['n_seeds']} seeds"
+    how = f"by {c['method']} with {row.label}, {drawn(c['k'])}, {over}"
     return EvalResult(
         task_type="image-classification" if c["method"] == "scratch" else "text-classification",
         **_dataset(str(c["task"])),
-        metric_type=str(c["metric"]),
-        metric_name=f"{c['metric']}, {how}",
+        metric_type=printable(c["metric"]),
+        metric_name=printable(f"{c['metric']}, {how}"),
         metric_value=c["test_mean"],
-        metric_args={name: c[name] for name in arguments if c[name] not in ("", None)},
+        metric_args={name: _stated(c[name]) for name in arguments if cell(c[name])},
     )
 
 
+def _stated(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
+
+
 def _dataset(name: str) -> dict[str, Any]:
-    """A task's data set in the hub's words; one that the hub does not have goes by the task's name."""
+    """The data set of a task as the hub names it, or the task's name if the hub does not have it."""
     try:
         task = get_task(name)
     except UnknownTaskError:
-        return {"dataset_type": name, "dataset_name": name}
+        return dict.fromkeys(("dataset_type", "dataset_name"), printable(name))
     if not isinstance(task.source, HubSource):
         return {"dataset_type": name, "dataset_name": task.title}
     source = task.source

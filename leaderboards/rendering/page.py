@@ -1,4 +1,4 @@
-"""The leaderboard as one static page that opens from disk, without network or server."""
+"""The leaderboard as one static page that opens from the disk, without a network or a server."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, cell
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import Comparison
 from momentum_bench.leaderboards.paired import in_points
+from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
 from momentum_bench.leaderboards.rendering.terminal import percent, percent_range
@@ -24,7 +25,11 @@ from momentum_bench.leaderboards.rows import Row, by_setting
 
 @dataclass(frozen=True)
 class Head:
-    """A column's header; `number`: its cells sort by number."""
+    """The header of a column.
+
+    Attributes:
+        number: whether the cells are sorted as numbers.
+    """
 
     text: str
     number: bool = False
@@ -32,7 +37,14 @@ class Head:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, what it sorts by where that is not the text, and how it is dressed."""
+    """A cell of a table.
+
+    Attributes:
+        sort: what the cell is sorted by; None: its text.
+        sub: a second line.
+        kind: a CSS class, with which the text becomes a chip.
+        link: the id of an element of the page that the text links to.
+    """
 
     text: str
     sort: str | None = None
@@ -42,11 +54,11 @@ class Cell:
 
 
 def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) -> str:
-    """The whole page as HTML; every text out of a record is escaped.
+    """The whole page as HTML. Every text that comes from a record is escaped.
 
     Args:
-        plots: SVG text by name, as `board_plots` gives it.
-        file_stems: for each plot the name of its file in `plots/`, without `.svg`.
+        plots: SVG text by name, the result of `board_plots`.
+        file_stems: for each plot, the name of its file in `plots/` without `.svg`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -55,6 +67,7 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=html_text,
     )
     words = context(board.rows)
     svgs = {name: Markup(_inline(svg, f"p{number}")) for number, (name, svg) in enumerate(plots.items())}
@@ -101,15 +114,15 @@ def _task_cell(row: Row, words: Context) -> Cell:
 
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
-    """How a verdict is dressed, and its words."""
-    dress = {
+    """The CSS class of a verdict, and its words."""
+    classes = {
         "a better": "first",
         "b better": "second",
         "equivalent": "equivalent",
         "inconclusive": "open",
         None: "none",
     }
-    return dress[comparison.difference.verdict], comparison.verdict
+    return classes[comparison.difference.verdict], comparison.verdict
 
 
 def _comparison_table(
@@ -302,9 +315,10 @@ PAGE_COLOURS = {
 
 
 def _inline(svg: str, prefix: str) -> str:
-    """An SVG file's text as an element of the page, in the page's colours and font.
+    """The text of an SVG file as an element of the page, with the page's colours and font.
 
-    Groups lose their ids, and what is referred to gets the plot's prefix: ids are unique in a page.
+    Groups lose their ids, and ids that something refers to get the plot's prefix, because an id must be
+    unique in a page.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' (?:width|height)="[\d.]+pt"', "", svg, count=2)

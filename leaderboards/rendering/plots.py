@@ -1,15 +1,17 @@
-"""The leaderboard's plots, as SVG text or PNG: the same records give the same bytes.
+"""The leaderboard's plots, as SVG text or PNG. The same records give the same bytes.
 
-Colours are a closed list, so that a page can put its own light and dark ones in their place.
+The list of colours is closed, so that a page can replace each by its own light and dark ones.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
+from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from momentum_bench.leaderboards.build import Leaderboard
@@ -26,16 +28,19 @@ Rendered = TypeVar("Rendered")
 
 BAND = "#d7e8d4"
 
+LONGEST_TEXT = 30
+"""Characters of a label."""
+
 VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
 
 STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
 def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dict[str, Rendered]:
-    """The plots by name: `forest`, if anything is compared, and `curves-...` of each setting that trains.
+    """The plots by name: `forest` if rows are compared, and `curves-...` for each setting that trains.
 
     Args:
-        render: what becomes of a figure: `svg_text` or `png_bytes` of `harness.reporting`.
+        render: makes the result from a figure: `svg_text` or `png_bytes` of `harness.reporting`.
     """
     plots = {}
     with plot_style(STYLE):
@@ -55,13 +60,14 @@ def curves_name(row: Row) -> str:
 
 
 def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
-    """Test score against effective learning rate, all arms of one setting on one axis.
+    """Test score against effective learning rate, with all arms of one setting on one axis.
 
-    Thin lines are seeds, the thick one is their mean at rates where every seed finished; a ring is
-    the rate that dev chose for a seed; a cross at the bottom is a rate that diverged, with the count.
+    A thin line is a seed. The thick line is the mean over seeds, at rates where every seed finished. A ring
+    is the rate that dev chose for a seed. `x2` at the bottom: two seeds diverged at this rate.
 
     Args:
-        figure: one of another setting, to be drawn anew: making axes takes longer than filling them.
+        figure: the figure of another setting, to be used again, because making axes takes longer than
+            filling them.
     """
     from matplotlib.figure import Figure
 
@@ -69,10 +75,10 @@ def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
         figure = Figure(figsize=(5, 3.1))
         figure.add_axes((0.12, 0.17, 0.86, 0.72))
     (axes,) = figure.axes
-    _empty(axes)
+    _clear(axes)
     rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
     for place, row in enumerate(rows):
-        _arm(axes, row, place)
+        _draw_arm(axes, row, place)
     axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
     crowded = len(rates) > 8
     axes.tick_params(axis="x", labelrotation=45 if crowded else 0, labelsize=8 if crowded else "medium")
@@ -83,22 +89,22 @@ def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
         low, high = axes.get_ylim()  # room below the curves for the counts
         axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
     axes.set_xlabel("effective learning rate")
-    axes.set_ylabel(f"test {plain(rows[0].columns['metric'])} in %")
+    axes.set_ylabel(f"test {plot_text(rows[0].columns['metric'])} in %")
     axes.legend(
         loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
     )
     return figure
 
 
-def _empty(axes: Axes) -> None:
-    """Remove what was drawn, and the limits that came of it."""
+def _clear(axes: Axes) -> None:
+    """Remove what was drawn, and the limits that came from it."""
     for artist in (*axes.lines, *axes.texts):
         artist.remove()
     axes.relim()
     axes.autoscale()
 
 
-def _arm(axes: Axes, row: Row, place: int) -> None:
+def _draw_arm(axes: Axes, row: Row, place: int) -> None:
     colour = COLOURS[place % len(COLOURS)]
     by_rate: dict[float, list[float]] = {}
     seeds = {run.spec.seed for run in row.runs}
@@ -107,11 +113,11 @@ def _arm(axes: Axes, row: Row, place: int) -> None:
         points = [_point(run) for run in runs if run.test]
         for x, score in points:
             by_rate.setdefault(x, []).append(score)
-        thin += [*points, (math.nan, math.nan)]  # NaN lifts the pen between seeds
+        thin += [*points, (math.nan, math.nan)]  # NaN ends the line of a seed
     axes.plot(*_columns(thin), color=colour, linewidth=0.7, alpha=0.45)
     means = [(x, math.fsum(s) / len(s)) for x, s in sorted(by_rate.items()) if len(s) == len(seeds)]
     dashes = ("-", "--", "-.", ":")[place % 4]
-    axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plain(row.label))
+    axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plot_text(row.label))
     rings = [_point(run) for run in row.chosen.values()]
     axes.plot(*_columns(rings), "o", color=colour, markerfacecolor="none", markersize=7)
     diverged = [run.spec.learning_rate for run in row.runs if run.status == "diverged"]
@@ -128,7 +134,7 @@ def _arm(axes: Axes, row: Row, place: int) -> None:
 
 
 def _point(run: RunRecord) -> tuple[float, float]:
-    """Where a finished run lies: decimal logarithm of its effective rate, test score in per cent."""
+    """The point of a finished run: the decimal logarithm of its effective rate, and its test score in %."""
     return math.log10(run.spec.learning_rate), 100 * run.test.metric if run.test else math.nan
 
 
@@ -137,10 +143,10 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 
 
 def forest(board: Leaderboard) -> Figure:
-    """All paired differences with their 95 % t intervals over the band of equivalence, in points.
+    """All paired differences with their 95 % t intervals and the band of equivalence, in points.
 
-    Squares: equivalent; triangles point to the better arm; open circles: inconclusive; crosses: no
-    verdict. Diamonds are means over tasks, with an interval over tasks.
+    A square is equivalent, a triangle points to the better arm, an open circle is inconclusive, and a cross
+    has no verdict. A diamond is a mean over tasks, with an interval over tasks.
     """
     from matplotlib.figure import Figure
 
@@ -148,7 +154,7 @@ def forest(board: Leaderboard) -> Figure:
     limit = 105 * max(_reach(board), 2 * board.margin)
     names = forest_labels(board)
     label_width, height = 0.2 + 0.075 * max(map(len, names)), 0.75 + 0.27 * len(entries)  # a letter: 0.075 in
-    width = label_width + 3.2  # in which the axis label fits
+    width = label_width + 3.2  # room for the axis label
     figure = Figure(figsize=(width, height))
     left = label_width / width
     axes = figure.add_axes((left, 0.55 / height, 0.97 - left, 1 - 0.65 / height))
@@ -158,7 +164,7 @@ def forest(board: Leaderboard) -> Figure:
     for place, entry in enumerate(entries):
         by_look.setdefault(_look(entry), []).append(place)
     for look, places in by_look.items():
-        _intervals(axes, look, [(place, entries[place]) for place in places], limit)
+        _draw_intervals(axes, look, [(place, entries[place]) for place in places], limit)
     axes.set_xlim(-limit, limit)
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_yticks(range(len(entries)), names)
@@ -172,7 +178,7 @@ def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
 
 
 def _reach(board: Leaderboard) -> float:
-    """How far the axis must go: to all means, and to the intervals of all pairs with a verdict."""
+    """The reach of the axis: to all means, and to the intervals of all pairs with a verdict; a fraction."""
     ends = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
     for comparison in board.comparisons:
         if comparison.difference.verdict:
@@ -181,7 +187,7 @@ def _reach(board: Leaderboard) -> float:
 
 
 def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:
-    """Mark, colour and inner colour of a line of the forest plot."""
+    """The mark, colour and inner colour of a line of the forest plot."""
     if isinstance(entry, Pooled):
         return "D", INK, INK
     verdict = entry.columns["verdict"]
@@ -190,10 +196,10 @@ def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:
     return VERDICT_MARKS[verdict], colour, PAPER if verdict == "inconclusive" else colour
 
 
-def _intervals(
+def _draw_intervals(
     axes: Axes, look: tuple[str, str, str], entries: Sequence[tuple[int, Comparison | Pooled]], limit: float
 ) -> None:
-    """Intervals and means of one look, each with its line of the plot."""
+    """Draw the intervals and means that share a look; `place` is the line of the plot."""
     mark, colour, face = look
     means, bars, below, above = [], [], [], []
     for place, entry in entries:
@@ -211,7 +217,7 @@ def _intervals(
 
 
 def forest_labels(board: Leaderboard) -> list[str]:
-    """A short name for each line of the forest plot: the task, and whatever else varies on the board."""
+    """A short name for each line of the forest plot: the task, and what else varies on the board."""
     pairs = {(c.first.label, c.second.label) for c in board.comparisons}
     context_of = context(board.rows)
     labels = []
@@ -220,11 +226,19 @@ def forest_labels(board: Leaderboard) -> list[str]:
         words = [one.columns["task"] if isinstance(entry, Comparison) else f"{len(entry.comparisons)} tasks"]
         words += context_of.short(one.first)
         words += [f"{one.second.label} - {one.first.label}"] if len(pairs) > 1 else []
-        labels.append(plain(", ".join(words)))
-    return labels
+        labels.append(", ".join(words))
+    cut = Counter(map(plot_text, dict.fromkeys(labels)))
+    # what tells two long labels apart may be at their ends
+    return [plot_text(label) if cut[plot_text(label)] == 1 else _ends(label) for label in labels]
 
 
-def plain(text: str) -> str:
-    """Printable text of at most 30 characters for a plot."""
-    text = "".join(letter if letter.isprintable() else " " for letter in text)
-    return text if len(text) <= 30 else text[:29] + "…"
+def _ends(text: str) -> str:
+    """The first and the last printable characters of a text, 30 in all."""
+    text = printable(text)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:14]}…{text[-15:]}"
+
+
+def plot_text(text: str) -> str:
+    """The beginning of a text, at most 30 printable characters, for a plot."""
+    text = printable(text)
+    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"

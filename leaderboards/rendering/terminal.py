@@ -3,38 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from rich import box
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from momentum_bench.harness.messages import print_table, printable
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import Comparison
 from momentum_bench.leaderboards.paired import in_points
-from momentum_bench.leaderboards.rows import Row, by_setting
+from momentum_bench.leaderboards.rows import Row, by_setting, model_names
 
 MOST_SENTENCES = 3
-"""More comparisons of one setting make a table."""
+"""If a setting has more comparisons, they are shown as a table."""
 
 
-def show(board: Leaderboard, console: Console) -> None:
-    """Print a table for each setting, and below it its comparisons: a sentence each, or many as a table."""
+def print_board(board: Leaderboard, console: Console) -> None:
+    """Print a table for each setting, and then its comparisons as sentences or, if they are many, a table."""
+    titles = _short_names(board.rows)
     for rows in by_setting(board.rows):
-        console.print(_table(rows))
+        print_table(_row_table(rows, titles[rows[0].model_key], console), console)
         for row in rows:
             if row.columns["n_tied"]:
-                console.print(_ties(row), highlight=False, markup=False)
+                console.print(_line(_ties(row)))
         pairs = [c for c in board.comparisons if c.first.setting_key == rows[0].setting_key]
         if len(pairs) > MOST_SENTENCES:
-            console.print(_pairs(pairs, board.margin))
+            print_table(_comparison_table(pairs, board.margin), console)
         else:
             for pair in pairs:
-                console.print(pair.sentence, highlight=False, markup=False)
+                console.print(_line(pair.sentence))
     for text in [line.sentence for line in board.pooled] + board.notes:
-        console.print(text, highlight=False, markup=False)
+        console.print(_line(text))
+
+
+def _line(text: str) -> Text:
+    """A text that rich prints as it is: no markup, no emoji, no escape sequence of its own."""
+    return Text(printable(text))
+
+
+def _short_names(rows: Sequence[Row]) -> Mapping[tuple[str, str], str]:
+    """The models' names without `package:` and `local:`, unless two of them would then be equal."""
+    names = model_names(rows)
+    short = {key: name.removeprefix("package:").removeprefix("local:") for key, name in names.items()}
+    counts = Counter(short.values())
+    return {key: short[key] if counts[short[key]] == 1 else name for key, name in names.items()}
 
 
 def _ties(row: Row) -> str:
@@ -43,12 +59,12 @@ def _ties(row: Row) -> str:
     return f"{c['task']}: {row.label.upper()} had ties on dev; over all tied choices its test mean is {span}."
 
 
-def _pairs(comparisons: Sequence[Comparison], margin: float) -> Table:
+def _comparison_table(comparisons: Sequence[Comparison], margin: float) -> Table:
     table = Table(caption_justify="left", box=box.SIMPLE)
     table.padding = (0, 1, 0, 0)
-    table.caption = (
+    table.caption = Text(
         f"Points of test score, paired by seed, with a 95 % interval; equivalent: within "
-        f"{in_points(margin)}. Last: about how many seeds would decide"
+        f"{in_points(margin)}. Seeds: about how many seeds would decide"
     )
     table.add_column("second minus first", overflow="fold", min_width=18)
     for header in ("points", "95 % interval", "pairs", "verdict", "seeds"):
@@ -56,11 +72,11 @@ def _pairs(comparisons: Sequence[Comparison], margin: float) -> Table:
     for comparison in comparisons:
         d = comparison.difference
         table.add_row(
-            escape(f"{comparison.second.label} minus {comparison.first.label}"),
+            _line(f"{comparison.second.label} minus {comparison.first.label}"),
             _signed(d.mean),
             f"{_signed(d.ci_low)} to {_signed(d.ci_high)}",
             str(d.n_pairs),
-            escape(comparison.verdict),
+            _line(comparison.verdict),
             "" if d.n_seeds_to_decide is None else str(d.n_seeds_to_decide),
         )
     return table
@@ -70,28 +86,27 @@ def _signed(fraction: float) -> str:
     return "-" if math.isnan(fraction) else f"{100 * fraction:+.1f}"
 
 
-def _table(rows: list[Row]) -> Table:
+def _row_table(rows: list[Row], model: str, console: Console) -> Table:
     c = rows[0].columns
-    model = c["model"].removeprefix("package:").removeprefix("local:")
     title = f"{c['task']}, {model} by {c['method']}, {drawn(c['k'])}, {c['protocol']}; {c['metric']} in %"
-    table = Table(title=escape(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
+    table = Table(title=_line(title), title_justify="left", caption_justify="left", box=box.SIMPLE)
     table.padding = (0, 1, 0, 0)
-    table.caption = (
-        "n: seeds. Rates are effective ones, chosen by dev for each seed; tied: other rates with the same "
+    table.caption = Text(
+        "n: seeds. Rates are effective rates, chosen by dev for each seed; tied: other rates with the same "
         "dev score; edge: seeds whose rate is the smallest or largest tried; div.: diverged runs"
     )
-    table.add_column(
-        "optimizer", overflow="fold", min_width=9
-    )  # on a narrow terminal a long name gives way first
-    headers = ("test (sd)", "±95 %", "dev", "n", "chosen rates", "tied", "edge", "div.")
-    for header in (*headers, "state MB"):
+    # of a long name and the other cells, the name wraps first
+    table.add_column("optimizer", overflow="fold", min_width=9)
+    interval = "+-95 %" if console.options.ascii_only else "±95 %"
+    headers = ("test (sd)", interval, "dev", "n", "chosen rates", "tied", "edge", "div.", "state MB")
+    for header in headers:
         rates = header == "chosen rates"
         table.add_column(header, justify="right", no_wrap=not rates, min_width=6 if rates else None)
     for row in rows:
         c = row.columns
         state = c["optimizer_state_bytes"]
         table.add_row(
-            escape(row.label),
+            _line(row.label),
             f"{percent(c['test_mean'])} ({percent(c['test_std'])})",
             percent(c["test_ci_high"] - c["test_mean"]),
             percent(c["dev_mean"]),
@@ -106,10 +121,10 @@ def _table(rows: list[Row]) -> Table:
 
 
 def percent(fraction: float) -> str:
-    """A fraction in per cent with one digit, or a dash."""
+    """A fraction in per cent with one digit, or a dash for NaN."""
     return "-" if math.isnan(fraction) else f"{100 * fraction:.1f}"
 
 
 def percent_range(low: float, high: float) -> str:
-    """Two fractions in per cent, or a dash."""
+    """Two fractions in per cent, or a dash for NaN."""
     return "-" if math.isnan(low) else f"{percent(low)} to {percent(high)}"

@@ -1,4 +1,4 @@
-"""What a leaderboard's rows were run with, in words: what all share, and what tells them apart."""
+"""The settings of a leaderboard's rows in words: those that all rows share, and those that differ."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from momentum_bench.harness.records.schema import drawn
-from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.rows import Row, model_names
 
 
 @dataclass(frozen=True)
 class Context:
-    """Phrases on rows: model, method, k, and every setting that departs from the protocol's.
+    """Phrases about rows: model, method, k, and each setting that differs from the protocol's.
 
     Attributes:
-        shared: those that hold of all rows.
-        own: of each setting (`Row.setting_key`), its others: pairs of a name and a phrase.
+        shared: the phrases that are true of all rows.
+        own: the other phrases of each setting (by `Row.setting_key`), as pairs of a name and a phrase.
     """
 
     shared: list[str]
     own: dict[str, list[tuple[str, str]]]
 
     def of(self, row: Row) -> list[str]:
-        """The phrases of a row that do not hold of all."""
+        """The phrases of a row that are not true of all rows."""
         return [_with_name(*phrase) for phrase in self.own[row.setting_key]]
 
     def short(self, row: Row) -> list[str]:
-        """As few of these, from the first, as tell apart what can be told apart."""
+        """The first of these phrases, as few as are needed to tell the settings apart."""
         settings = list(self.own.values())
         longest = max(map(len, settings))
         n = next(n for n in range(longest + 1) if _kinds(settings, n) == _kinds(settings, longest))
@@ -34,8 +34,9 @@ class Context:
 
 
 def context(rows: Sequence[Row]) -> Context:
-    """The context of rows, one at least for a phrase to be shared."""
-    phrases = {row.setting_key: _phrases(row) for row in rows}
+    """The phrases about rows. Without rows nothing is shared."""
+    models = model_names(rows)
+    phrases = {row.setting_key: _phrases(row, models[row.model_key]) for row in rows}
     common = set.intersection(*map(set, phrases.values())) if phrases else set()
     first = next(iter(phrases.values()), [])
     return Context(
@@ -44,11 +45,11 @@ def context(rows: Sequence[Row]) -> Context:
     )
 
 
-def _phrases(row: Row) -> list[tuple[str, str]]:
+def _phrases(row: Row, model: str) -> list[tuple[str, str]]:
     c = row.columns
     protocol, *changed = c["protocol"].split(" ")
     settings = [("", setting) for setting in changed]
-    names = [("model", c["model"]), ("method", c["method"]), ("", drawn(c["k"])), ("protocol", protocol)]
+    names = [("model", model), ("method", c["method"]), ("", drawn(c["k"])), ("protocol", protocol)]
     return names + settings
 
 

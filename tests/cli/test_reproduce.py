@@ -75,8 +75,8 @@ def test_the_printed_sweep_plans_the_runs_of_the_row(toy_data: Path, tmp_path: P
 def test_what_must_be_at_hand_is_said(toy_data: Path):
     (sgd,) = rows(planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"}, model="local:mine"))
     text = sweep_text(sgd)
-    assert "# A folder named mine, given by --model PATH, with revision revision\n" in text
-    assert f"# Data with fingerprint {sgd.columns['data_fingerprint']}, given by --data-dir DIR" in text
+    assert "# A model folder named mine with revision revision: --model PATH\n" in text
+    assert f"# Data with fingerprint {sgd.columns['data_fingerprint']}, from a folder: --data-dir DIR" in text
     assert "run --sweep sweep.toml --output-dir reproduced --model PATH --data-dir DIR\n" in text
 
 
@@ -182,7 +182,7 @@ def test_a_row_is_run_again_and_comes_out_the_same(
     assert done.exit_code == 1
     line = done.stdout.splitlines()[-1]
     assert line.startswith(f"{record.spec.label}: test ")
-    assert line.endswith("(-0.25), other parameters")
+    assert line.endswith("(-0.25), different parameters")
     assert "torch: 0.1, now " in done.stderr
     done = again(results, results, row_id, tiny_model, data)
     assert done.exit_code == 2
@@ -197,7 +197,7 @@ def test_other_data_is_named_before_anything_is_run(
     write_rows(tmp_path / "data" / "sst2" / "validation.jsonl", sentiment_rows(24))
     done = again(results, tmp_path / "again", row_id, tiny_model, tmp_path / "data")
     assert done.exit_code == 2
-    assert "is not what row" in done.stderr
+    assert "was run with something else" in done.stderr
     assert "data_fingerprint is " in done.stderr
     assert not (tmp_path / "again").exists()
     done = CliRunner().invoke(app, ["reproduce", row_id, str(results), "--run", str(tmp_path / "again")])
@@ -219,9 +219,8 @@ def test_each_way_in_which_runs_may_differ_is_named(toy_data: Path):
     ]
     second[0] = make_record(specs[0], Scores(status="failed"))
     found = differences(row, second)
-    assert (
-        f"{specs[0].label}: done, now failed (made up), best step 1000, now None, other parameters" in found
-    )
+    moved = "done, now failed (made up), best step 1000, now None, different parameters"
+    assert f"{specs[0].label}: {moved}" in found
     assert f"{specs[1].label}: dev 0.9, now 0.5 (-0.4)" in found
     assert f"{specs[2].label}: dev 0.5, now 0.9 (+0.4)" in found
     assert f"{specs[-1].label}: was not run again" in found

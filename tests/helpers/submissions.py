@@ -10,7 +10,7 @@ from typing import Any
 from momentum_bench.harness.records.files import checksum
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.leaderboards.build import build
-from momentum_bench.leaderboards.tables import tables
+from momentum_bench.leaderboards.tables import csv_tables
 from tests.helpers.synthetic import Scores, fill, make_record, make_spec
 
 N_TEST = 50
@@ -59,7 +59,7 @@ def specs() -> list[RunSpec]:
 def submission(folder: Path, records: list[RunRecord]) -> Path:
     """Records and the tables built of them, in one folder."""
     board = build(fill(folder, records))
-    for name, text in tables(board).items():
+    for name, text in csv_tables(board).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     return folder

@@ -185,7 +185,7 @@ def test_a_larger_search_is_a_larger_budget(tmp_path: Path):
     board = board_of(tmp_path / "all", sweep_records(score, arms=sgd), more)
     assert not board.comparisons
     assert board.notes == [
-        "sst2: optimizers whose search budgets differ are not compared (3 rates for sgd; 4 rates for sgdm)."
+        "sst2: optimizers with different search budgets are not compared (3 rates for sgd; 4 rates for sgdm)."
     ]
     extra = make_record(make_spec(learning_rate=1.0, seed=13), Scores())
     board = board_of(tmp_path / "one", sweep_records(score), [extra])
@@ -208,7 +208,7 @@ def test_unequal_budgets_of_many_are_told_once(tmp_path: Path):
         ("sgd", "sgdm"),
     ]
     assert board.notes[-1] == (
-        "sst2: optimizers whose search budgets differ are not compared (3 rates for sgd, sgdm; "
+        "sst2: optimizers with different search budgets are not compared (3 rates for sgd, sgdm; "
         "4 rates for adamw, signsgd; rates: 3 on seed 13, 1 on seed 21 for qhm)."
     )
 

@@ -89,7 +89,7 @@ def test_rows_and_columns_that_are_missing_or_added(mine: Path):
     path.write_text("\n".join([head, sgdm, sgd]) + "\n")
     assert departures(mine) == ["leaderboard.csv: rows in another order, or other quotes or line ends"]
     path.write_text("\n".join([f"{head},extra", f"{sgd},1", f"{sgdm},1"]) + "\n")
-    assert departures(mine) == ["leaderboard.csv: column extra is none of a leaderboard's"]
+    assert departures(mine) == ["leaderboard.csv: column extra is not a leaderboard's"]
     path.write_text("\n".join([head, sgd + ",1", sgdm]) + "\n")
     (line,) = departures(mine)
     assert "row 1 has" in line
@@ -111,7 +111,7 @@ def test_another_margin_is_a_departure(mine: Path):
         (lambda f: f["test"]["labels"].__setitem__(0, 0), "other test rows and labels than the other runs"),
         (lambda f: f["split"].update(content_hash="x"), "other split.content_hash than the other runs"),
         (lambda f: f.update(best_step=500), "best_step 500, the evaluations give 1000"),
-        (lambda f: f.update(best_step=501), "best_step 501 is no step that was evaluated"),
+        (lambda f: f.update(best_step=501), "best_step 501 is not a step that was evaluated"),
         (lambda f: f["evaluations"][0].update(step=499), "evaluations at steps"),
         (lambda f: f["evaluations"].pop(), "status done with a last evaluation at step 500 of 1000"),
         (lambda f: f.update(test=None), "status done without test"),
@@ -182,7 +182,7 @@ def test_numbers_of_which_no_table_can_be_made(tmp_path: Path):
     endless = costs.model_copy(update={"train_seconds": 1.7e308})
     fill(tmp_path, [record.model_copy(update={"costs": endless}) for record in records])
     (line,) = departures(tmp_path)
-    assert line.startswith("no leaderboard can be built of these records: OverflowError")
+    assert line.startswith("no leaderboard can be built from these records: OverflowError")
 
 
 @pytest.mark.parametrize(
@@ -191,11 +191,11 @@ def test_numbers_of_which_no_table_can_be_made(tmp_path: Path):
         ("[" * 100_000, "is nested too deeply"),
         ('{"a":' * 100_000, "is nested too deeply"),
         ("[]", "expected an object, found list"),
-        ("{", "is no record: JSONDecodeError"),
-        ('{"spec": NaN}', "is no record: ValueError"),
-        ('{"spec": 1e999}', "is no record: ValueError"),
+        ("{", "is not a record: JSONDecodeError"),
+        ('{"spec": NaN}', "is not a record: ValueError"),
+        ('{"spec": 1e999}', "is not a record: ValueError"),
         ('{"\\ud800": 1}', "is not whole"),
-        ("\xff", "is no record: UnicodeDecodeError"),
+        ("\xff", "is not a record: UnicodeDecodeError"),
     ],
 )
 def test_what_is_no_record(mine: Path, text: str, message: str):

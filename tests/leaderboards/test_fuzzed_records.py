@@ -19,7 +19,7 @@ from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Store
 from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.checking.check import departures
-from momentum_bench.leaderboards.tables import tables
+from momentum_bench.leaderboards.tables import csv_tables
 from tests.helpers.specs import make_record
 
 RECORDS = [
@@ -110,7 +110,7 @@ def test_no_damage_makes_a_wrong_leaderboard(
     assert untouched <= {record.spec.run_id for record in kept}
 
     board = build(store)
-    assert tables(board) == tables(build(whole(tmp_path / "rest", kept)))
+    assert csv_tables(board) == csv_tables(build(whole(tmp_path / "rest", kept)))
     lost = [run_id for run_id in IDS if run_id not in {record.spec.run_id for record in kept}]
     notes = [note for note in board.notes if "cannot be read and do not count" in note]
     assert len(notes) == bool(lost)

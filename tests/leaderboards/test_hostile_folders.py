@@ -21,11 +21,11 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.store import Store
 from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.publishing import git_target
 from momentum_bench.leaderboards.publishing.git_target import publish_to_git
 from momentum_bench.leaderboards.publishing.merge import Changes
 from momentum_bench.leaderboards.rendering.files import contents, write
-from momentum_bench.leaderboards.tables import file_stem
 from tests.helpers.clones import checked_out, git, hub_environment, publishing, records
 from tests.helpers.hub_stand_in import NAME, Hub, serving
 from tests.helpers.submissions import specs, submission, whole_record
@@ -281,7 +281,7 @@ def test_a_partial_clone_does_not_fetch_with_a_program_of_its_own(
     assert listing(partial) == before
     assert done.exit_code == 2
     assert "error: " in done.stderr
-    assert "make a whole one" in done.stderr
+    assert "make a whole clone" in done.stderr
 
 
 def link_log(clone: Path, home: Path) -> None:
@@ -327,7 +327,7 @@ def test_a_link_where_git_itself_writes(
 def test_a_branch_that_stands_for_another(clone: Path, results: dict[str, Path]):
     git(clone, "symbolic-ref", "refs/heads/leaderboard", "refs/heads/main")
     start = git(clone, "rev-parse", "main")
-    with pytest.raises(UserError, match=r"branch leaderboard in .* stands for refs/heads/main"):
+    with pytest.raises(UserError, match=r"branch leaderboard in .* is an alias of refs/heads/main"):
         publish_to_git(results[OWN_TASK], clone, "leaderboard", replace=False, dry_run=False)
     assert git(clone, "rev-parse", "main") == start
 
@@ -411,7 +411,7 @@ def test_a_name_on_the_hub_that_is_no_place_of_a_record(name: str, tmp_path: Pat
         process = publishing(results[OWN_TASK], "--to", f"hf://datasets/{NAME}", **environment)
         _, err = process.communicate(timeout=200)
     assert process.returncode == 2
-    assert f"{name} is no place of a record" in err
+    assert f"{name} is not the path of a record" in err
     assert len(hub.commits) == 1
 
 

@@ -61,7 +61,7 @@ def test_an_archive_stands_for_the_records(kept: Path, tmp_path: Path):
         assert (tmp_path / "again" / path.relative_to(kept)).read_bytes() == path.read_bytes()
     (row, _) = build(Store(results)).rows
     done = CliRunner().invoke(app, ["reproduce", row.row_id, str(kept)])
-    assert "the row is of task sst2 in version 1a2b3c" in done.stderr  # which is made up, and read
+    assert "the row has task sst2 in version 1a2b3c" in done.stderr  # which is made up, and read
 
 
 def rewrite(kept: Path, old: bytes, new: bytes) -> None:
@@ -76,7 +76,7 @@ def test_what_is_changed_in_an_archive_is_found(kept: Path):
     assert any("its checksum does not fit" in line for line in departures(kept))
     (kept / ARCHIVE).write_bytes(whole)
     rewrite(kept, b"{", b"[")
-    assert any(line.startswith("runs/line-0/record.json: is no record") for line in departures(kept))
+    assert any(line.startswith("runs/line-0/record.json: is not a record") for line in departures(kept))
     lines = lzma.decompress(whole).splitlines(keepends=True)
     (kept / ARCHIVE).write_bytes(lzma.compress(b"".join([*lines, lines[0]])))
     assert any("it is in another run's folder" in line for line in departures(kept))
@@ -145,8 +145,8 @@ def test_what_could_not_be_read_again_is_not_packed(name: str, monkeypatch: pyte
 def test_lines_are_those_of_the_text_wherever_a_piece_ends(content: bytes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(archive, "PIECE", 7)
-        pieces = archive._unpacked(io.BytesIO(lzma.compress(content)))
-        assert list(archive._bounded_lines(Path("file"), pieces)) == list(io.BytesIO(content))
+        pieces = archive.unpacked(io.BytesIO(lzma.compress(content)))
+        assert list(archive.bounded_lines(Path("file"), pieces)) == list(io.BytesIO(content))
 
 
 def test_what_follows_the_end_of_an_archive_is_refused(kept: Path):
@@ -199,6 +199,16 @@ def test_a_model_card_names_what_was_trained_and_how():
     assert (sgd["type"], sgd["value"], sgdm["value"]) == ("accuracy", 0.75, 0.5)
     assert sgdm["args"]["hyperparameters"] == "momentum=0.9"
     assert sgd["args"]["n_seeds"] == 5
+
+
+def test_a_model_card_of_one_seed_has_no_number_that_is_none():
+    board = board_of(sweep_records(lambda spec: Scores(test_metric=0.5), seeds=(13,)))
+    text = model_index(board)
+    assert ".nan" not in text
+    ((card,),) = [card["model-index"] for card in yaml.safe_load_all(text)]
+    (sgd, _) = card["results"][0]["metrics"]
+    assert "test_std" not in sgd["args"]
+    assert sgd["name"] == "accuracy, by prompt with sgd, k = 16, one seed"
 
 
 def cells(sweep: Sweep) -> set[tuple]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from momentum_bench.leaderboards.build import build
-from momentum_bench.leaderboards.reference_numbers import matching, published
+from momentum_bench.leaderboards.reference_numbers import matching, published_lines
 from momentum_bench.leaderboards.rendering.page import page
 from momentum_bench.leaderboards.rows import rows_of
-from momentum_bench.leaderboards.tables import tables
+from momentum_bench.leaderboards.tables import csv_tables
 from tests.helpers.synthetic import RATES, Scores, fill, sweep_records
 
 
@@ -20,7 +20,7 @@ def score(_: object) -> Scores:
 
 
 def test_published_lines_are_consistent():
-    for line in published():
+    for line in published_lines():
         assert 0 < float(line["test_mean"]) < 1
         assert bool(line["test_std_reported"]) == bool(line["n_seeds"])
         assert bool(line["test_std_ddof1"]) == bool(line["ddof"])
@@ -32,7 +32,7 @@ def test_published_lines_are_consistent():
 
 def test_no_result_is_there_twice():
     names = ("source", "task", "model", "method", "optimizer", "k", "metric", "test_set")
-    keys = [tuple(line[name] for name in names) for line in published()]
+    keys = [tuple(line[name] for name in names) for line in published_lines()]
     assert len(set(keys)) == len(keys)
 
 
@@ -83,7 +83,7 @@ def test_they_stand_apart_on_the_page_and_in_no_table(tmp_path: Path):
     text = page(board, {}, {})
     assert text.index("Published elsewhere") > text.index("Cost of each row")
     assert "MeZO (Malladi et al. 2023)" in text
-    assert "MeZO" not in "".join(tables(board).values())  # the protocol is called mezo
+    assert "MeZO" not in "".join(csv_tables(board).values())  # the protocol is called mezo
     both = build(fill(tmp_path / "both", sweep_records(score, model="roberta-large", seeds=(13, 21))))
     assert 'id="elsewhere-2"' in page(both, {}, {})  # sources are not mixed in one table
     other = build(fill(tmp_path / "other", sweep_records(score, seeds=(13, 21))))

@@ -22,11 +22,12 @@ from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import LOCK, Store
 from momentum_bench.harness.reporting import csv_text, svg_text
 from momentum_bench.leaderboards.build import board_of, build
-from momentum_bench.leaderboards.rendering.files import write
-from momentum_bench.leaderboards.rendering.paper_table import latex, markdown
-from momentum_bench.leaderboards.rendering.plots import board_plots
-from momentum_bench.leaderboards.rendering.terminal import show
-from momentum_bench.leaderboards.tables import file_stem
+from momentum_bench.leaderboards.printable import file_stem
+from momentum_bench.leaderboards.rendering.files import contents, write
+from momentum_bench.leaderboards.rendering.model_card import model_index
+from momentum_bench.leaderboards.rendering.paper_table import latex, markdown, paper_tables
+from momentum_bench.leaderboards.rendering.plots import board_plots, forest_labels
+from momentum_bench.leaderboards.rendering.terminal import print_board
 from tests.conftest import ROOT, SOURCES, cli_environment
 from tests.helpers.synthetic import SEEDS, Scores, fill, sweep_records
 
@@ -177,7 +178,7 @@ def test_a_folder_whose_files_would_be_written_over_is_refused(runs: Path, tmp_p
         (out / name).write_text("name,score\nmine,1\n")
     done = bench("leaderboard", "build", runs, "--out", out)
     assert done.returncode == 2
-    assert f"{out} holds no leaderboard, and its leaderboard.csv would be written over" in done.stderr
+    assert f"{out} holds no leaderboard, and its leaderboard.csv would be overwritten" in done.stderr
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
         *("index.html", "leaderboard.csv", "plots/mine.svg")
     }
@@ -386,8 +387,62 @@ def test_paper_tables_mark_the_best_and_its_equivalents(tmp_path: Path):
 
 def test_paper_tables_escape_what_their_language_reads(tmp_path: Path):
     board = build(fill(tmp_path, sweep_records(score, task="a_b&c|d<e>")))
-    assert r"a\_b\&c|d<e>" in latex(board)
-    assert r"a\_b&c\|d\<e\>" in markdown(board)
+    assert r"a\_b\&c\textbar{}d\textless{}e\textgreater{}" in latex(board)
+    assert r"a\_b\&c\|d\<e\>" in markdown(board)
+
+
+def test_one_seed_shows_no_winner():
+    one = sweep_records(score, seeds=(21,), task="sst5")
+    board = board_of(one)
+    assert "textbf" not in latex(board)
+    assert "**" not in markdown(board)
+    assert "sgd & 81.0" in latex(board)
+    assert "accuracy in \\%, of one seed;" in latex(board)
+    assert "No mean is bold, because one seed cannot show which optimizer is better." in latex(board)
+    together = board_of([*one, *sweep_records(score, task="trec")])  # a task with enough seeds has its winner
+    assert "textbf{82.0 (1.7)}" in latex(together)
+    assert "textbf{84.0}" not in latex(together)
+    assert "highest mean of a task whose optimizers all have two or more seeds" in latex(together)
+    few = [run for run in sweep_records(score) if run.spec.optimizer == "sgdm" or run.spec.seed == 21]
+    assert "textbf" not in latex(board_of(few))  # sgd has one seed, sgdm has five
+
+
+FIRST, SECOND = "3fa94c21" + "0" * 8, "3fa94c21" + "1" * 8
+
+
+def test_two_models_of_one_name_are_told_apart_everywhere(tmp_path: Path):
+    name = "local:checkpoint-500"
+    parts = [sweep_records(score, model=name, model_revision=digest) for digest in (FIRST, SECOND)]
+    board = board_of([run for part in parts for run in part])
+    names = [f"{name} ({FIRST[:9]})", f"{name} ({SECOND[:9]})"]
+    captions = [table.caption for table in paper_tables(board)]
+    assert [caption.partition(", prompt")[0] for caption in captions] == names
+    console = Console(width=200, file=io.StringIO())
+    print_board(board, console)
+    page, index = str(contents(board)["index.html"]), model_index(board)
+    for name in names:
+        assert f"sst2, {name.removeprefix('local:')} by prompt" in console.file.getvalue()
+        assert f"model {name}" in page
+        assert f"name: {name}\n" in index
+    assert len(set(forest_labels(board))) == 2
+    alone = board_of(parts[0])
+    for text in (
+        latex(alone),
+        str(contents(alone)["index.html"]).partition("Provenance")[0],
+        model_index(alone),
+    ):
+        assert "checkpoint-500" in text
+        assert FIRST[:8] not in text
+
+
+def test_a_folder_and_a_package_of_one_name_have_titles_of_their_own():
+    board = board_of(
+        [run for kind in ("local", "package") for run in sweep_records(score, model=f"{kind}:gt")]
+    )
+    console = Console(width=200, file=io.StringIO())
+    print_board(board, console)
+    assert "sst2, local:gt by prompt" in console.file.getvalue()
+    assert "sst2, package:gt by prompt" in console.file.getvalue()
 
 
 @pytest.mark.parametrize(("n_arms", "as_table"), [(3, False), (4, True)])
@@ -396,7 +451,7 @@ def test_few_comparisons_are_sentences_and_many_a_table(tmp_path: Path, n_arms: 
     records = sweep_records(score, arms={name: {} for name in names})
     records += sweep_records(lambda spec: Scores(status="failed"), arms={"adamw": {}})
     console = Console(width=80, file=io.StringIO())
-    show(build(fill(tmp_path, records)), console)
+    print_board(build(fill(tmp_path, records)), console)
     text = console.file.getvalue()
     assert ("SGD minus QHM" in text) != as_table
     lines = [line.split() for line in text.splitlines() if line.startswith(" sgdm minus")]
