@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from momentum_bench.harness.records.schema import canonical_json
-from momentum_bench.tasks.image_task import AnyTask
+from momentum_bench.tasks.types import AnyTask
 
 
 class Example(NamedTuple):

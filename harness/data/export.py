@@ -56,7 +56,7 @@ def jsonl_texts(
     """
     data = load_task_data(task, data_dir)
     train, test = stored_rows(task, data_dir)
-    questions = task_kinds.questions(task, data.test) if task.groups else None
+    questions = task_kinds.questions(task, data.test)
     test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit, questions))
     texts = {}
     for seed in seeds:

@@ -15,7 +15,7 @@ import numpy as np
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.errors import UserError
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask, Task
 
 TEST_SEED = 42
 """MeZO draws its 1,000 test rows with this seed, whatever the seed of the split."""
@@ -168,19 +168,22 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
         UserError: too few rows of a class, or too few passages.
     """
     if isinstance(data.task, ImageTask):
-        order, labels = _drawing_order(data, seed, protocol), [int(row.label) for row in data.train]
+        labels, order = [int(row.label) for row in data.train], shuffled_rows(len(data.train), seed)
         if k:
             return few_shot_split(labels, data.task.n_classes, k, order)
         return held_out_split(labels, data.task.dev_fraction, order)
     if data.task.groups:
         return few_shot_passages(task_kinds.passages(data.task, data.train), k, seed)
-    order = _drawing_order(data, seed, protocol)
+    order = _drawing_order(data.task, data, seed, protocol)
     return few_shot_split(task_kinds.strata(data.task, data.train), len(data.task.labels), k, order)
 
 
-def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
-    """Positions of the training examples in the order in which they are drawn from."""
-    accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
+def _drawing_order(task: Task, data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which a split draws them.
+
+    LM-BFF shuffles all stored rows, also the broken ones that are left out here.
+    """
+    accumulate = task.accumulates_shuffles and protocol == "lm-bff"
     stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
     if not data.left_out:
         return stored

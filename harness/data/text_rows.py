@@ -15,7 +15,7 @@ from momentum_bench.harness.data.hub import read_hub
 from momentum_bench.harness.data.row_files import SUFFIXES, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks import HubSource, LocalOnly, Task, TextFolders
-from momentum_bench.tasks.task import PLACEHOLDER
+from momentum_bench.tasks.types import PLACEHOLDER
 
 HIDDEN = ("-1", "-1.0")
 """How a label that is not published is written."""

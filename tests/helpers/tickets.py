@@ -1,6 +1,11 @@
-"""A task of a user's own."""
+"""Tasks of a user's own: one of texts, one of images."""
 
 from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 SOURCE = """\
 from momentum_bench import LocalOnly, Task
@@ -24,3 +29,43 @@ TASK = Task(
 def ticket_rows(n: int) -> list[dict]:
     words = ("good fun", "terrible plot")
     return [{"text": f"film {i} was {words[i % 2]}", "label": ("calm", "urgent")[i % 2]} for i in range(n)]
+
+
+IMAGE_SOURCE = """\
+from momentum_bench import ImageTask, LocalOnly
+
+TASK = ImageTask(
+    name="shades",
+    title="Dark or light squares",
+    source=LocalOnly(reason="they are ours"),
+    n_classes=2,
+    n_train=12,
+    size=8,
+    channels=1,
+    mean=(0.5,),
+    std=(0.3,),
+    architecture={
+        "model_type": "resnet",
+        "layer_type": "basic",
+        "embedding_size": 4,
+        "hidden_sizes": [4],
+        "depths": [1],
+    },
+    batch_size=4,
+    epochs=1,
+    learning_rates={"scratch": (0.1, 0.2)},
+    licence="ours",
+    citation="ours",
+)
+"""
+
+
+def write_shades(folder: Path) -> None:
+    """Squares of 8 x 8 pixels, dark or light, as `FOLDER/shades/{train,test}/{dark,light}/*.png`."""
+    for split, n in (("train", 6), ("test", 3)):
+        for name, grey in (("dark", 40), ("light", 200)):
+            place = folder / "shades" / split / name
+            place.mkdir(parents=True)
+            for i in range(n):
+                pixels = np.full((8, 8), grey + 3 * i + (split == "test"), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i}.png")
