@@ -114,12 +114,26 @@ class Task(BaseTask):
                 raise ValueError(f"{len(self.label_words)} label words for {len(self.labels)} labels")
             if len(set(self.label_words)) != len(self.label_words):
                 raise ValueError(f"two labels share a label word: {self.label_words}")
+        if self.kind != "regression":
+            _check_spellings(self)
         checks = {"classification": _check_classes, "regression": _check_regression}
         checks.get(self.kind, _check_choices)(self)
         predicted = "numbers" if self.kind == "regression" else "classes"
         predicted = "texts from a list" if len(self.choices) == 1 else predicted
         check_metrics(self, predicted, len(self.labels), len(self.groups))
         return self
+
+    @property
+    def label_positions(self) -> dict[int | str, int]:
+        """Position in logit order by stored label: its value, the value as text, or its name.
+
+        Copies of one data set write the same label in different ways.
+        """
+        return {
+            spelling: position
+            for position, label in enumerate(self.labels.items())
+            for spelling in _spellings(*label)
+        }
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -185,6 +199,22 @@ class Task(BaseTask):
         facts = self.model_dump(mode="json", exclude=people | others, exclude_defaults=True)
         facts["labels"] = list(self.labels.items())  # JSON objects would turn the keys to text
         return digest_of(facts)
+
+
+def _spellings(value: int | str, name: str) -> tuple[int | str, ...]:
+    return value, str(value), name
+
+
+def _check_spellings(task: Task) -> None:
+    """Raises: ValueError, when one stored text may mean two labels, which would merge or mix up classes."""
+    meanings: dict[int | str, int | str] = {}
+    for value, name in task.labels.items():
+        for spelling in _spellings(value, name):
+            if (other := meanings.setdefault(spelling, value)) != value:
+                raise ValueError(
+                    f"the label {spelling!r} could be {other!r} ({task.labels[other]!r}) as well as "
+                    f"{value!r} ({name!r}): give each label a name that is no name or value of another"
+                )
 
 
 def _check_template(task: Task, template: str, wanted: Mapping[str, int]) -> None:
