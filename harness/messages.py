@@ -6,5 +6,5 @@ import sys
 
 
 def note(text: str) -> None:
-    """A line for the person at the terminal; stdout is for results."""
+    """Print a line for the person at the terminal to stderr, because stdout is for results."""
     print(text, file=sys.stderr, flush=True)

@@ -348,7 +348,10 @@ def test_files_of_other_content_are_not_written_over(made_up: Path, tmp_path: Pa
     mine.write_text("mine")
     done = run_command(*words, "21,13")
     assert done.returncode == 2
-    assert f"--out {out} holds another CoLA/4-13/dev.tsv, and nothing was written" in done.stderr
+    assert (
+        f"--out {out} already holds a CoLA/4-13/dev.tsv with other content, and nothing was written"
+        in done.stderr
+    )
     assert mine.read_text() == "mine"
     assert not (out / "CoLA" / "4-21").exists()
 
