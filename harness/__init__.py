@@ -1,3 +1,3 @@
-"""From a sweep to records: plan, fine-tune, store. `run.py` is the way in."""
+"""From a sweep to records: plan, fine-tune, store. `run.py` starts it as a script."""
 
 __version__ = "0.1.0"

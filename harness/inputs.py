@@ -8,13 +8,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Inputs:
-    """Where a sweep's inputs lie on this machine; no part of any spec.
+    """Where a sweep's inputs lie on this machine; this is no part of a spec.
 
     Attributes:
-        model: as typed by the user.
-        data_dir: None: each task's own source.
-        optimizer_file: the user's own optimizer, if there is one.
-        task_file: the user's own task, if there is one.
+        model: the model as the user typed it.
+        data_dir: the folder of local data; None: each task's own source.
+        optimizer_file: the file with the user's own optimizer, if there is one.
+        task_file: the file with the user's own task, if there is one.
     """
 
     model: str

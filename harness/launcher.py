@@ -1,4 +1,4 @@
-"""What a launcher (`torchrun`, `accelerate launch`) says of this process. No torch here."""
+"""What a launcher (`torchrun`, `accelerate launch`) tells this process. No torch here."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK
 
 
 class Ranks(NamedTuple):
-    """This process's rank (from 0) of how many on all machines, and its rank on its own machine."""
+    """The rank of this process (from 0), the number of ranks in all, and its rank on this machine."""
 
     rank: int
     ranks: int
@@ -19,7 +19,7 @@ class Ranks(NamedTuple):
 
 
 def launched() -> Ranks:
-    """What the environment says; a process that no launcher started is rank 0 of 1."""
+    """The ranks from the environment; a process that no launcher started is rank 0 of 1."""
     names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
     return Ranks(*(int(os.environ.get(name, default)) for name, default in names.items()))
 
@@ -30,24 +30,24 @@ def turned_on(plugin: str) -> bool:
 
 
 def lonely_launch() -> str | None:
-    """What to say where `accelerate launch` was asked for several processes but started one; else None.
+    """A message if `accelerate launch` was asked for several processes but started only one; else None.
 
-    With `--cpu`, accelerate 1.15 prepares the meeting point of several processes and then starts one,
+    With `--cpu`, accelerate 1.15 sets up the address for several processes and then starts one process,
     which has no WORLD_SIZE.
     """
-    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # which it sets always
+    by_accelerate = "ACCELERATE_MIXED_PRECISION" in os.environ  # accelerate always sets it
     if not by_accelerate or "MASTER_PORT" not in os.environ or "WORLD_SIZE" in os.environ:
         return None
     return (
-        "accelerate launch set up several processes but started this one alone, as it does with --cpu: all "
-        "runs are its own. On CPUs use --workers N, or ACCELERATE_USE_CPU=true torchrun --nproc_per_node N "
-        "harness/run.py ..."
+        "accelerate launch set up several processes but started this one alone, as it does with --cpu: this "
+        "process does all runs. On CPUs use --workers N, or ACCELERATE_USE_CPU=true torchrun "
+        "--nproc_per_node N harness/run.py ..."
     )
 
 
 @contextmanager
 def apart() -> Iterator[None]:
-    """Hide the other ranks: what is made meanwhile joins no process group and waits for nobody."""
+    """Hide the other ranks: an object made inside joins no process group and waits for no other rank."""
     hidden = {name: os.environ.pop(name) for name in VARIABLES if name in os.environ}
     try:
         yield

@@ -1,10 +1,10 @@
-"""Everything that a library loads by name or from files of others: the one place where it is called.
+"""The one place where libraries load something by name, or from files that others made.
 
-None of these calls may run code that comes with what is loaded. Where the caller does not say so,
-transformers asks on the terminal, and whatever stands on standard input answers. So `trust_remote_code`
-is False in each call here, and a test looks for such calls in other files.
+None of these calls may run code that comes with the files. Without `trust_remote_code` transformers asks
+on the terminal, and takes the answer from standard input. So `trust_remote_code` is False in each call
+here, and a test looks for such calls in other files.
 
-Libraries are imported on demand: no torch comes with this module.
+Libraries are imported on demand: this module does not load torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Head = Literal["masked_lm", "classifier", "causal_lm", "image_classifier"]
-"""What stands on the encoder."""
+"""The kind of output layer of a model."""
 
 
 def _auto_class(head: Head) -> Any:
@@ -42,11 +42,11 @@ def config_in(folder: str | Path, gguf: str | None = None, **changes: Any) -> Pr
     """The configuration of the model in a folder.
 
     Args:
-        gguf: the name of the GGUF file there that holds it; None: `config.json` does.
+        gguf: the name of the GGUF file in the folder that holds it; None: `config.json` holds it.
         changes: values that replace those of the folder.
 
     Raises:
-        UserError: the folder's own code would have to be run, or a hub's kernel be fetched and run.
+        UserError: it needs code from the folder, or a kernel from the hub.
         OSError, ValueError, KeyError, ImportError: transformers cannot read it.
     """
     from transformers import AutoConfig
@@ -58,8 +58,8 @@ def config_in(folder: str | Path, gguf: str | None = None, **changes: Any) -> Pr
     attention = getattr(config, "_attn_implementation", None)
     if attention is not None and "/" in str(attention):
         raise UserError(
-            f"{folder}/config.json: attn_implementation is {attention!r}, which is code on the hub, and no "
-            f"code that comes with a model is run: delete that line"
+            f"{folder}/config.json: attn_implementation is {attention!r}, which is code on the hub, and "
+            f"momentum-bench runs no code that comes with a model: delete that line"
         )
     return config
 
@@ -81,7 +81,7 @@ def tokenizer_in(folder: str | Path, gguf: str | None = None) -> Any:
     from transformers import AutoTokenizer
 
     own = Path(folder) / "tokenizer_config.json"
-    if _names_code(own):  # transformers may take a tokenizer of its own instead, which cuts texts otherwise
+    if _names_code(own):  # transformers may use its own tokenizer instead, which splits texts differently
         raise UserError(_refusal(own))
     with _no_code_of(folder):
         return AutoTokenizer.from_pretrained(
@@ -90,10 +90,10 @@ def tokenizer_in(folder: str | Path, gguf: str | None = None) -> Any:
 
 
 def untrained_model(head: Head, config: PreTrainedConfig) -> PreTrainedModel:
-    """A model with weights from torch's generator as it stands, in fp32.
+    """A model in fp32 with random weights from torch's generator in its present state.
 
     Raises:
-        UserError: code that comes with the configuration would have to be run.
+        UserError: it needs code that comes with the configuration.
         ValueError: transformers has no such model.
     """
     import torch
@@ -109,16 +109,16 @@ def untrained_model(head: Head, config: PreTrainedConfig) -> PreTrainedModel:
 def model_of_weights(
     head: Head, config: PreTrainedConfig, weights: Mapping[str, Any]
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model in fp32 on the CPU with these weights, and what transformers reports of loading them.
+    """A model in fp32 on the CPU with these weights, and transformers' report about loading them.
 
-    transformers gets the weights and no folder, because it loads more from a folder than is asked for: an
+    transformers gets the weights and no folder, because from a folder it also loads other files: an
     adapter, the parts of a distributed checkpoint, a file that the configuration names.
 
     Args:
-        weights: tensors, or slices of `safe_open` that are read when they are used, by name.
+        weights: by name, tensors or slices of `safe_open`, which are read when they are used.
 
     Raises:
-        UserError: code that comes with the configuration would have to be run.
+        UserError: it needs code that comes with the configuration.
         ValueError: transformers has no such model.
         RuntimeError: shapes differ.
     """
@@ -139,7 +139,7 @@ def model_of_weights(
 def model_of_gguf(
     head: Head, config: PreTrainedConfig, folder: Path, gguf: str
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model in fp32 on the CPU with the weights of a GGUF file, and what transformers reports of it."""
+    """A model in fp32 on the CPU with the weights of a GGUF file, and transformers' report about it."""
     import torch
 
     return _auto_class(head).from_pretrained(
@@ -154,7 +154,7 @@ def model_of_gguf(
 
 
 def hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Any:
-    """One split of a data set on the hub. The library has run no code of data sets since version 4."""
+    """One split of a data set on the hub. Since version 4 the library runs no code of data sets."""
     import datasets
 
     return datasets.load_dataset(name, config, split=split, revision=revision, trust_remote_code=False)
@@ -163,9 +163,9 @@ def hub_dataset(name: str, config: str | None, split: str, revision: str | None)
 def metric_module(name: str) -> Any:
     """A metric of the `evaluate` library: one of its own by name, or the script in a folder of the user.
 
-    A metric there is a script, which the library runs without asking. So only its own are fetched, from
-    the organisations of the library on the hub; a folder is used only where the name is written as a path.
-    Otherwise any folder of that name in the current one would be run in place of the library's metric.
+    A metric is a script there, and the library runs it without a question. So a name loads only metrics of
+    the library's own organisations on the hub. The script in a folder runs only if the name is written as
+    a path, because otherwise a folder in the current directory could replace the library's metric.
 
     Raises:
         UserError: a metric of another organisation, or a folder that is not written as a path.
@@ -176,20 +176,20 @@ def metric_module(name: str) -> Any:
         return evaluate.load(name, keep_in_memory=True)
     if "/" in name or name.endswith(".py"):
         raise UserError(
-            f"metric evaluate:{name}: its script is neither the library's own nor named as a file of yours, "
-            f"and is not run. Download it, read it, and give the path of its folder: evaluate:./FOLDER"
+            f"metric evaluate:{name}: its script is neither one of the library's own nor a file of yours, so "
+            f"it is not run. Download it, read it, and give the path of its folder: evaluate:./FOLDER"
         )
     if os.path.exists(name):
         raise UserError(
-            f"metric evaluate:{name}: there is a {name} in the current folder too, and evaluate would run "
-            f"the script there. Write evaluate:./{name} for that one, or start in another folder"
+            f"metric evaluate:{name}: the current folder also holds a {name}, and evaluate would run the "
+            f"script there. Write evaluate:./{name} for that one, or start in another folder"
         )
     return evaluate.load(name, keep_in_memory=True)
 
 
 @contextmanager
 def _no_code_of(folder: str | Path) -> Iterator[None]:
-    """Say plainly what a failure is about, where the model's configuration names code of its own."""
+    """Turn a failure into a clear message if the model's configuration names code of its own."""
     try:
         yield
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -201,10 +201,10 @@ def _no_code_of(folder: str | Path) -> Iterator[None]:
 
 def _names_code(path: Path) -> bool:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and bool(found.get("auto_map"))
+    return isinstance(content, dict) and bool(content.get("auto_map"))
 
 
 def _refusal(path: str | Path) -> str:

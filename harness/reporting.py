@@ -1,4 +1,4 @@
-"""How numbers and plots are written, for leaderboards and studies alike: the same values, the same bytes."""
+"""How leaderboards and studies write numbers and plots. The same values always give the same bytes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#5b5bd6")
 
 STYLE: Mapping[str, Any] = {
     "svg.hashsalt": "momentum-bench",
-    "svg.fonttype": "none",  # text stays text: small files, and a page's own font
-    "text.parse_math": False,  # names out of records are no formulas
+    "svg.fonttype": "none",  # text stays text: files are small, and a page uses its own font
+    "text.parse_math": False,  # names from records are no formulas
     "font.size": 10,
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -33,25 +33,25 @@ STYLE: Mapping[str, Any] = {
 }
 PNG_DOTS_PER_INCH = 200
 MOST_PNG_DOTS = 2**15
-"""Along the longer side; a taller figure gets fewer dots an inch."""
+"""Most dots along the longer side; a longer figure gets fewer dots per inch."""
 
 
 def cell(value: Any) -> str:
-    """A value as text: floats with 10 digits, and nothing where there is no number."""
+    """A value as text: a float with 10 digits, and an empty text for None and NaN."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def joined(values: Iterable[Any]) -> str:
-    """Several values as one cell."""
+    """Several values as one cell, with semicolons between them."""
     return ";".join(map(cell, values))
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Comma-separated text with the first row's names as header; nothing at all where there are no rows.
+    """Comma-separated text with the names of the first row as header; an empty text without rows.
 
-    A text cell that a spreadsheet would read as a formula gets an apostrophe in front.
+    A text cell that a spreadsheet would read as a formula starts with an apostrophe.
     """
     lines = []
     for number, row in enumerate(rows):
@@ -73,10 +73,10 @@ def _harmless(text: str) -> str:
 
 @contextmanager
 def plot_style(further: Mapping[str, Any]) -> Iterator[None]:
-    """Draw and save in one style, whatever the reader's own matplotlibrc says.
+    """Draw and save in one style, without the settings of a matplotlibrc.
 
     Args:
-        further: settings of matplotlib beside those that all plots share.
+        further: matplotlib settings, next to those that all plots share.
     """
     from matplotlib import style
 
@@ -92,15 +92,15 @@ def svg_text(figure: Figure) -> str:
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as PNG at 200 dots an inch, without date or version."""
+    """The figure as PNG with 200 dots per inch, without date or version."""
     dots = min(PNG_DOTS_PER_INCH, MOST_PNG_DOTS / max(figure.get_size_inches()))
     return _saved(figure, format="png", metadata={"Software": None}, dpi=dots)
 
 
-def _saved(figure: Figure, **how: Any) -> bytes:
+def _saved(figure: Figure, **options: Any) -> bytes:
     content = io.BytesIO()
     with warnings.catch_warnings():
-        # letters that matplotlib's own font lacks: an SVG holds them as text, the reader's font draws them
+        # matplotlib's font lacks some letters, but an SVG holds text, which the reader's font draws
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
-        figure.savefig(content, **how)
+        figure.savefig(content, **options)
     return content.getvalue()

@@ -1,4 +1,4 @@
-"""What a user adds: files of Python, read and executed once, and installed packages' offers."""
+"""Code that a user adds: Python files, which are read and run once, and what installed packages offer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from momentum_bench.harness.errors import UserError
 
 
 def source_of(path: Path, flag: str) -> bytes:
-    """The file's content. Raises: UserError, when it cannot be read."""
+    """The content of a file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -23,9 +27,9 @@ def source_of(path: Path, flag: str) -> bytes:
 
 @lru_cache
 def executed(path: Path, source: bytes) -> ModuleType:
-    """The module of exactly these bytes: no stale byte code, and nothing written beside the file.
+    """The module from exactly these bytes, without old byte code, and with no new file next to it.
 
-    Run once, however often it is asked for.
+    The code runs once in a process, no matter how often its module is needed.
     """
     name = f"momentum_bench_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
@@ -37,7 +41,7 @@ def executed(path: Path, source: bytes) -> ModuleType:
 
 
 def line_of(error: BaseException, path: Path | None) -> int | None:
-    """The line of the user's file at which it went wrong, where it went wrong inside it."""
+    """The line of the user's file that caused an error; None: the error came from somewhere else."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return error.lineno
     frames = traceback.extract_tb(error.__traceback__)
@@ -47,5 +51,5 @@ def line_of(error: BaseException, path: Path | None) -> int | None:
 
 @lru_cache
 def offered(group: str) -> tuple[metadata.EntryPoint, ...]:
-    """What installed packages offer under a group of entry points; looked up once in a process."""
+    """The entry points of a group in all installed packages; looked up once in a process."""
     return tuple(metadata.entry_points(group=group))

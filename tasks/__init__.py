@@ -1,4 +1,7 @@
-"""Facts about data sets, one short file a task. To add a task, add a file: nothing else changes."""
+"""Facts about data sets: each file in this folder is a task. To add a task, add a file here.
+
+The folder `types` holds what such a file may say.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ import importlib
 import pkgutil
 from collections.abc import Sequence
 
-from momentum_bench.tasks.image_task import AnyTask
-from momentum_bench.tasks.task import HubSource, LocalOnly, Task, TextFolders
+from momentum_bench.tasks.types import AnyTask, HubSource, ImageTask, LocalOnly, Task, TextFolders
 
 __all__ = [
     "SUITES",
+    "AnyTask",
     "HubSource",
+    "ImageTask",
     "LocalOnly",
     "Task",
     "TextFolders",
@@ -41,8 +45,7 @@ class UnknownTaskError(LookupError):
 
 def task_names() -> list[str]:
     """Names of all tasks in this folder, sorted; no task file is imported."""
-    modules = (module.name for module in pkgutil.iter_modules(__path__))
-    return sorted(name for name in modules if name not in ("task", "image_task"))
+    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.ispkg)
 
 
 def suites_of(name: str) -> list[str]:
@@ -65,7 +68,11 @@ def get_task(name: str) -> AnyTask:
 
 
 def unknown_task(name: str, further: Sequence[str] = ()) -> UnknownTaskError:
-    """What to raise for a name that is none of ours, nor of `further` tasks; close names are listed."""
+    """The error for a name that is no task, with close names.
+
+    Args:
+        further: names of tasks that are not in this folder.
+    """
     names = [*task_names(), *further]
     close = difflib.get_close_matches(name, [*names, *SUITES], n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(close)}? " if close else ""

@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import Task, TextFolders
+from momentum_bench.tasks.types import Task, TextFolders
 
 TASK = Task(
     name="bbc_news",

@@ -1,4 +1,4 @@
-from momentum_bench.tasks.image_task import RESNET_32, HubSource, ImageTask
+from momentum_bench.tasks.types import RESNET_32, HubSource, ImageTask
 
 TASK = ImageTask(
     name="cifar10",

@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import HubSource, Task
+from momentum_bench.tasks.types import HubSource, Task
 
 # Uncertain: this copy's split of the sentences is not known to be LM-BFF's (1,775 / 2,000).
 TASK = Task(

@@ -1,4 +1,4 @@
-from momentum_bench.tasks.image_task import RESNET_6, ImageTask, SklearnDigits
+from momentum_bench.tasks.types import RESNET_6, ImageTask, SklearnDigits
 
 TASK = ImageTask(
     name="digits",

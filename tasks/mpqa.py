@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import LocalOnly, Task
+from momentum_bench.tasks.types import LocalOnly, Task
 
 TASK = Task(
     name="mpqa",

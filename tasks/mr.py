@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import HubSource, Task
+from momentum_bench.tasks.types import HubSource, Task
 
 # Uncertain: LM-BFF tests on 2,000 of these 10,662 sentences, this copy on 1,066 others.
 TASK = Task(

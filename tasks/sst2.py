@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import HubSource, Task
+from momentum_bench.tasks.types import HubSource, Task
 
 TASK = Task(
     name="sst2",

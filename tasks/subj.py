@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import HubSource, Task
+from momentum_bench.tasks.types import HubSource, Task
 
 # Uncertain: this copy numbers the classes the other way round, so its label names are read; its
 # split of the 10,000 sentences is not known to be LM-BFF's.

@@ -1,4 +1,4 @@
-from momentum_bench.tasks.task import HubSource, Task
+from momentum_bench.tasks.types import HubSource, Task
 
 # The hub's copy is a script, which `datasets` >= 4 no longer reads; its parquet conversion is.
 TASK = Task(

@@ -180,7 +180,7 @@ def test_a_script_that_lies_in_the_current_folder_is_no_metric(tmp_path: Path, m
     with pytest.raises(UserError, match=r"Write evaluate:\./accuracy"):
         compute("evaluate:accuracy", [0], [0])
     for name in ("someone/metric", "accuracy/accuracy.py", "someone/elsewhere"):
-        with pytest.raises(UserError, match=r"and is not run\. Download it"):
+        with pytest.raises(UserError, match=r"so it is not run\. Download it"):
             compute(f"evaluate:{name}", [0], [0])
     assert not (tmp_path / "canary").exists()
     with pytest.raises(UserError, match="evaluate cannot load it"):  # it was run, and holds no metric

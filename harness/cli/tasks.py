@@ -31,8 +31,14 @@ from momentum_bench.tasks import (
     suites_of,
     task_names,
 )
-from momentum_bench.tasks.image_task import AnyTask, ImageTask, SklearnDigits
-from momentum_bench.tasks.task import CANDIDATE, filled, parse_template
+from momentum_bench.tasks.types import (
+    CANDIDATE,
+    AnyTask,
+    ImageTask,
+    SklearnDigits,
+    filled,
+    parse_template,
+)
 
 app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
 
@@ -49,10 +55,12 @@ def list_tasks() -> None:
             note(f"{name} is left out: {error}")
             continue
         metric = ";".join((task.metric, *task.further_metrics))
-        n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
-        kind, methods = task.kind.replace("_", " "), ";".join(task.methods)
+        methods = ";".join(task.methods)
         if isinstance(task, ImageTask):
-            kind = "image classification"
+            kind, n_classes = "image classification", str(task.n_classes)
+        else:
+            kind = task.kind.replace("_", " ")
+            n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
         rows.append(
             (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
         )
@@ -175,9 +183,10 @@ def _text_task(name: str) -> tuple[Task, Path | None]:
     """A task of text; raises UserError for one of images."""
     task, file = _task(name)
     if isinstance(task, ImageTask):
+        flag = f"--task-file {file}" if file else f"--task {name}"
         raise UserError(
-            f"{name} is a task of images: there is no prompt to look at. Try it with "
-            f"`momentum-bench run --task {name} --max-steps 10`"
+            f"{name} is an image task, and this command is for text tasks. Look at its facts with "
+            f"`momentum-bench tasks show {name}`, and try it with `momentum-bench run {flag} --max-steps 10`"
         )
     return task, file
 

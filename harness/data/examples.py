@@ -1,4 +1,4 @@
-"""Examples of a task, checked, and the digest that names them."""
+"""The checked examples of a task, and the digest that identifies them."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from momentum_bench.harness.records.schema import canonical_json
-from momentum_bench.tasks.image_task import AnyTask
+from momentum_bench.tasks.types import AnyTask
 
 
 class Example(NamedTuple):
-    """One row: its texts in the order of `Task.fields`, and what is right.
+    """One row: its texts in the order of `Task.fields`, and its right answer.
 
     Attributes:
-        label: the class as a position in logit order; the number itself of a regression; the
-            position of the (first) right one of the candidates.
-        candidates: the texts to choose from, under multiple choice.
-        answers: the texts that are right, where the candidates come from a list.
+        label: the class, as a position in logit order; for a regression the number itself; for multiple
+            choice the position of the (first) right candidate.
+        candidates: the texts to choose from, for multiple choice.
+        answers: the texts that are right, if the candidates come from a list.
     """
 
     texts: tuple[str, ...]
@@ -33,11 +33,11 @@ class TaskData:
 
     Attributes:
         origin: the source without any path: hub id and commit, package and version, or `folder`.
-        fingerprint: digest of all rows of both roles; other rows, other fingerprint.
-        n_unlabelled: rows labelled -1 that the task told us to drop.
-        n_empty: rows with an empty text; they are kept.
-        left_out: positions of broken rows among the stored training rows; LM-BFF draws from all.
-        pixels: of an image task, the images by the positions that stand for them in the rows.
+        fingerprint: digest of all rows of train and test; other rows give another fingerprint.
+        n_unlabelled: number of rows labelled -1, which the task told us to drop.
+        n_empty: number of rows with an empty text; they are kept.
+        left_out: positions of broken rows among the stored training rows; LM-BFF shuffles them too.
+        pixels: the images of an image task, by the positions that the rows hold as their texts.
     """
 
     task: AnyTask
@@ -57,6 +57,6 @@ def content_hash(parts: Iterable[list[Example]]) -> str:
     for part in parts:
         digest.update(f"{len(part)} examples\n".encode())
         for example in part:
-            # what a row has none of is left out, so that the hashes of plain rows stay as they were
+            # rows without candidates leave out the last two fields, so that their hashes never change
             digest.update(canonical_json(example if example.candidates else example[:2]).encode())
     return digest.hexdigest()[:16]

@@ -37,7 +37,7 @@ def lmbff_texts(
         )
         raise UserError(
             f"--format lm-bff copies lines of LM-BFF's own files, {needed}. "
-            f"For the rows that are there, type --format jsonl"
+            f"For rows from another source, type --format jsonl"
         )
     return {
         f"{files.layout.folder}/{k}-{seed}/{name}": text
@@ -56,7 +56,7 @@ def jsonl_texts(
     """
     data = load_task_data(task, data_dir)
     train, test = stored_rows(task, data_dir)
-    questions = task_kinds.questions(task, data.test) if task.groups else None
+    questions = task_kinds.questions(task, data.test)
     test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit, questions))
     texts = {}
     for seed in seeds:
@@ -69,7 +69,7 @@ def jsonl_texts(
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    # arrays are parquet's
+    # lists come from Parquet as arrays
     return "".join(json.dumps(row, ensure_ascii=False, default=lambda a: a.tolist()) + "\n" for row in rows)
 
 
@@ -77,16 +77,16 @@ def write_texts(out: Path, texts: Mapping[str, str]) -> None:
     """Write files by their paths below `out`.
 
     Raises:
-        UserError: one cannot be written, is there with other content, or a link below `out` would lead the
-            writing elsewhere: then nothing is written.
+        UserError: a file cannot be written; or it exists with other content, or would be written through
+            a link below `out`, and then no file is written.
     """
     check_no_links(out, texts)
     try:
         for name, text in texts.items():
             if (out / name).exists() and (out / name).read_bytes() != text.encode():
                 raise UserError(
-                    f"--out {out} holds another {name}, and nothing was written: remove it, or choose "
-                    f"another --out"
+                    f"--out {out} already holds a {name} with other content, and nothing was written: remove "
+                    f"it, or choose another --out"
                 )
         for name, text in texts.items():
             (out / name).parent.mkdir(parents=True, exist_ok=True)

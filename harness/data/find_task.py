@@ -1,6 +1,6 @@
 """Tasks that a user adds: from a file, or from an installed package's entry point. No torch here.
 
-A spec holds a task's name and its version, a digest of its facts, so an edited file is noticed.
+A spec holds the name of a task and its version, a digest of its facts. So an edited file is noticed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from pydantic import BaseModel, ValidationError
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.user_code import executed, line_of, offered, source_of
-from momentum_bench.tasks import SUITES, Task, get_task, task_names, unknown_task
-from momentum_bench.tasks import task as task_module
-from momentum_bench.tasks.image_task import AnyTask
+from momentum_bench.tasks import SUITES, get_task, task_names, types, unknown_task
+from momentum_bench.tasks.types import AnyTask, ImageTask, Task
 
 ENTRY_POINTS = "momentum_bench.tasks"
-"""The entry point group: each name in it is a task's, and leads to that `Task`."""
+"""The entry point group: each name in it is the name of a task, and leads to that `Task` or `ImageTask`."""
 
 
 def find_task(name: str, task_file: Path | None = None) -> AnyTask:
@@ -32,8 +31,8 @@ def find_task(name: str, task_file: Path | None = None) -> AnyTask:
         task_file: a Python file that defines `TASK`.
 
     Raises:
-        UnknownTaskError: there is none; the message says which names come close.
-        UserError: one name for two tasks, or a task that cannot be loaded.
+        UnknownTaskError: there is none; the message lists close names.
+        UserError: two tasks have this name, or the task cannot be loaded.
     """
     offers: dict[str, Callable[[], AnyTask]] = {}
     if name in task_names():
@@ -56,16 +55,16 @@ def find_task(name: str, task_file: Path | None = None) -> AnyTask:
 
 
 def further_names(task_file: Path | None = None) -> list[str]:
-    """Names of the tasks that are not ours, sorted; no package is imported."""
+    """Names of the tasks that are not in `tasks/`, sorted; no package is imported."""
     names = {point.name for point in offered(ENTRY_POINTS)}
     return sorted(names | {task_of(task_file).name} if task_file else names)
 
 
 @lru_cache
-def task_of(path: Path) -> Task:
+def task_of(path: Path) -> AnyTask:
     """The `TASK` of a user's file.
 
-    Read once in a process, so a task stays what it was found to be, whatever becomes of the file.
+    The file is read once in a process, so a task stays the same even if the file changes meanwhile.
 
     Raises:
         UserError: the file cannot be read or run, or its `TASK` is missing or wrong; with the line.
@@ -86,16 +85,17 @@ def task_of(path: Path) -> Task:
         line = line_of(error, path)
         place = f", line {line}" if line else ""
         raise UserError(f"--task-file {path}{place}: {first_line(error)}") from error
-    if not isinstance(task, Task):
-        found = "no TASK" if task is None else f"a TASK that is a {type(task).__name__}"
+    if not isinstance(task, Task | ImageTask):
+        found = "no TASK" if task is None else f"a TASK of the type {type(task).__name__}"
         raise UserError(
-            f"--task-file {path}: expected TASK = Task(...), a momentum_bench.Task; found {found}"
+            f"--task-file {path}: expected TASK = Task(...) or TASK = ImageTask(...), both from "
+            f"momentum_bench; found {found}"
         )
     return task
 
 
 def _refuse_imports(tree: ast.Module, path: Path) -> None:
-    """Raises: UserError, when a file imports anything but the public face: a task is data."""
+    """Raises: UserError, when a file imports anything but `momentum_bench`, because a task is data."""
     for node in ast.walk(tree):
         if not isinstance(node, ast.Import | ast.ImportFrom):
             continue
@@ -104,14 +104,14 @@ def _refuse_imports(tree: ast.Module, path: Path) -> None:
             if module not in ("momentum_bench", "__future__"):
                 raise UserError(
                     f"--task-file {path}, line {node.lineno}: imports {module}. A task is data: processes "
-                    f"that load neither torch nor any model read it, and nothing in it may depend on one. "
-                    f"Delete the line; `from momentum_bench import Task` is all that a task file needs"
+                    f"without torch and without a model read it too. Delete the line; a task file needs "
+                    f"only `from momentum_bench import Task` (or ImageTask)"
                 )
 
 
 def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> list[str]:
-    """What is wrong with the fields, one line each, with the place and the nearest right name."""
-    kind: type[BaseModel] = getattr(task_module, error.title, Task)
+    """What is wrong with the fields, one line each, with the line in the file and the nearest right name."""
+    kind: type[BaseModel] = getattr(types, error.title, Task)
     places = {word.arg: word.lineno for word in ast.walk(tree) if isinstance(word, ast.keyword)}
     lines, meant = [], set()
     for mistake in error.errors():
@@ -122,7 +122,7 @@ def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> lis
             hint = f"Did you mean {close[0]}?" if close else f"The fields are {', '.join(kind.model_fields)}"
             message = f"{error.title} has no field {field!r}. {hint}"
         elif mistake["type"] == "missing":
-            message = f"{error.title} needs the field {field}, which is not there"
+            message = f"{error.title} needs the field {field}, which is missing"
         else:
             text = mistake["msg"].removeprefix("Value error, ")
             found = f" (found {mistake['input']!r})" if field and mistake["type"] != "value_error" else ""
@@ -133,30 +133,30 @@ def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> lis
 
 
 @lru_cache
-def _loaded(point: metadata.EntryPoint) -> Task:
+def _loaded(point: metadata.EntryPoint) -> AnyTask:
     """The task behind an entry point.
 
     Raises:
-        UserError: it cannot be loaded, is no task, bears another name, or brings torch along.
+        UserError: it cannot be loaded, is no task, has another name, or its module imports torch.
     """
     origin, had_torch = f"the package {_package(point)}", "torch" in sys.modules
     try:
         task = point.load()
     except Exception as error:
         raise UserError(f"{origin}: its task {point.name} cannot be loaded: {first_line(error)}") from error
-    if not isinstance(task, Task):
+    if not isinstance(task, Task | ImageTask):
         raise UserError(
             f"{origin}: its entry point {point.name} leads to a {type(task).__name__}, "
-            f"expected a momentum_bench.Task"
+            f"expected a momentum_bench.Task or ImageTask"
         )
     if task.name != point.name:
         raise UserError(
-            f"{origin} offers a task under the name {point.name} that calls itself {task.name}: use one name"
+            f"{origin} offers under the name {point.name} a task whose name is {task.name}: use one name"
         )
     if "torch" in sys.modules and not had_torch:
         raise UserError(
-            f"{origin}: {point.value} imports torch. A task is data, and processes that never load torch "
-            f"read it: keep it in a module of its own"
+            f"{origin}: {point.value} imports torch. A task is data, and processes without torch read it "
+            f"too: put the task into a module that does not import torch"
         )
     return task
 

@@ -14,7 +14,7 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
 def read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
-    """The rows of both roles, with the columns that the task uses, and where they came from."""
+    """The rows of train and of test, with the columns that the task uses, and where they came from."""
     columns = (*task.columns, *([source.label] if source.label else []))
     folder = f"DIR/{task.folder or task.name}"
     local = f"{folder}/{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)})"
@@ -25,16 +25,16 @@ def read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[di
 
 
 def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str) -> tuple[Any, Any, str]:
-    """Two splits from the hub at one commit, and which that is; `HF_*` variables are respected.
+    """Two splits from the hub, and their id and commit in one text; `HF_*` variables are respected.
 
-    Online, the revision is resolved to a commit first, so that both splits are of one state. With
-    `HF_HUB_OFFLINE=1` the local cache is asked instead, and the commit is read back from it.
+    Online, the revision is first resolved to a commit, so that both splits have the same state. With
+    `HF_HUB_OFFLINE=1` they come from the local cache, which also tells the commit.
 
     Args:
         local: what a local copy looks like, for the error.
 
     Raises:
-        UserError: they cannot be had.
+        UserError: the hub or the cache does not give them.
     """
     import datasets
     from huggingface_hub import HfApi

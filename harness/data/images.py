@@ -1,4 +1,4 @@
-"""Images of a task: where they come from, how they are held, and what of them a network is shown."""
+"""The images of a task: where they come from, and how they are held."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ import numpy as np
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.hub import hub_splits
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.tasks import HubSource
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import HubSource, ImageTask, LocalOnly, SklearnDigits
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 CENTRE = 7 / 8
-"""Of a resized ImageNet image, the share of each side that dev and test show (256 -> 224)."""
+"""The share of each side of a scaled ImageNet image that dev and test show (224 of 256 pixels)."""
 
 
 class Pixels(Protocol):
@@ -27,42 +26,53 @@ class Pixels(Protocol):
 
 
 def missing_images(task: ImageTask, data_dir: Path | None) -> str | None:
-    """What of the images is not there at all, and what to type next; None: nothing is missing."""
+    """Which images are missing, and what to type next; see `load.missing_data`."""
+    needed = f"DIR/{task.name}/{task.train}/ and {task.test}/, each with one folder of images for each class"
     if data_dir is None:
-        return None
+        if not isinstance(task.source, LocalOnly):
+            return None
+        return (
+            f"{task.name} cannot be downloaded: {task.source.reason}. Give a local copy: --data-dir DIR, "
+            f"with {needed}"
+        )
     for split in (task.train, task.test):
         if not (data_dir / task.name / split).is_dir():
-            return (
-                f"no folder {data_dir / task.name / split}: --data-dir needs DIR/{task.name}/{task.train}/ "
-                f"and {task.test}/, each with one folder of images a class"
-            )
+            return f"no folder {data_dir / task.name / split}: --data-dir needs {needed}"
     return None
 
 
 def load_image_data(task: ImageTask, data_dir: Path | None) -> TaskData:
-    """Find the images of both roles; those of a folder or of the hub are decoded one by one, when used.
+    """Find the images of both roles; see `load.load_task_data`.
 
-    Args:
-        data_dir: a folder with `<task>/{train,test}/<class>/*.png`; None: the task's own source.
-
-    Raises:
-        UserError: no such data, no network, another number of classes than the task has.
+    Images of a folder or of the hub are decoded one by one, when they are used.
     """
     if missing := missing_images(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
         return _from_folder(task, data_dir / task.name)
-    return _from_hub(task, task.source) if isinstance(task.source, HubSource) else _from_sklearn(task)
+    if isinstance(task.source, HubSource):
+        return _from_hub(task, task.source)
+    assert isinstance(task.source, SklearnDigits)  # the data of LocalOnly is missing
+    return _from_sklearn(task, task.source)
 
 
 def _data(
     task: ImageTask, pixels: Pixels, labels: Sequence[int], roles: Sequence[bool], origin: str, facts: str
 ) -> TaskData:
-    """Args: roles: whether each image is of the test split; facts: text that identifies the pixels."""
+    """The images as the rows of a task.
+
+    Args:
+        labels: the class of each image.
+        roles: whether each image is in the test split.
+        facts: text that identifies the pixels.
+
+    Raises:
+        UserError: a label is none of the task's classes.
+    """
     unknown = sorted(set(labels) - set(range(task.n_classes)))
     if unknown:
         raise UserError(f"{task.name}: label {unknown[0]} is none of 0 .. {task.n_classes - 1}")
-    # an image stands among the rows by its position
+    # the text of a row is the position of its image among the pixels
     rows = [Example((str(position),), int(label)) for position, label in enumerate(labels)]
     digest = hashlib.sha256(f"{facts}\n{list(labels)}\n{list(map(int, roles))}".encode())
     return TaskData(
@@ -77,20 +87,19 @@ def _data(
     )
 
 
-def _from_sklearn(task: ImageTask) -> TaskData:
+def _from_sklearn(task: ImageTask, source: SklearnDigits) -> TaskData:
     import sklearn
     from sklearn.datasets import load_digits
 
-    assert not isinstance(task.source, HubSource)
     digits = load_digits()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    roles = [row % task.source.test_every == 0 for row in range(len(pixels))]
+    roles = [row % source.test_every == 0 for row in range(len(pixels))]
     facts = hashlib.sha256(pixels.tobytes()).hexdigest()
     return _data(task, pixels, digits.target.tolist(), roles, f"scikit-learn {sklearn.__version__}", facts)
 
 
 class _Files:
-    """Image files, decoded when asked for."""
+    """Image files, each decoded when it is used."""
 
     def __init__(self, paths: list[Path], channels: int):
         self.paths, self.mode = paths, "L" if channels == 1 else "RGB"
@@ -103,24 +112,24 @@ class _Files:
             with Image.open(path) as image:
                 return np.atleast_3d(np.asarray(image.convert(self.mode)))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: not an image that can be read: {first_line(error)}") from error
+            raise UserError(f"{path}: not a readable image: {first_line(error)}") from error
 
 
 def _from_folder(task: ImageTask, folder: Path) -> TaskData:
-    """Classes are the folders' names in sorted order, the same in both splits."""
+    """Images by class: the classes are the sorted names of the folders, the same in both splits."""
     paths: list[Path] = []
     labels: list[int] = []
     roles: list[bool] = []
     classes: list[str] | None = None
     for split, is_test in ((task.train, False), (task.test, True)):
-        found = sorted(path.name for path in (folder / split).iterdir() if path.is_dir())
-        if len(found) != task.n_classes or (classes is not None and found != classes):
+        names = sorted(path.name for path in (folder / split).iterdir() if path.is_dir())
+        if len(names) != task.n_classes or (classes is not None and names != classes):
             raise UserError(
-                f"{folder / split}: found the class folders {found[:5]} ({len(found)}), expected "
-                f"{task.n_classes} of the same names in {task.train} and {task.test}"
+                f"{folder / split}: found the class folders {names[:5]} ({len(names)}), expected "
+                f"{task.n_classes} with the same names in {task.train} and {task.test}"
             )
-        classes = found
-        for label, name in enumerate(found):
+        classes = names
+        for label, name in enumerate(names):
             files = sorted(p for p in (folder / split / name).iterdir() if p.suffix.lower() in SUFFIXES)
             if not files:
                 raise UserError(f"{folder / split / name} holds no image ({', '.join(SUFFIXES)})")
@@ -128,7 +137,7 @@ def _from_folder(task: ImageTask, folder: Path) -> TaskData:
             labels += [label] * len(files)
             roles += [is_test] * len(files)
     digest = hashlib.sha256()
-    for path in paths:  # a class folder, a name and the bytes: a path would differ between machines
+    for path in paths:  # class folder, name and bytes, but not the whole path, which differs between machines
         digest.update(f"{path.parent.name}/{path.name}".encode())
         with path.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
@@ -136,7 +145,7 @@ def _from_folder(task: ImageTask, folder: Path) -> TaskData:
 
 
 class _HubImages:
-    """Both splits of a hub copy in one numbering, decoded when asked for."""
+    """Both splits of a hub copy, with one numbering, each image decoded when it is used."""
 
     def __init__(self, splits: Sequence[Any], column: str, channels: int):
         self.splits, self.column, self.mode = splits, column, "L" if channels == 1 else "RGB"
@@ -155,5 +164,5 @@ def _from_hub(task: ImageTask, source: HubSource) -> TaskData:
             raise UserError(f"{task.name}: {origin} has no column {missing[0]!r}; found {split.column_names}")
     labels = [*train[task.label], *test[task.label]]
     roles = [False] * len(train) + [True] * len(test)
-    # the commit in `origin` identifies the pixels; hashing a million images would take an hour
+    # the commit in `origin` identifies the pixels: to hash a million images would take an hour
     return _data(task, _HubImages((train, test), task.image, task.channels), labels, roles, origin, origin)

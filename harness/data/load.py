@@ -1,4 +1,4 @@
-"""The one door to a task's data: text or images, from wherever they come."""
+"""The one door to the data of a task: texts or images, from any source."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from pathlib import Path
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.text_rows import load_text_data, missing_text
-from momentum_bench.tasks.image_task import AnyTask, ImageTask
+from momentum_bench.tasks.types import AnyTask, ImageTask
 
 
 def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
-    """Read and check the rows of both roles.
+    """Read and check the rows of both roles, training and test.
 
     Args:
-        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, or with LM-BFF's own
-            files; None: the task's own source.
+        data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, with LM-BFF's own files, or
+            with `<task>/{train,test}/<class>/*.png` for images; None: the task's own source.
 
     Raises:
-        UserError: no such data, no network, a broken line, a missing column, an unknown label.
+        UserError: no such data, no network, a broken line, a missing column, an unknown label, or
+            another number of classes than the task has.
     """
     if isinstance(task, ImageTask):
         from momentum_bench.harness.data.images import load_image_data
@@ -27,9 +28,9 @@ def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
 
 
 def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:
-    """What of the task's data is not there at all, and what to type next; None: nothing is missing.
+    """Which data of the task is missing, and what to type next; None: nothing is missing.
 
-    Only looks for files: what the hub or a package holds counts as there.
+    This looks for files alone: it assumes that the hub and packages hold their data.
     """
     if isinstance(task, ImageTask):
         from momentum_bench.harness.data.images import missing_images

@@ -6,7 +6,8 @@ import csv
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
 
 
 def split_files(folder: Path, split: str) -> list[Path]:
+    """The files in a folder that may hold a split, one for each format."""
     # GLUE's `validation_matched` may be stored as plain `validation`
     stems = dict.fromkeys((split, split.removesuffix("_matched")))
     paths = [folder / f"{stem}.{suffix}" for stem in stems for suffix in SUFFIXES]
@@ -25,26 +27,31 @@ def split_files(folder: Path, split: str) -> list[Path]:
 
 
 def read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
+    """The rows of train and of test from the task's folder; each file is read as its rows are used.
+
+    Raises:
+        UserError: a split has several files; and, while rows are read: a broken line, or two columns
+            of one name.
+    """
     folder = data_dir / (task.folder or task.name)
     parts = []
     for split in (task.train, task.test):
-        found = split_files(folder, split)
-        if len(found) > 1:
-            raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in found]}")
-        parts.append(_read_file(found[0]))
+        paths = split_files(folder, split)
+        if len(paths) > 1:
+            raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in paths]}")
+        parts.append(_read_file(paths[0]))
     return parts
 
 
 def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, one by one; a broken one is named by its line."""
+    """The rows of a file, one by one; an error names the line."""
     number = 1
     try:
         if path.suffix == ".parquet":
             import pandas as pd
 
-            yield from (
-                {str(k): v for k, v in row.items()} for row in pd.read_parquet(path).to_dict("records")
-            )
+            frame = pd.read_parquet(path)  # which itself refuses two columns of one name
+            yield from ({str(k): v for k, v in row.items()} for row in frame.to_dict("records"))
             return
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
@@ -58,9 +65,28 @@ def _read_file(path: Path) -> Iterator[dict[str, Any]]:
 
 
 class _BrokenLine(ValueError):
+    """A line that cannot be read, with its number, counted from 1."""
+
     def __init__(self, number: int, message: str):
         super().__init__(message)
         self.number = number
+
+
+class _RepeatedName(ValueError):
+    """Two columns have one name, so that one would silently hide the other."""
+
+    def __init__(self, name: str):
+        super().__init__(f"the name {name!r} occurs twice: each column needs its own name")
+
+
+def _check_names(names: Sequence[str]) -> None:
+    if len(set(names)) < len(names):
+        raise _RepeatedName(next(name for name, count in Counter(names).items() if count > 1))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    _check_names([name for name, _ in pairs])
+    return dict(pairs)
 
 
 def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -68,7 +94,9 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=_object)
+        except _RepeatedName as error:
+            raise _BrokenLine(number, str(error)) from error
         except ValueError as error:
             raise _BrokenLine(number, f"not JSON: {error}") from error
         if not isinstance(row, dict):
@@ -77,24 +105,32 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of CSV (quoted) or TSV (raw, as GLUE has it) with a header; every cell stays text."""
+    """Rows of CSV (with quotes) or TSV (without, as in GLUE) with a header; every cell stays text."""
     if suffix == ".tsv":
         reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.DictReader(lines, strict=True)
     try:
+        _check_names(reader.fieldnames or ())
         for row in reader:
             if None in row or None in row.values():
                 names = reader.fieldnames or []
-                found = sum(value is not None for key, value in row.items() if key is not None)
-                found += len(row.get(None) or ())
-                raise _BrokenLine(reader.line_num, f"{found} cells for the {len(names)} columns {names}")
+                n_cells = sum(value is not None for key, value in row.items() if key is not None)
+                n_cells += len(row.get(None) or ())
+                raise _BrokenLine(reader.line_num, f"{n_cells} cells for the {len(names)} columns {names}")
             yield reader.line_num, row
+    except _RepeatedName as error:
+        raise _BrokenLine(1, str(error)) from error
     except csv.Error as error:
         raise _BrokenLine(reader.line_num, str(error)) from error
 
 
 def read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict], str]:
+    """The rows of train and of test from a pip package, and its name and version; see `TextFolders`.
+
+    Raises:
+        UserError: the package is not installed.
+    """
     try:
         package = metadata.distribution(source.distribution)
     except metadata.PackageNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Everything drawn at random, as pure functions of named seeds. numpy only.
+"""Splits of a task's rows, as pure functions of named seeds. numpy only.
 
-The few-shot split follows LM-BFF's `generate_k_shot_data.py` (Gao et al. 2021) through numpy's
-legacy generator, whose stream is frozen; nothing here depends on what ran before in the process.
+The few-shot split follows LM-BFF's `generate_k_shot_data.py` (Gao et al. 2021). It uses numpy's legacy
+generator, whose numbers never change. Nothing here depends on what ran before in the process.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ import numpy as np
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.errors import UserError
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask, Task
 
 TEST_SEED = 42
-"""MeZO draws its 1,000 test rows with this seed, whatever the seed of the split."""
+"""MeZO draws its 1,000 test rows with this seed, for every seed of the split."""
 
 CANONICAL_SEEDS = (100, 13, 21, 42, 87)
-"""LM-BFF's seeds of the split, in the order in which its script works through them."""
+"""LM-BFF's seeds of the split, in the order of its script."""
 
 
 class FewShotSplit(NamedTuple):
-    """Positions of rows in the training data, grouped by class as LM-BFF writes them."""
+    """Positions of rows in the training data, grouped by class, in LM-BFF's order."""
 
     train: list[int]
     dev: list[int]
@@ -33,12 +33,12 @@ class FewShotSplit(NamedTuple):
 
 
 def shuffled_rows(n: int, seed: int, accumulate: bool = False) -> list[int]:
-    """Positions of n training rows in the order in which LM-BFF's script draws from them.
+    """Positions of n training rows in the order in which LM-BFF's script draws them.
 
     Args:
-        accumulate: whether the script shuffles one and the same list again for every seed, as it
-            does for CoLA: the order is then the one after its canonical seeds up to this one,
-            whichever were asked for. A seed that is not canonical starts from the stored order.
+        accumulate: whether the script shuffles the same list again for every seed, as it does for
+            CoLA. The order is then the one after all canonical seeds up to this one, no matter which
+            seeds are asked for. A seed that is not canonical starts from the stored order.
     """
     seeds = [seed]
     if accumulate and seed in CANONICAL_SEEDS:
@@ -50,11 +50,10 @@ def shuffled_rows(n: int, seed: int, accumulate: bool = False) -> list[int]:
 
 
 def few_shot_split(labels: Sequence[int], n_classes: int, k: int, order: Sequence[int]) -> FewShotSplit:
-    """Draw k rows a class for train and the next k for dev, exactly as LM-BFF does.
+    """Draw k rows of each class for train and the next k for dev, exactly as LM-BFF does.
 
-    Classes come in the order of their first appearance among the shuffled rows; of each, rows [0:k]
-    are train and rows [k:2k] are dev. A class with too few rows gives shortened parts and is listed
-    in `short_classes`.
+    Classes come in the order of their first row in the shuffled order. Rows [0:k] of a class are train and
+    rows [k:2k] are dev. A class with too few rows gives shorter parts and is listed in `short_classes`.
 
     Args:
         labels: the class of each training row, 0 .. n_classes - 1.
@@ -86,9 +85,9 @@ def few_shot_split(labels: Sequence[int], n_classes: int, k: int, order: Sequenc
 def few_shot_passages(passages: Sequence[int], k: int, seed: int) -> FewShotSplit:
     """Draw the rows of k whole passages for train and of the next k for dev.
 
-    Rows of one passage share most of their text, so no passage is in both. Every passage is equally
-    likely, however many rows it has; its rows stay in their stored order. `short_classes` is [0]
-    where dev has fewer than k passages.
+    Rows of one passage share most of their text, so no passage is in both parts. Every passage is equally
+    likely, no matter how many rows it has, and its rows stay in their stored order. `short_classes` is
+    [0] if dev has fewer than k passages.
 
     Args:
         passages: the passage of each training row, numbered from 0.
@@ -111,7 +110,7 @@ def few_shot_passages(passages: Sequence[int], k: int, seed: int) -> FewShotSpli
 
 
 def held_out_split(labels: Sequence[int], share: float, order: Sequence[int]) -> FewShotSplit:
-    """All rows: of each class the first `share` of them as dev, at least one, and the others as train.
+    """Split all rows: in each class the first `share` of them is dev, at least one, and the rest is train.
 
     Args:
         labels: the class of each training row.
@@ -135,8 +134,8 @@ def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None 
     """Positions of the test rows that are scored: all n, or MeZO's draw of `limit` of them.
 
     Args:
-        questions: the question that each row answers. Questions are then drawn, each with all of its
-            rows, until the next one would exceed the limit: an exact match needs all of its answers.
+        questions: the question that each row answers. Then whole questions are drawn until the next
+            one would exceed the limit, because an exact match needs all answers to a question.
 
     Raises:
         UserError: the first question alone has more rows than the limit.
@@ -155,32 +154,36 @@ def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None 
             break
         chosen += rows[question]
     if not chosen:
-        raise UserError(f"--test-limit {limit} is below the answers of one question: raise it")
+        raise UserError(f"--test-limit {limit} is less than the answers to one question: raise it")
     return chosen
 
 
 def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit:
-    """The few-shot split of a task's training rows, as the protocol shuffles them.
+    """The few-shot split of a task's training rows, in the order that the protocol shuffles.
 
-    It has k rows of each class, of both halves of a regression's scale, or the rows of k passages.
+    Each part has k rows of each class, k rows of each half of a regression's scale, or the rows of k
+    passages. For images, k = 0 takes all rows and holds out the task's share of them as dev.
 
     Raises:
         UserError: too few rows of a class, or too few passages.
     """
     if isinstance(data.task, ImageTask):
-        order, labels = _drawing_order(data, seed, protocol), [int(row.label) for row in data.train]
+        labels, order = [int(row.label) for row in data.train], shuffled_rows(len(data.train), seed)
         if k:
             return few_shot_split(labels, data.task.n_classes, k, order)
         return held_out_split(labels, data.task.dev_fraction, order)
     if data.task.groups:
         return few_shot_passages(task_kinds.passages(data.task, data.train), k, seed)
-    order = _drawing_order(data, seed, protocol)
+    order = _drawing_order(data.task, data, seed, protocol)
     return few_shot_split(task_kinds.strata(data.task, data.train), len(data.task.labels), k, order)
 
 
-def _drawing_order(data: TaskData, seed: int, protocol: str) -> list[int]:
-    """Positions of the training examples in the order in which they are drawn from."""
-    accumulate = data.task.accumulates_shuffles and protocol == "lm-bff"
+def _drawing_order(task: Task, data: TaskData, seed: int, protocol: str) -> list[int]:
+    """Positions of the training examples in the order in which a split draws them.
+
+    LM-BFF shuffles all stored rows, also the broken ones that are left out here.
+    """
+    accumulate = task.accumulates_shuffles and protocol == "lm-bff"
     stored = shuffled_rows(len(data.train) + len(data.left_out), seed, accumulate)
     if not data.left_out:
         return stored

@@ -1,4 +1,4 @@
-"""Rows of a task: from the hub, from a local folder, or from an installed package."""
+"""The rows of a text task, from the hub, a local folder or an installed package, as checked examples."""
 
 from __future__ import annotations
 
@@ -14,15 +14,20 @@ from momentum_bench.harness.data.examples import Example, TaskData, content_hash
 from momentum_bench.harness.data.hub import read_hub
 from momentum_bench.harness.data.row_files import SUFFIXES, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
-from momentum_bench.tasks import HubSource, LocalOnly, Task, TextFolders
-from momentum_bench.tasks.task import PLACEHOLDER
+from momentum_bench.tasks.types import PLACEHOLDER, HubSource, LocalOnly, Task, TextFolders
 
 HIDDEN = ("-1", "-1.0")
-"""How a label that is not published is written."""
+"""How data sets write a label that they do not publish."""
 
 
-class _Rows(NamedTuple):
-    """What is stored of a task, and which column holds the label there."""
+class StoredRows(NamedTuple):
+    """The stored rows of a task, unchecked.
+
+    Attributes:
+        origin: the source without any path, for the record.
+        label: the column that holds the label there.
+        left_out: positions of broken rows among the stored training rows.
+    """
 
     train: Iterable[dict[str, Any]]
     test: Iterable[dict[str, Any]]
@@ -33,24 +38,24 @@ class _Rows(NamedTuple):
 
 def load_text_data(task: Task, data_dir: Path | None) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
-    found = _stored(task, data_dir)
-    train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
-    test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
+    stored = _stored(task, data_dir)
+    train_examples, train_dropped = _examples(task, stored.train, task.train, stored.label)
+    test_examples, test_dropped = _examples(task, stored.test, task.test, stored.label)
     both = train_examples + test_examples
     return TaskData(
         task=task,
         train=train_examples,
         test=test_examples,
-        origin=found.origin,
+        origin=stored.origin,
         fingerprint=content_hash([train_examples, test_examples]),
         n_unlabelled=train_dropped + test_dropped,
         n_empty=sum(not all(text.strip() for text in example.texts) for example in both),
-        left_out=found.left_out,
+        left_out=stored.left_out,
     )
 
 
 def missing_text(task: Task, data_dir: Path | None) -> str | None:
-    """What of a text task's data is not there; see `load.missing_data`."""
+    """Which data of a text task is missing, and what to type next; see `load.missing_data`."""
     columns = f"columns {list(task.columns)}"
     if data_dir is None:
         if not isinstance(task.source, LocalOnly):
@@ -67,7 +72,7 @@ def missing_text(task: Task, data_dir: Path | None) -> str | None:
         names = [f"{name}.{layout.suffix}" for name in ("train", layout.tests[0])] if layout else []
         theirs = f", or {layout.folder}/ with LM-BFF's {' and '.join(names)}" if layout else ""
         return (
-            f"no folder {folder}: --data-dir needs one folder a task, here {folder.name}/ with "
+            f"no folder {folder}: --data-dir needs one folder for each task, here {folder.name}/ with "
             f"{task.train} and {task.test} files (.{', .'.join(SUFFIXES)}){theirs}"
         )
     for split in (task.train, task.test):
@@ -77,37 +82,38 @@ def missing_text(task: Task, data_dir: Path | None) -> str | None:
 
 
 def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows behind the examples of `load_task_data`, one for one: train, test; columns by our names."""
-    found = _stored(task, data_dir)
-    names = dict(zip(task.columns, (*task.columns[:-1], found.label), strict=True))
+    """The stored rows of train and test, one for each example of `load_task_data`, with our column names."""
+    stored = _stored(task, data_dir)
+    names = dict(zip(task.columns, (*task.columns[:-1], stored.label), strict=True))
     train, test = (
         [
             {name: row[column] for name, column in names.items()}
             for row in part
-            if not _dropped(task, row[found.label])
+            if not _dropped(task, row[stored.label])
         ]
-        for part in (found.train, found.test)
+        for part in (stored.train, stored.test)
     )
     return train, test
 
 
-def _stored(task: Task, data_dir: Path | None) -> _Rows:
+def _stored(task: Task, data_dir: Path | None) -> StoredRows:
     if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
         if files := _lmbff_files(task, data_dir):
             return _read_lmbff(task, files)
         train, test = read_folder(task, data_dir)
-        return _Rows(train, test, "folder", task.label)
+        return StoredRows(train, test, "folder", task.label)
     if isinstance(task.source, TextFolders):
-        return _Rows(*read_package(task, task.source), task.label)
-    assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
-    return _Rows(*read_hub(task, task.source), task.source.label or task.label)
+        return StoredRows(*read_package(task, task.source), task.label)
+    assert isinstance(task.source, HubSource)  # the data of LocalOnly is missing
+    return StoredRows(*read_hub(task, task.source), task.source.label or task.label)
 
 
 def _examples(
     task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
 ) -> tuple[list[Example], int]:
+    """The checked examples of one split, and how many unlabelled rows were dropped."""
     columns = [*task.columns[:-1], label_column]
     read_label = partial(_number, task) if task.kind == "regression" else _class_reader(task)
     examples, dropped, number = [], 0, 0
@@ -153,17 +159,16 @@ def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
     try:
         spans = [(str(row[span]), int(row[position])) for span, position in task.marks]
     except (TypeError, ValueError):
-        found = [row[position] for _, position in task.marks]
-        raise UserError(f"{place}: the positions of the spans must be whole numbers, found {found}") from None
+        positions = [row[position] for _, position in task.marks]
+        raise UserError(
+            f"{place}: the positions of the spans must be whole numbers, found {positions}"
+        ) from None
     return (*texts, marked(texts[0], spans))
 
 
 def _class_reader(task: Task) -> Callable[[Any, str], int]:
-    """From a stored label to its position in logit order."""
-    # the names of the labels stand for their numbers: copies differ in how they count
-    positions: dict[int | str, int] = {name: position for position, name in enumerate(task.labels.values())}
-    positions |= {str(value): position for position, value in enumerate(task.labels)}
-    positions |= {value: position for position, value in enumerate(task.labels)}
+    """A function from a stored label, and the place of its row for messages, to a position in logit order."""
+    positions = task.label_positions
 
     def position_of(label: Any, place: str) -> int:
         if isinstance(label, int | str) and label in positions:
@@ -174,7 +179,7 @@ def _class_reader(task: Task) -> Callable[[Any, str], int]:
 
 
 def _number(task: Task, label: Any, place: str) -> float:
-    """The number that a regression predicts, between the ends of the task's scale."""
+    """The label of a regression, a number between the ends of the task's scale."""
     low, high = task.ends
     try:
         number = float(label)
@@ -186,7 +191,7 @@ def _number(task: Task, label: Any, place: str) -> float:
 
 
 def _choice_from_list(texts: tuple[str, ...], choices: Any, answers: Any, place: str) -> Example:
-    """A row whose candidates are a list, and whose label lists the right ones among them."""
+    """An example from a row with a list of candidates and a list of those that are right."""
     try:
         if isinstance(choices, str) or isinstance(answers, str):
             raise TypeError
@@ -212,9 +217,9 @@ def _dropped(task: Task, label: Any) -> bool:
 def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:
     """The text with its first span as `* span *` and its second as `# span #`.
 
-    A span is given by its words and by its position among the words of the text, both split at
-    white space. Published positions are sometimes off: the nearest place that reads like the span
-    is marked, and the position itself where nothing does.
+    A span is given by its words, and by its position among the words of the text. White space separates
+    words. Published positions are sometimes wrong, so the mark goes to the nearest place with the words
+    of the span; if there is none, to the position itself.
     """
     words = text.split()
     if not words:
@@ -236,20 +241,24 @@ def _plain_word(word: str) -> str:
 
 
 def _lmbff_files(task: Task, data_dir: Path) -> lmbff.Files | None:
-    """The task's files in LM-BFF's layout; an error where there are others in ours."""
+    """The task's files in LM-BFF's layout, or None.
+
+    Raises:
+        UserError: other files of the task are there in our layout.
+    """
     files = lmbff.files_of(task, data_dir)
     ours = [split_files(data_dir / (task.folder or task.name), split) for split in (task.train, task.test)]
     if files and all(ours) and {path for paths in ours for path in paths} != {files.train, files.test}:
         raise UserError(
-            f"{task.name} is there twice, in LM-BFF's layout ({files.train}, {files.test.name}) and in ours "
-            f"({ours[0][0]}, {ours[1][0].name}): keep one"
+            f"the data of {task.name} is there twice, in LM-BFF's layout ({files.train}, "
+            f"{files.test.name}) and in ours ({ours[0][0]}, {ours[1][0].name}): keep one"
         )
     return files
 
 
-def _read_lmbff(task: Task, files: lmbff.Files) -> _Rows:
+def _read_lmbff(task: Task, files: lmbff.Files) -> StoredRows:
     train, test = (lmbff.read_rows(task, files.layout, path) for path in (files.train, files.test))
     n_broken = len(train.left_out) + len(test.left_out)
     broken = f", broken lines left out: {n_broken}" if n_broken else ""
     origin = f"folder in LM-BFF's layout{broken}"
-    return _Rows(train.rows, test.rows, origin, task.label, tuple(train.left_out))
+    return StoredRows(train.rows, test.rows, origin, task.label, tuple(train.left_out))

@@ -14,7 +14,7 @@ from momentum_bench.harness.data.images import CENTRE
 from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.batch import Batch, Encoded
 from momentum_bench.harness.encoding.packed_rows import Packing
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16
 """What an image counts for when scoring batches are cut by tokens: 256 images of 4,096 tokens."""

@@ -12,7 +12,7 @@ from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.encoding.label_words import Tokenizer, check_words
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks import Task
-from momentum_bench.tasks.task import CANDIDATE, TemplatePiece, filled, filtered, parse_template
+from momentum_bench.tasks.types import CANDIDATE, TemplatePiece, filled, filtered, parse_template
 
 CAUSAL_LENGTH = 2048
 """Tokens of a decoder's input at most, as in MeZO's large-model code, whatever the task."""

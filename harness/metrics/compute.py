@@ -9,7 +9,7 @@ from momentum_bench.harness.metrics.functions import EVALUATE, score
 
 
 def check_available(metric: str) -> None:
-    """Raises: UserError, where `evaluate` is to compute the metric and cannot load it."""
+    """Raises: UserError, when `evaluate` must compute the metric and cannot load it."""
     if metric.startswith(EVALUATE):
         from momentum_bench.harness.metrics.evaluate_bridge import load
 
@@ -19,7 +19,10 @@ def check_available(metric: str) -> None:
 def compute(
     metric: str, labels: Sequence[Any], predictions: Sequence[Any], questions: Sequence[int] | None = None
 ) -> float:
-    """The score by a metric's id, one of `METRICS` or `evaluate:NAME`.
+    """The score by a metric's id: one of `METRICS`, or `evaluate:NAME`.
+
+    Args:
+        questions: the question that each row answers, for the metrics `OF_QUESTIONS`.
 
     Raises:
         UserError: `evaluate` cannot load or compute the metric.

@@ -1,7 +1,7 @@
 """`evaluate` on both sides: our metrics as its modules, and its modules as our metrics.
 
-Imported on demand, for `evaluate` loads torch. Nothing is fetched for our metrics, and nothing is
-written: parallel runs share no cache file.
+It is imported on demand, because `evaluate` loads torch. Our metrics fetch nothing and write nothing, so
+parallel runs share no cache file.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def load(name: str) -> Any:
     """One of `evaluate`'s own metrics, from the hub or its cache, or the script in a folder of the user.
 
     Raises:
-        UserError: it is not to be had, or its script may not be run.
+        UserError: it cannot be loaded, or its script may not be run.
     """
     try:
         return loads.metric_module(name)
@@ -78,10 +78,10 @@ def load(name: str) -> Any:
 
 
 def compute_by_evaluate(metric: str, labels: Sequence[Any], predictions: Sequence[Any]) -> float:
-    """The score by `evaluate:NAME`, or by the named one of its scores (`evaluate:NAME:SCORE`).
+    """The score by `evaluate:NAME`, or by one of its scores, `evaluate:NAME:SCORE`.
 
     Raises:
-        UserError: it cannot be loaded, does not take such predictions, or gives no such score.
+        UserError: the metric cannot be loaded, does not accept such predictions, or has no such score.
     """
     name, _, wanted = metric.removeprefix(EVALUATE).partition(":")
     try:

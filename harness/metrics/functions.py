@@ -1,8 +1,7 @@
-"""Scores of predictions, by the id of the `evaluate` metric that each equals. No torch here.
+"""Scores of predictions. Each has the id of the `evaluate` metric that it equals. No torch here.
 
-Those that only `evaluate`'s `super_glue` has are named after what it returns. Classes are positions
-in logit order. One-sided predictions are scored, not warned about: an F1 or a correlation that is
-undefined counts as 0.
+Metrics that only `evaluate`'s `super_glue` has are named after its results. Classes are positions in logit
+order. One-sided predictions are scored without a warning: an undefined F1 or correlation counts as 0.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 EVALUATE = "evaluate:"
-"""What the id of a metric that `evaluate` computes itself starts with."""
+"""The start of the id of a metric that `evaluate` computes itself."""
 
 
 def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
@@ -26,14 +25,14 @@ def accuracy(labels: Sequence[int], predictions: Sequence[int]) -> float:
 
 
 def f1(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """F1 of class 1 of two (`evaluate`: f1), 0 .. 1."""
+    """F1 of the second of two classes (`evaluate`: f1), 0 .. 1."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, zero_division=0))
 
 
 def macro_f1(labels: Sequence[int], predictions: Sequence[int]) -> float:
-    """Unweighted mean of the F1 of the classes that occur (`evaluate`: f1 with macro), 0 .. 1."""
+    """Unweighted mean of the F1 of all classes that occur (`evaluate`: f1 with macro), 0 .. 1."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(labels, predictions, average="macro", zero_division=0))
@@ -44,7 +43,7 @@ def matthews_correlation(labels: Sequence[int], predictions: Sequence[int]) -> f
     from sklearn.metrics import matthews_corrcoef
 
     if len({*labels, *predictions}) == 1:
-        return 0.0  # undefined; scikit-learn says so too, but with a warning
+        return 0.0  # undefined; scikit-learn gives 0 too, but with a warning
     return float(matthews_corrcoef(labels, predictions))
 
 
@@ -73,22 +72,23 @@ def _correlation(
     if len(set(labels)) == 1 or len(set(predictions)) == 1:
         return 0.0  # undefined
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns of predictions that hardly differ
+        warnings.simplefilter("ignore")  # scipy warns about predictions that hardly differ
         value = float(correlation(labels, predictions).statistic)
-    return value if value == value else 0.0  # NaN where they differ by less than rounding
+    return value if value == value else 0.0  # NaN if they differ by less than rounding
 
 
 def question_exact_match(
     labels: Sequence[int], predictions: Sequence[int], questions: Sequence[int]
 ) -> float:
-    """Share of questions of which every answer is judged right (`super_glue`, multirc), 0 .. 1."""
+    """Share of questions with a right prediction for every answer (`super_glue`, multirc), 0 .. 1."""
     groups = list(_by_question(labels, predictions, questions))
-    return sum(right == found for right, found in groups) / len(groups)
+    return sum(right == predicted for right, predicted in groups) / len(groups)
 
 
 def f1_m(labels: Sequence[int], predictions: Sequence[int], questions: Sequence[int]) -> float:
-    """Mean over the questions of their macro F1 (`super_glue`, multirc), 0 .. 1."""
-    scores = [macro_f1(right, found) for right, found in _by_question(labels, predictions, questions)]
+    """Mean of the macro F1 of each question (`super_glue`, multirc), 0 .. 1."""
+    groups = _by_question(labels, predictions, questions)
+    scores = [macro_f1(right, predicted) for right, predicted in groups]
     return sum(scores) / len(scores)
 
 
@@ -97,23 +97,23 @@ def _by_question(
 ) -> Iterator[tuple[list[int], list[int]]]:
     groups: dict[int, tuple[list[int], list[int]]] = {}
     for label, prediction, question in zip(labels, predictions, questions, strict=True):
-        right, found = groups.setdefault(question, ([], []))
+        right, predicted = groups.setdefault(question, ([], []))
         right.append(label)
-        found.append(prediction)
+        predicted.append(prediction)
     yield from groups.values()
 
 
 def answer_f1(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> float:
-    """Mean over examples of the best F1 of words with any right answer (`super_glue`, record), 0 .. 1.
+    """Mean over the examples of the best F1 of words with a right answer (`super_glue`, record), 0 .. 1.
 
-    Words are compared as SQuAD does: lower case, without punctuation and articles.
+    Words are compared as in SQuAD: lower case, without punctuation and articles.
     """
     return _best_of_answers(_word_f1, labels, predictions)
 
 
 def answer_exact_match(labels: Sequence[Sequence[str]], predictions: Sequence[str]) -> float:
-    """Share of predictions that read as one of the right answers (`super_glue`, record), 0 .. 1."""
-    return _best_of_answers(lambda right, found: float(right == found), labels, predictions)
+    """Share of predictions with the words of a right answer (`super_glue`, record), 0 .. 1."""
+    return _best_of_answers(lambda right, predicted: float(right == predicted), labels, predictions)
 
 
 def _best_of_answers(
@@ -134,9 +134,9 @@ def _words(text: str) -> list[str]:
     return re.sub(r"\b(a|an|the)\b", " ", bare).split()
 
 
-def _word_f1(right: list[str], found: list[str]) -> float:
-    common = sum((Counter(right) & Counter(found)).values())
-    return 2 * common / (len(right) + len(found)) if common else 0.0
+def _word_f1(right: list[str], predicted: list[str]) -> float:
+    common = sum((Counter(right) & Counter(predicted)).values())
+    return 2 * common / (len(right) + len(predicted)) if common else 0.0
 
 
 METRICS: dict[str, Callable[..., float]] = {
@@ -155,10 +155,10 @@ METRICS: dict[str, Callable[..., float]] = {
 }
 
 CORRELATIONS = ("pearsonr", "spearmanr", "pearson_spearman")
-"""Metrics of numbers; what is no text is a class otherwise."""
+"""Metrics of numbers; all others score classes or texts."""
 
 OF_QUESTIONS = ("f1_m", "question_exact_match")
-"""Metrics that are also given the question of each row."""
+"""Metrics that also need the question of each row."""
 
 
 def score(
@@ -167,7 +167,7 @@ def score(
     """The score by one of `METRICS`.
 
     Args:
-        questions: of each row, for the metrics `OF_QUESTIONS`.
+        questions: the question that each row answers, for the metrics `OF_QUESTIONS`.
     """
     if metric in OF_QUESTIONS:
         return METRICS[metric](labels, predictions, questions)

@@ -9,13 +9,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.models.weights import (
     refuse_adapter,
     weight_files,
 )
 from momentum_bench.harness.records.schema import NETWORK
-from momentum_bench.tasks import get_task
 
 if TYPE_CHECKING:
     pass
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 import json
 from typing import TYPE_CHECKING
 
-from momentum_bench.tasks.image_task import AnyTask, ImageTask
+from momentum_bench.tasks.types import AnyTask, ImageTask
 
 if TYPE_CHECKING:
     pass
@@ -51,8 +51,11 @@ class ModelSource:
     gguf: str | None = None
 
 
-def resolve_model(name: str) -> ModelSource:
+def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
+
+    Args:
+        task_file: the file of the user's own task, whose network `name` may be.
 
     Only safetensors weights are accepted, and a package's GGUF file, whose quantised weights are loaded
     in fp32: nothing is unpickled, no remote code is run.
@@ -61,7 +64,7 @@ def resolve_model(name: str) -> ModelSource:
         UserError: no such package, folder or hub model, no network, or no safetensors weights.
     """
     if name.startswith(NETWORK):
-        return network_source(get_task(name.removeprefix(NETWORK)))
+        return network_source(find_task(name.removeprefix(NETWORK), task_file))
     if name.startswith(PACKAGE):
         return _package(name, name.removeprefix(PACKAGE))
     path = Path(name).expanduser()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.models.loaded import LoadedModel
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask
 
 if TYPE_CHECKING:
     import torch

@@ -1,38 +1,38 @@
-"""What the project knows of an optimizer."""
+"""All that the project knows about one optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
-
+T = TypeVar("T")
 Hyperparameters = Mapping[str, float]
 ParamGroups = Sequence[dict[str, Any]]
 
 FROM_THE_SWEEP = ("momentum",)
 """Hyperparameters that a sweep sets; all others are an entry's constants."""
 
-# Half decades over the rates that MeZO's authors tune SGD with by prompt (1e-4 to 1e-2) and one beyond,
-# for a head that starts from random weights thirty times those. All optimizers on SGD's scale share them.
+# For a prompt: half decades over the rates with which MeZO's authors tune SGD (1e-4 to 1e-2), and one more.
+# For a head, which starts from random weights: thirty times those. All optimizers on SGD's scale share them.
 DEFAULT_RATES = {
     "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "head": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
     "causal": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "scratch": (0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 }
-"""A decoder starts, as a prompted model does, from a head that is trained: its grid is the prompt's.
+"""Six rates for each method.
 
-That of networks from scratch lies around 1, the rate of SGD that matches heavy ball at its customary
-0.1 with beta 0.9 (He et al. 2016).
+The grid of a decoder is that of a prompt, because both start from a trained head. The grid of networks from
+scratch lies around 1: SGD at that rate matches heavy ball at the usual 0.1 with beta 0.9 (He et al. 2016).
 """
 
-# A step of the sign of the gradient, which AdamW's first steps are too, moves every element by the
-# rate. These are centred on the rates that AdamW fine-tunes such models with (LM-BFF: 1e-5 to 5e-5),
-# and for a head that starts from random weights on ten times those.
+# A step of signsgd moves every element by the rate, and so do AdamW's first steps. The centre of these grids
+# is the rates at which AdamW fine-tunes such models (LM-BFF: 1e-5 to 5e-5), and ten times those for a head,
+# which starts from random weights.
 SIGN_RATES = {
     "prompt": (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4),
     "head": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3),
@@ -41,8 +41,17 @@ SIGN_RATES = {
 }
 
 
-def _nothing(hyperparameters: Hyperparameters) -> frozenset[str]:
-    return frozenset()
+def always(value: T) -> Callable[[Hyperparameters], T]:
+    """A function that gives this value for all hyperparameters."""
+
+    def constant(hyperparameters: Hyperparameters) -> T:
+        return value
+
+    return constant
+
+
+RATE_ITSELF, NO_STATE, NO_BYTES = always(1.0), always(frozenset[str]()), always(0.0)
+"""What holds for plain SGD, and by default for every entry."""
 
 
 def _unchanged(rates: Sequence[float], hyperparameters: Hyperparameters) -> list[float]:
@@ -56,45 +65,46 @@ class OptimizerEntry:
     Attributes:
         summary: its update in words, for messages and help.
         build: parameter groups, torch learning rate, hyperparameters, the run's seed -> the torch
-            optimizer. Parameter groups carry their own `weight_decay`.
-        hyperparameters: names of those it takes from the sweep, out of `FROM_THE_SWEEP`.
+            optimizer. Each parameter group has its own `weight_decay`.
+        hyperparameters: names of those that it takes from the sweep, out of `FROM_THE_SWEEP`.
         constants: its other hyperparameters, with the values that all its runs have.
-        torch_rate: torch's learning rate for an effective rate of 1.
-        own_rate: True where no effective rate exists and the grid is in the optimizer's own rates.
-        schedule: the effective rates of the whole run, hyperparameters -> those that it runs.
-        settings: what every parameter group must hold, from the hyperparameters.
-        state_tensors: names of the tensors that its state must hold after a step, and no others.
-        state_bytes_per_parameter: bytes of those for one 32-bit parameter, step counters aside.
-        still_at_zero: True where an element whose gradients are all 0 stays where it is, whatever the
-            others do, unless it decays.
-        default_rates: six rates for each method, where a task has no hint of its own; those of
-            `prompt` stand in for `causal`'s where they are not given; `scratch` may be left out.
+        torch_rate: hyperparameters -> torch's learning rate for an effective rate of 1.
+        own_rate: True: there is no effective rate, and the grid is in the optimizer's own rates.
+        schedule: the effective rates of the whole run, hyperparameters -> the rates that really run.
+        settings: hyperparameters -> what every parameter group must hold.
+        state_tensors: hyperparameters -> names of all tensors that its state holds after a step.
+        state_bytes_per_parameter: hyperparameters -> bytes of those tensors for one 32-bit parameter,
+            without step counters.
+        still_at_zero: True: an element whose gradients are all 0 does not move, whatever the other
+            elements do, unless weight decay moves it.
+        default_rates: six rates for each method, for tasks without rates of their own. `causal` may be
+            left out, and then has the rates of `prompt`; `scratch` may be left out too.
 
     Raises:
-        ValueError: names or rates that cannot be meant.
+        ValueError: names or rates that make no sense.
     """
 
     summary: str
     build: Callable[[ParamGroups, float, Hyperparameters, int], torch.optim.Optimizer]
     hyperparameters: tuple[str, ...] = ()
     constants: Hyperparameters = field(default_factory=dict)
-    torch_rate: Callable[[Hyperparameters], float] = lambda hyperparameters: 1.0
+    torch_rate: Callable[[Hyperparameters], float] = RATE_ITSELF
     own_rate: bool = False
     schedule: Callable[[Sequence[float], Hyperparameters], list[float]] = _unchanged
     settings: Callable[[Hyperparameters], Mapping[str, Any]] = dict
-    state_tensors: Callable[[Hyperparameters], frozenset[str]] = _nothing
-    state_bytes_per_parameter: Callable[[Hyperparameters], float] = lambda hyperparameters: 0
+    state_tensors: Callable[[Hyperparameters], frozenset[str]] = NO_STATE
+    state_bytes_per_parameter: Callable[[Hyperparameters], float] = NO_BYTES
     still_at_zero: bool = False
     default_rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: DEFAULT_RATES)
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.hyperparameters) - set(FROM_THE_SWEEP)):
             raise ValueError(
-                f"hyperparameters {unknown} are not set by a sweep, which sets {list(FROM_THE_SWEEP)}: "
-                f"give them a value in constants"
+                f"hyperparameters {unknown}: a sweep sets only {list(FROM_THE_SWEEP)}. "
+                f"Give the others a value in constants"
             )
         if both := sorted(set(self.hyperparameters) & set(self.constants)):
-            raise ValueError(f"{both} are both hyperparameters of the sweep and constants")
+            raise ValueError(f"{both} cannot be hyperparameters of the sweep and constants at once")
         for method in ("prompt", "head", *self.default_rates):
             rates = self.default_rates.get(method, ())
             if len(set(rates)) != 6 or min(rates) <= 0:

@@ -1,7 +1,7 @@
 """Optimizers that a user adds: from a file, or from an installed package's entry point. No torch here.
 
-What is not built in goes by `NAME@VERSION` in specs and tables, where VERSION is the first 12 hex
-digits of the file's SHA-256, or the package's version: other code is another optimizer.
+In specs and tables such an optimizer is called `NAME@VERSION`. VERSION is the first 12 hex digits of the
+file's SHA-256, or the version of the package, because other code is another optimizer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Load = Callable[[], object]
 
 
 def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, OptimizerEntry]:
-    """An optimizer by name: built in, in the user's file, or offered by an installed package.
+    """An optimizer by name: one of ours, the one in the user's file, or one that a package offers.
 
     Args:
         name: with or without `@VERSION`.
@@ -35,8 +35,8 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
         The full name and the entry.
 
     Raises:
-        UserError: an unknown name, one name for two optimizers, another version than asked for, or
-            an entry that cannot be loaded.
+        UserError: the name is unknown, two optimizers have it, the version is another one than asked
+            for, or the entry cannot be loaded.
     """
     plain = name.partition("@")[0]
     offers: dict[str, tuple[str, Load]] = {}
@@ -64,16 +64,16 @@ def find_optimizer(name: str, optimizer_file: Path | None = None) -> tuple[str, 
         raise UserError(f"{origin} cannot be loaded: {place}{first_line(error)}") from error
     if not isinstance(entry, OptimizerEntry):
         raise UserError(
-            f"{origin}: expected OPTIMIZER, a momentum_bench.OptimizerEntry, found {type(entry).__name__}"
+            f"{origin}: expected OPTIMIZER, a momentum_bench.OptimizerEntry; found {type(entry).__name__}"
         )
     return full_name, entry
 
 
 @lru_cache
 def _offers_from_outside(plain: str, optimizer_file: Path | None) -> dict[str, tuple[str, Load]]:
-    """Who offers an optimizer of that name: its full name, and how to load it.
+    """Who offers an optimizer of that name: origin -> its full name, and how to load it.
 
-    Looked up once in a process, so what is loaded stays what was found, whatever becomes of the file.
+    This is looked up once in a process, so an optimizer stays the same even if the file changes meanwhile.
     """
     offers: dict[str, tuple[str, Load]] = {}
     if optimizer_file and optimizer_file.stem == plain:
@@ -92,8 +92,8 @@ def _offers_from_outside(plain: str, optimizer_file: Path | None) -> dict[str, t
 def _read(path: Path) -> bytes:
     if path.suffix != ".py" or not path.stem.isidentifier():
         raise UserError(
-            f"--optimizer-file {path}: the file's name is to be the optimizer's, a word of letters, "
-            f"digits and underscores, and end in .py"
+            f"--optimizer-file {path}: the name of the file is the name of the optimizer. It must be a word "
+            f"of letters, digits and underscores, and end in .py"
         )
     return source_of(path, "--optimizer-file")
 

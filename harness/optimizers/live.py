@@ -1,4 +1,4 @@
-"""The running optimizer: its groups and state, and whether it is the one that was asked for."""
+"""The live optimizer: its groups, its state, and the check that it is the one that was asked for."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from momentum_bench.harness.optimizers.entry import Hyperparameters, OptimizerEn
 
 
 class WrongOptimizerError(RuntimeError):
-    """What runs is not the optimizer that was asked for; the run must not count."""
+    """The optimizer that runs is not the one that was asked for, so the run must not count."""
 
 
 def weight_decay_groups(
     named_parameters: Sequence[tuple[str, torch.nn.Parameter]], weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Two parameter groups: matrices decay, biases and norms (one dimension) do not, as in LM-BFF.
+    """Two parameter groups, as in LM-BFF: matrices decay; biases and norms (one dimension) do not.
 
-    What becomes of the decay is the optimizer's affair: coupled (it enters the gradient, and through
-    it the momentum) in torch's SGD and most others, decoupled in adamw and signsgd.
+    The optimizer applies the decay. In torch's SGD and most others it is coupled: it enters the gradient,
+    and through it the momentum. In adamw and signsgd it is decoupled.
     """
     matrices = [p for _, p in named_parameters if p.requires_grad and p.ndim > 1]
     vectors = [p for _, p in named_parameters if p.requires_grad and p.ndim <= 1]
@@ -33,7 +33,7 @@ def weight_decay_groups(
 
 
 def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[tuple[str, ...], int]:
-    """Names of the per-parameter tensors in the live optimizer's state, and their bytes in all."""
+    """Names of the tensors that the live optimizer keeps for parameters, and the bytes of all of them."""
     import torch
 
     tensors = [
@@ -49,11 +49,14 @@ def state_tensors(optimizer: torch.optim.Optimizer) -> tuple[tuple[str, ...], in
 def check_live(
     name: str, entry: OptimizerEntry, hyperparameters: Hyperparameters, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Compare the optimizer that has just made its first step with what its entry promises.
+    """Compare an optimizer after its first step with what its entry promises.
+
+    Some public code for fine-tuning takes a momentum and silently does not use it. This check makes that
+    impossible here.
 
     Raises:
-        WrongOptimizerError: a hyperparameter, or the presence of a buffer, is not as asked. Public
-            codes that offer momentum for fine-tuning drop it without a word; this one cannot.
+        WrongOptimizerError: a hyperparameter has another value, or a state tensor is missing or not
+            expected.
     """
     expected = entry.state_tensors(hyperparameters)
     found = set(state_tensors(optimizer)[0])

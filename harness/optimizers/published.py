@@ -1,8 +1,8 @@
-"""Optimizers of the literature that torch does not carry, in the form in which they were published.
+"""Optimizers from the literature that torch does not have, in their published form.
 
-All take torch's own `weight_decay`; whether it is coupled (added to the gradient, so that momentum
-and normalisation see it) or decoupled (shrinks the parameters beside the update) is said at each.
-Complex and sparse gradients are refused.
+All take torch's own `weight_decay`. Each docstring says whether it is coupled (added to the gradient, so
+that momentum and normalisation include it) or decoupled (it shrinks the parameters, next to the update).
+Complex and sparse gradients are an error.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Closure = Callable[[], float]
 
 
 class _Group(NamedTuple):
-    """One parameter group at one step: what has a gradient, in lists of equal order."""
+    """The parameters of one group that have a gradient at this step; all lists have the same order."""
 
     settings: dict[str, Any]
     parameters: list[Tensor]
@@ -29,7 +29,7 @@ class _Group(NamedTuple):
 
 
 def _groups(optimizer: Optimizer, *buffers: str, coupled_decay: bool = True) -> Iterator[_Group]:
-    """The groups that have gradients, with the named state tensors, which start as zeros."""
+    """The groups that have gradients, with the named state tensors, which start at zero."""
     for group in optimizer.param_groups:
         parameters = [p for p in group["params"] if p.grad is not None]
         if not parameters:
@@ -67,8 +67,8 @@ class AveragedSGDM(Optimizer):
     """SGDM in its averaging form: m <- beta m + (1 - beta) g, x <- x - lr m, m = 0 at first.
 
     Wang et al. 2024 (arXiv 2307.15196), eq. 3. At constant beta its iterates are those of heavy ball
-    at lr (1 - beta). `momentum` (beta) may be changed in `param_groups` between steps; there the two
-    forms part, and this one is what the theory speaks of. Weight decay is coupled.
+    at lr (1 - beta). `momentum` (beta) may change in `param_groups` between steps. Then the two forms
+    differ, and the theory is about this one. Weight decay is coupled.
     """
 
     def __init__(self, params: ParamsT, lr: float, momentum: float, weight_decay: float = 0.0):
@@ -110,8 +110,8 @@ class QHM(Optimizer):
 class SignSGD(Optimizer):
     """x <- (1 - lr weight_decay) x - lr sign(g): Bernstein et al., ICML 2018 (arXiv 1802.04434).
 
-    Without momentum and without state. Weight decay is decoupled, for inside the sign it would be a
-    vote of fixed size.
+    It has neither momentum nor state. Weight decay is decoupled, because inside the sign it would count
+    as much as the gradient, whatever its size.
     """
 
     def __init__(self, params: ParamsT, lr: float, weight_decay: float = 0.0):
@@ -131,9 +131,9 @@ class SignSGD(Optimizer):
 class SNGM(Optimizer):
     """Normalised gradients, then momentum: u <- beta u + g / ||g||, x <- x - lr u, u = 0 at first.
 
-    Zhao et al. 2020 (arXiv 2007.13985). ||g|| is the Euclidean norm over all parameters of all groups
+    Zhao et al. 2020 (arXiv 2007.13985). ||g|| is the Euclidean norm over the parameters of all groups
     together, so a step is never longer than lr / (1 - beta). A gradient of zero adds nothing to u.
-    Weight decay is coupled and counts in the norm.
+    Weight decay is coupled, and the norm includes it.
     """
 
     def __init__(self, params: ParamsT, lr: float, momentum: float, weight_decay: float = 0.0):
@@ -154,17 +154,17 @@ class SNGM(Optimizer):
 
 
 class RandomScaling(Optimizer):
-    """SGDM whose every step is stretched by a random s ~ Exp(1), one for all parameters.
+    """SGDM with each step multiplied by a random s ~ Exp(1), the same s for all parameters.
 
     Zhang & Cutkosky, ICML 2024 (arXiv 2405.09742), with online gradient descent as the learner:
-    d <- beta / (1 + lr mu) (d - lr g), x <- x + s d, d = 0 at first. E[s] = 1; with s = 1 and a
-    constant lr it is heavy ball of momentum b = beta / (1 + lr mu) at rate lr b. Under a schedule each
+    d <- beta / (1 + lr mu) (d - lr g), x <- x + s d, d = 0 at first. E[s] = 1. With s = 1 and a
+    constant lr it is heavy ball with momentum b = beta / (1 + lr mu) at rate lr b. Under a schedule each
     gradient keeps the lr of its own step. Weight decay is coupled.
 
     Args:
         momentum: beta, above 0 (at 0 nothing would move) and below 1.
-        seed: s of a step is a function of this seed and the number of the step, both of which are in
-            the state dict, so a run that goes on and every rank of a run draw the same.
+        seed: s of a step is a function of this seed and the number of the step. Both are in the state
+            dict, so a resumed run draws the same s, and so does every rank of a run.
         average: keep the paper's output in state as `averaged_iterate`, the exponentially weighted
             mean of the iterates.
     """
@@ -206,9 +206,9 @@ class RandomScaling(Optimizer):
 
 
 class SGDF(Optimizer):
-    """A filter between the gradient and its average, with a gain K estimated for each element.
+    """A filter between the gradient and its average; it estimates a gain K for each element.
 
-    Yao et al. (arXiv 2311.02818), as their public code computes it at step t = 1, 2, ...:
+    Yao et al. (arXiv 2311.02818), in the form of their public code, at step t = 1, 2, ...:
     m <- b1 m + (1 - b1) g, s <- b2 s + (1 - b2) (g - m)^2, m' = m / (1 - b1^t), s' = s / c with
     c = (1 + b1)(1 - b2^t) / ((1 - b1)(1 - b1^2t)), K = s' / (s' + (g - m')^2 + eps),
     x <- x - lr (m' + K^exponent (g - m')). K = 1 is SGD, K = 0 the averaging form of SGDM with Adam's
@@ -216,7 +216,7 @@ class SGDF(Optimizer):
 
     Args:
         exponent: 1 as in the first paper's code, 0.5 as in their code of 2026 (which adds eps to
-            s + c (g - m')^2 instead, a difference of the order of eps).
+            s + c (g - m')^2 instead: a difference of the order of eps).
     """
 
     def __init__(

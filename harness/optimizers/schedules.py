@@ -1,4 +1,4 @@
-"""Functions of the step alone: the learning rate, its average, and when dev is scored."""
+"""Functions of the step alone: the learning rate, its average over time, and the steps that score dev."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from momentum_bench.harness.records.schema import RunSpec
 def learning_rate(spec: RunSpec, step: int) -> float:
     """The effective learning rate of a step, counted from 0.
 
-    Shapes are those of transformers' schedulers, which LM-BFF and MeZO use: a linear rise from 0
-    over `warmup_steps`, then `constant`, `linear` to 0 at `max_steps`, or a half `cosine`; or `step`, a
-    tenth after each of `decay_steps`, as residual networks are trained (He et al. 2016).
+    The shapes are those of transformers' schedulers, which LM-BFF and MeZO use: a linear rise from 0
+    over `warmup_steps`, and then `constant`, `linear` to 0 at `max_steps`, or half a `cosine`. With
+    `step` the rate is a tenth after each of `decay_steps`, as in He et al. 2016.
     """
     if step < spec.warmup_steps:
         return spec.learning_rate * step / spec.warmup_steps
@@ -28,11 +28,11 @@ def learning_rate(spec: RunSpec, step: int) -> float:
 
 
 def averaged_schedule(rates: Sequence[float], momentum: float) -> list[float]:
-    """The rates at which plain SGD gives each gradient the weight that momentum gives it in the end.
+    """The rates at which plain SGD gives each gradient the total weight that momentum gives it.
 
-    Unrolling m <- beta m + (1 - beta) g, x <- x - eta_s m (Wang et al. 2024, eq. 3) over all K steps,
-    the gradient of step k moves x by the sum over s = k .. K - 1 of eta_s (1 - beta) beta^(s - k).
-    These are the rates of the SGD that the paper's theorems compare SGDM with.
+    Unroll m <- beta m + (1 - beta) g, x <- x - eta_s m (Wang et al. 2024, eq. 3) over all K steps: the
+    gradient of step k moves x by the sum over s = k .. K - 1 of eta_s (1 - beta) beta^(s - k).
+    The theorems of that paper compare SGDM with SGD at these rates.
 
     Args:
         rates: eta_0 .. eta_{K-1}, the effective rates of the whole run.
@@ -46,5 +46,5 @@ def averaged_schedule(rates: Sequence[float], momentum: float) -> list[float]:
 
 
 def is_evaluation_step(spec: RunSpec, steps_done: int) -> bool:
-    """Dev is scored after every `eval_every` steps and after the last one; never before the first."""
+    """Whether dev is scored now: after every `eval_every` steps and after the last one, never at step 0."""
     return steps_done % spec.eval_every == 0 or steps_done == spec.max_steps

@@ -1,5 +1,5 @@
 """What is stored, and how. No torch here.
 
-`RunSpec` and `RunRecord` are defined here; the `Store` writes and reads a directory of them. The
-selection rule is here as well, because it is a fact about records: it sees dev results only.
+`RunSpec` and `RunRecord` are defined here, and the `Store` writes and reads a directory of them. The
+rule that chooses a learning rate is here too, because it is a fact about records: it sees dev results only.
 """

@@ -1,4 +1,4 @@
-"""What a run ran on, for its record. Nothing that names a person, a host or a path."""
+"""The software and hardware of a run, for its record. Nothing here names a person, a host or a path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, str]:
-    """Versions, processor, device names and the settings from outside that can change rounding."""
+    """Versions, processor, device names, and the environment variables that can change rounding."""
     import torch
 
     facts = {"momentum_bench": __version__, "git_commit": _git_commit()}
@@ -30,7 +30,7 @@ def environment() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    """The checkout's commit, marked `+` where tracked files differ; "none" outside a checkout."""
+    """The commit of the checkout, with `+` if tracked files differ from it; "none" outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return "none"

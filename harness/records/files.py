@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, checksums, and what a disk may refuse."""
+"""Files that are either whole or missing: atomic writes, checksums, and errors of the disk."""
 
 from __future__ import annotations
 
@@ -17,22 +17,19 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.schema import (
-    Stored,
-    canonical_json,
-)
+from momentum_bench.harness.records.schema import Stored, canonical_json
 
 LARGEST_BYTES = 2**29
-"""A record of a million test rows has some 20 MB; a file larger than this is none."""
+"""A record of a million test rows has about 20 MB; a larger file than this is no record."""
 
 WRITING = "checkpoint.writing"
-"""A folder next to a run's checkpoint, for nothing but a checkpoint that is being written."""
+"""A folder next to a run's checkpoint. It holds nothing but a checkpoint that is being written."""
 
 LEFT_BY_US = re.compile(r"\.momentum-bench\.[a-z0-9_]{8}\.tmp")
-"""A file of `replacing`; one stays where a process is killed in the middle. Nobody else uses this name."""
+"""A temporary file of `replacing`. It stays if its process is killed. Nobody else uses such a name."""
 
 LEFT_BY_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
-"""safetensors' own temporary file. Others use such names too, so it is removed from `WRITING` alone."""
+"""safetensors' own temporary file. Others use such names too, so it is removed in `WRITING` alone."""
 
 GO_ON = "Finished runs are kept: type the same command to go on"
 
@@ -40,19 +37,21 @@ Record = TypeVar("Record", bound=Stored)
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old content or the new one, never a part of it."""
+    """Write a file so that a reader sees either the old content or the new content, never a part."""
     with replacing(path) as name, name.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 def check_no_links(root: Path, names: Iterable[str]) -> None:
-    """See that files are written below a folder, and not where a link in it leads: others may have made it.
+    """Check that files will be written below a folder, and not where a link inside it leads.
+
+    Somebody else may have made such a link. `root` itself may be a link, because the user named it.
 
     Args:
-        names: paths of the files below `root`, which may be a link itself because the user named it.
+        names: paths of the files, relative to `root`.
 
     Raises:
-        UserError: a folder on the way to one of them is a symbolic link.
+        UserError: a folder between `root` and one of the files is a symbolic link.
     """
     for folder in dict.fromkeys(folder for name in names for folder in list(Path(name).parents)[:-1]):
         if (root / folder).is_symlink():
@@ -64,14 +63,15 @@ def check_no_links(root: Path, names: Iterable[str]) -> None:
 
 @contextmanager
 def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """The name of a temporary file that, written and closed, takes the place of `path` at once.
+    """Give the name of a temporary file; at the end of the `with` block it replaces `path` in one step.
 
-    It is on the disk before it does, and gone where anything goes wrong. In a results directory, whoever
-    calls this holds the lock of the directory or of the run: under the same lock, `Store` takes a file of
-    such a name for one that a killed process left, and removes it.
+    The caller writes and closes the file inside the block. It is flushed to the disk before it replaces
+    `path`, and it is removed if anything goes wrong. In a results directory the caller must hold the lock
+    of the directory or of the run: under that lock, `Store` removes files with such names, because a
+    killed process left them.
 
     Args:
-        folder: where the temporary file lies, on the disk of `path`; None: next to `path`.
+        folder: a folder on the same disk for the temporary file; None: next to `path`.
     """
     number, name = tempfile.mkstemp(dir=folder or path.parent, prefix=".momentum-bench.", suffix=".tmp")
     try:
@@ -88,10 +88,10 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def replacing_checkpoint(path: Path) -> Iterator[Path]:
-    """As `replacing`, for what safetensors writes, in the folder `WRITING`.
+    """Like `replacing`, for a file that safetensors writes; it lies in the folder `WRITING`.
 
-    safetensors writes to a temporary file next to the one that it is given. Where it is killed, that file
-    has a name that is not ours, so that its place must tell whose it is.
+    safetensors writes to a temporary file of its own next to the given one. If it is killed, that file stays
+    under a name that is not ours, so only its folder can tell that it is ours.
     """
     folder = path.with_name(WRITING)
     folder.mkdir(exist_ok=True)
@@ -99,20 +99,20 @@ def replacing_checkpoint(path: Path) -> Iterator[Path]:
         with replacing(path, folder) as name:
             yield name
     finally:
-        _clear_checkpoint(folder)
+        clear_checkpoint(folder)
 
 
-def _clear_checkpoint(folder: Path) -> None:
-    """Remove the folder `WRITING` of a run; it stays where it holds anything else than what we write."""
-    _clear(folder, LEFT_BY_US, LEFT_BY_SAFETENSORS)
+def clear_checkpoint(folder: Path) -> None:
+    """Remove the folder `WRITING` of a run; it stays if it holds a file that we did not write."""
+    clear(folder, LEFT_BY_US, LEFT_BY_SAFETENSORS)
     with suppress(OSError):
         folder.rmdir()
 
 
-def _clear(folder: Path, *names: re.Pattern[str]) -> None:
-    """Remove plain files of exactly these names; links are neither followed nor removed.
+def clear(folder: Path, *names: re.Pattern[str]) -> None:
+    """Remove plain files with exactly these names; links are neither followed nor removed.
 
-    Whoever calls this holds the lock under which such files are written, so that their writers are dead.
+    The caller must hold the lock under which such files are written, so that no live process writes them.
     """
     if folder.is_symlink() or not folder.is_dir():
         return
@@ -124,15 +124,15 @@ def _clear(folder: Path, *names: re.Pattern[str]) -> None:
 
 @contextmanager
 def disk_errors(place: Path) -> Iterator[None]:
-    """What the disk under `place` refuses, as a message.
+    """Turn an error of the disk under `place` into a message.
 
     Raises:
-        UserError: it is full, read-only or gone.
+        UserError: the disk is full, read-only or gone.
     """
     try:
         yield
     except OSError as error:
-        if error.errno == errno.ENOMEM:  # no affair of the disk's
+        if error.errno == errno.ENOMEM:  # memory, not the disk
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise UserError(f"no room is left under {place}: make some. {GO_ON}") from error
@@ -147,13 +147,13 @@ def _umask() -> int:
 
 
 def write_record(path: Path, record: Stored) -> None:
-    """Write a record with its checksum, atomically; its folder is made where there is none."""
+    """Write a record with its checksum, atomically; its folder is created if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, record_text(record))
 
 
 def record_text(record: Stored) -> str:
-    """What a record's file holds: one line of JSON, with its checksum."""
+    """The content of a record's file: one line of JSON, with the checksum."""
     content = record.model_dump(mode="json")
     content["checksum"] = checksum(content)
     return json.dumps(content, allow_nan=False) + "\n"
@@ -181,7 +181,7 @@ def plain_content(path: Path, most: int) -> bytes:
 
 
 def read_record(path: Path, kind: type[Record]) -> Record | None:
-    """The record in a file, or None where there is none, or none that is whole and of this kind."""
+    """The record in a file; None: there is no file, or it holds no whole record of this kind."""
     try:
         if path.stat().st_size > LARGEST_BYTES:
             return None
@@ -191,7 +191,7 @@ def read_record(path: Path, kind: type[Record]) -> Record | None:
 
 
 def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
-    """The record that is the content of a file, or None where it is none that is whole and of this kind."""
+    """The record in the content of a file; None: the content is no whole record of this kind."""
     try:
         content = json.loads(text.decode())
         if b"\\u" in text:  # the escape may be half of a surrogate pair, which no file can be written with
@@ -204,5 +204,5 @@ def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
 
 
 def checksum(content: dict) -> str:
-    """SHA-256 of a record's canonical JSON; it stands in the record's file beside the fields."""
+    """SHA-256 of a record's canonical JSON; the record's file holds it next to the fields."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The noise floor, as it is stored: what differs between repetitions of one and the same run. No torch."""
+"""The noise floor as it is stored: how much repetitions of the same run differ. No torch here."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ class Spread(Stored):
 
     Attributes:
         deterministic: whether only deterministic algorithms were allowed.
-        dev_metrics, test_metrics: of the repetitions that were done (others diverged).
-        n_distinct: how many different sets of chosen parameters came out.
-        largest_parameter_difference: max abs over all parameters, from the first done repetition.
-        failure: why there is no repetition (torch has no deterministic algorithm for something).
+        dev_metrics, test_metrics: of the repetitions that are done (the others diverged).
+        n_distinct: how many different sets of chosen parameters there are.
+        largest_parameter_difference: largest absolute difference from the first done repetition, over
+            all parameters.
+        failure: why there is no repetition: torch has no deterministic algorithm for an operation.
     """
 
     deterministic: bool
@@ -40,9 +41,9 @@ class Spread(Stored):
 
 
 class NoiseFloor(Stored):
-    """One run repeated as it was asked for, and with deterministic algorithms alone.
+    """One run, repeated as the user asked for it, and repeated with deterministic algorithms alone.
 
-    `metric` is the one of dev and test scores; `device` and `environment` say where it was.
+    `metric` is the metric of the dev and test scores; `device` and `environment` say where the runs ran.
     """
 
     spec: RunSpec
@@ -54,25 +55,25 @@ class NoiseFloor(Stored):
 
 
 def path_of(output_dir: Path, spec: RunSpec) -> Path:
-    """Where the noise floor of a run lies, beside the runs."""
+    """The file of a run's noise floor, in a folder next to the runs."""
     return output_dir / "noise_floor" / f"{spec.run_id}.json"
 
 
 def noise_floors(output_dir: Path) -> list[NoiseFloor]:
-    """The whole ones of a results directory, by run id."""
+    """All whole noise floors of a results directory, sorted by run id."""
     paths = sorted((output_dir / "noise_floor").glob("*.json"))
-    return [found for path in paths if (found := read_record(path, NoiseFloor)) is not None]
+    return [floor for path in paths if (floor := read_record(path, NoiseFloor)) is not None]
 
 
-def noise_sentence(found: NoiseFloor) -> str:
-    """What stands beside differences between optimizers; in points, as they do."""
-    spec, spread = found.spec, found.as_asked
+def noise_sentence(floor: NoiseFloor) -> str:
+    """The noise floor in one sentence, in percentage points; reports show it next to their differences."""
+    spec, spread = floor.spec, floor.as_asked
     return (
         f"{spec.task}: noise floor: {spread.n_repeats} repetitions of one run ({spec.label}) on "
-        f"{found.device} differ by {100 * spread.test_range:.2f} points of test {found.metric} ("
+        f"{floor.device} differ by {100 * spread.test_range:.2f} points of test {floor.metric} ("
         + (
-            f"with deterministic algorithms: {100 * found.deterministic.test_range:.2f})."
-            if found.deterministic.failure is None
+            f"with deterministic algorithms: {100 * floor.deterministic.test_range:.2f})."
+            if floor.deterministic.failure is None
             else "there is no deterministic way)."
         )
     )

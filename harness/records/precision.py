@@ -1,4 +1,4 @@
-"""What `--precision` names mean, and whether this device has them."""
+"""What the names of `--precision` mean, and which devices have them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Precision:
     """How matrices are multiplied; parameters, gradients, updates and optimizer state stay fp32.
 
     Attributes:
-        autocast: what Accelerate casts the inputs of matrix products to, "no" for nothing.
-        matmul: torch's `float32_matmul_precision`, which says what may be left out inside a product.
-        device: the only device type that has it; None: all.
+        autocast: the type to which Accelerate casts the inputs of matrix products; "no": it does not cast.
+        matmul: torch's `float32_matmul_precision`: how much a matrix product may round its inputs.
+        device: the only type of device that has this precision; None: all have it.
     """
 
     autocast: Literal["no", "bf16"] = "no"

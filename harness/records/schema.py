@@ -1,4 +1,4 @@
-"""What is stored: the specification of a run, and the record of what came out. No torch here."""
+"""What is stored: the specification of a run, and the record of its result. No torch here."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NO_OPTIMIZER = "none"
 """The optimizer of runs that train nothing, which have 0 steps."""
 
 NETWORK = "task:"
-"""A model name of this beginning stands for the network of that image task, untrained."""
+"""A model name that starts like this, `task:NAME`, is the untrained network of that image task."""
 
 PROTOCOL_VERSION = 1
-"""Raised whenever the same `RunSpec` would give another result; directories never mix versions."""
+"""A larger number whenever the same `RunSpec` would give another result; no directory mixes versions."""
 
 
 def canonical_json(value: object) -> str:
@@ -24,55 +24,55 @@ def canonical_json(value: object) -> str:
 
 
 class Stored(BaseModel):
-    """Base of all that is written to disk: frozen, and an unknown field is an error."""
+    """Base of all types that are written to disk: frozen, and an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def content_id(value: Stored) -> str:
-    """First 16 hex digits of the SHA-256 of the canonical JSON of all that is in it.
+    """First 16 hex digits of the SHA-256 of a value's canonical JSON.
 
-    What is None is left out, so that a field added later, None wherever it does not apply, leaves the
-    ids of what was stored before as they are.
+    Fields that are None are left out. So a field that is added later, and is None where it does not apply,
+    leaves the ids of older values as they are.
     """
     canonical = canonical_json(value.model_dump(mode="json", exclude_none=True))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def drawn(k: int) -> str:
-    """How many training rows a run was given, in words."""
+    """The number of a run's training rows, in words."""
     return f"k = {k}" if k else "all training rows"
 
 
 class RunSpec(Stored):
     """Everything that determines one run's outcome, and nothing else.
 
-    The same spec gives the same run, to the bit on one machine type, alone or inside any sweep.
-    Where things lie (a data folder, a model folder) is not part of it: what they hold is, by
-    `data_fingerprint` and `model_revision`.
+    The same spec gives the same run, alone or inside any sweep, bit for bit on one type of machine.
+    The places of inputs (a data folder, a model folder) are not part of it, but their content is:
+    `data_fingerprint` and `model_revision` are digests.
 
     Attributes:
-        learning_rate: the peak *effective* rate, eta; torch's own rate follows from the optimizer
-            (for heavy-ball SGDM: eta * (1 - beta)), and both are in the record. Where the optimizer
-            has no effective rate, its own.
-        optimizer: its name; what is not built in carries its version, `NAME@VERSION`.
-        hyperparameters: of the optimizer, those that it uses and no others, constants included.
-        max_steps: optimizer steps; 0 is zero-shot: the model is scored as it was pre-trained.
+        learning_rate: the peak *effective* rate, eta. torch's own rate follows from the optimizer
+            (for heavy-ball SGDM: eta * (1 - beta)), and the record has both. If the optimizer has no
+            effective rate, this is its own rate.
+        optimizer: its name; an optimizer of the user or of a package has a version too, `NAME@VERSION`.
+        hyperparameters: all those that the optimizer uses, with its constants, and no others.
+        max_steps: optimizer steps; 0 is zero-shot: the pre-trained model is scored without training.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
         test_limit: at most that many test rows, drawn with seed 42; None: all.
-        gradient_accumulation_steps: micro-batches a step; `batch_size` stays the global batch.
-        data_parallel_ranks: processes that share each batch (their dropout masks differ from those of
-            another number of them); None: one process does the run.
-        deterministic: only algorithms that give the same bits every time; None: as torch chooses.
-        cuda_graphs: training steps are recorded and replayed, on rows rounded up by filler (with
-            dropout the masks differ from those of other rows); None: each is launched anew.
-        peft: the adapter that is trained in place of the model, with the constants of
+        gradient_accumulation_steps: micro-batches in one step; `batch_size` is still the global batch.
+        data_parallel_ranks: number of processes that share each batch (another number gives other
+            dropout masks); None: one process does the run.
+        deterministic: only algorithms that give the same bits every time; None: torch chooses.
+        cuda_graphs: training steps are recorded and replayed, on batches that are filled up to fixed
+            sizes (with dropout this gives other masks); None: each step is launched by itself.
+        peft: the adapter that is trained instead of the model, with the constants of
             `harness.models.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
-        decay_steps: of the schedule `step`; None: of another.
-        k: examples of each class in train, and in dev; 0: all training rows, of which the task holds
-            out a share as dev.
+        decay_steps: the steps after which the schedule `step` decays; None: another schedule.
+        k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
+            out a share of them as dev.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -109,7 +109,7 @@ class RunSpec(Stored):
 
     @property
     def run_id(self) -> str:
-        """The name of its folder, which follows every field."""
+        """The name of the run's folder, a digest of every field."""
         return content_id(self)
 
     @property
@@ -121,9 +121,9 @@ class RunSpec(Stored):
 
 
 class Evaluation(Stored):
-    """One scoring of the dev split; losses are means, in nats or squared, and `step` counts from 1.
+    """One scoring of the dev split; losses are means, in nats or squared errors, and `step` counts from 1.
 
-    Without training there is one of step 0, and no loss of training.
+    A run without training has one evaluation, with step 0 and without a training loss.
     """
 
     step: int
@@ -134,7 +134,7 @@ class Evaluation(Stored):
 
 
 def by_rank(evaluation: Evaluation) -> tuple[float, float, int]:
-    """Sorts checkpoints, the one that is chosen first: dev metric, then lower dev loss, then earlier."""
+    """Sort key of checkpoints, best first: higher dev metric, then lower dev loss, then earlier step."""
     return -evaluation.dev_metric, evaluation.dev_loss, evaluation.step
 
 
@@ -144,7 +144,7 @@ def is_better(a: Evaluation, b: Evaluation) -> bool:
 
 
 class Split(Stored):
-    """What the few-shot split turned out to be (counts are of examples)."""
+    """Facts about the few-shot split; numbers count examples."""
 
     content_hash: str
     n_train: int
@@ -158,9 +158,9 @@ class Split(Stored):
 
 
 class ReadBack(Stored):
-    """What ran, read from the live objects after the first step, not from what was asked for.
+    """What really ran: read from the live objects after the first step, not from the request.
 
-    `param_groups` holds the optimizer's own settings; `state_tensors` the names of the tensors it
+    `param_groups` holds the optimizer's own settings, and `state_tensors` the names of the tensors that it
     keeps for a parameter (`momentum_buffer` for SGDM, none for SGD).
     """
 
@@ -190,11 +190,12 @@ class ReadBack(Stored):
 
 
 class FinalScore(Stored):
-    """The one scoring of the test split, from the best-dev checkpoint; rows by their position.
+    """The only scoring of the test split, by the checkpoint with the best dev score; rows by position.
 
-    `further` holds the scores by the task's other metrics, by their ids; they choose nothing. `loss` is
-    None where it overflowed; test never ends a run. Labels and predictions are classes, numbers, or
-    (all right) texts; `questions` numbers the question that each row answers, where several do.
+    `further` holds the scores by the task's other metrics, by id; they choose nothing. `loss` is None if it
+    overflowed, because test never ends a run. Labels and predictions are classes, numbers or texts; a label
+    of texts lists all that are right. `questions` numbers the question that each row answers, if several
+    rows answer one question.
     """
 
     metric: float
@@ -207,7 +208,7 @@ class FinalScore(Stored):
 
 
 class Costs(Stored):
-    """Wall-clock seconds by phase, and bytes at the peak (device memory on a GPU, else process)."""
+    """Wall-clock seconds by phase, and peak memory in bytes (of the GPU, or else of the process)."""
 
     train_seconds: float
     dev_seconds: float
@@ -216,14 +217,14 @@ class Costs(Stored):
 
 
 class RunRecord(Stored):
-    """A finished run. `diverged` and `failed` are results too; they carry no test score.
+    """A finished run. `diverged` and `failed` are results too; they have no test score.
 
     Attributes:
         metric: id of the `evaluate` metric that dev and test scores equal.
         best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
-        parameters_hash: xxh3-128 of the chosen parameters, by name; of those that were trained.
-        clipped_fraction: share of steps whose gradient norm was above `max_grad_norm`.
-        failure: for `diverged` and `failed`, why.
+        parameters_hash: xxh3-128 of the trained parameters at that checkpoint, by name.
+        clipped_fraction: share of steps with a gradient norm above `max_grad_norm`.
+        failure: the reason for `diverged` or `failed`.
     """
 
     spec: RunSpec
@@ -247,7 +248,7 @@ class RunRecord(Stored):
 
 
 class Plan(Stored):
-    """The runs of one sweep, and how much work each is beside the others (`shares.work`)."""
+    """The runs of one sweep, and the relative amount of work of each (`sweeps.plan.work`)."""
 
     specs: tuple[RunSpec, ...]
     work: tuple[float, ...]

@@ -1,4 +1,4 @@
-"""Which learning rate of a grid counts. The rules are fixed in advance and see dev results only."""
+"""Which learning rate of a grid is chosen. The rules are fixed in advance and see dev results only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from momentum_bench.harness.records.schema import RunRecord
 
 @dataclass(frozen=True)
 class DevResult:
-    """What a choice may look at: a run's dev results. There is no test field, on purpose."""
+    """The dev results of a run, which is all that a choice may see. There is no test field, on purpose."""
 
     run_id: str
     learning_rate: float
@@ -26,7 +26,7 @@ class Selection:
     Attributes:
         tied: ids of all runs that reached the winner's dev metric, the winner's among them.
         n_tied: how many other learning rates reached the winner's dev metric.
-        on_edge: the chosen rate is the smallest or the largest that was tried.
+        on_edge: whether the chosen rate is the smallest or the largest of the grid.
     """
 
     run_id: str
@@ -39,8 +39,8 @@ def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
     """Best dev metric, then lower dev loss, then smaller learning rate, then run id.
 
     Args:
-        results: the finished runs of one seed; diverged and failed runs are not among them.
-        grid: all learning rates that were tried, those that diverged included.
+        results: the finished runs of one seed, without diverged and failed ones.
+        grid: all learning rates that were tried, also those that diverged.
 
     Raises:
         ValueError: there is nothing to choose from.
@@ -60,14 +60,14 @@ def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
 def select_shared(by_seed: Mapping[int, Sequence[DevResult]]) -> dict[int, str] | None:
     """One learning rate for all seeds: best mean dev metric, then mean dev loss, then smaller rate.
 
-    Only a rate with a finished run for every seed can be chosen: one that diverged anywhere has no
-    mean. Means are compared to 12 digits, so that rounding makes no order among ties.
+    Only a rate with a finished run for every seed can be chosen, because a rate that diverged for a seed
+    has no mean. Means are compared to 12 digits, so that rounding does not decide a tie.
 
     Args:
-        by_seed: the finished runs of each seed, one a rate.
+        by_seed: the finished runs of each seed, one for each rate.
 
     Returns:
-        The id of the chosen rate's run for each seed; None where no rate finished for all seeds.
+        For each seed the id of the run with the chosen rate; None: no rate finished for all seeds.
     """
     if not by_seed:
         return None
@@ -86,6 +86,6 @@ def select_shared(by_seed: Mapping[int, Sequence[DevResult]]) -> dict[int, str] 
 
 
 def dev_result(run: RunRecord) -> DevResult:
-    """What a choice may see of a run that is done."""
+    """The part of a done run that a choice may see."""
     assert run.best is not None  # a run that is done has chosen a checkpoint
     return DevResult(run.spec.run_id, run.spec.learning_rate, run.best.dev_metric, run.best.dev_loss)

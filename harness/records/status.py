@@ -1,4 +1,4 @@
-"""How far a results directory is: each planned run's state, and the time left. No torch here."""
+"""The progress of a results directory: the state of each planned run, and the time left. No torch here."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ STATES: tuple[State, ...] = ("done", "diverged", "failed", "running", "missing")
 
 @dataclass(frozen=True)
 class RunStatus:
-    """One run as it stands.
+    """The state of one run.
 
     Attributes:
-        work: how much it is beside the others (`shares.work`); None: in no plan that is left.
-        fraction: of its steps, at its last evaluation; 1 where it is finished, 0 where it is missing.
-        seconds: that it took; None where it is not done.
+        work: its amount of work, relative to the others (`sweeps.plan.work`); None: no stored plan has it.
+        fraction: of its steps, at its last evaluation; 1 for a finished run, 0 for a missing one.
+        seconds: how long it took; None: it is not done.
     """
 
     spec: RunSpec
@@ -34,12 +34,12 @@ class RunStatus:
 
 
 def status_of(store: Store) -> list[RunStatus]:
-    """All runs that some sweep of the directory planned or that have a record, in the plans' order.
+    """All runs that a sweep of the directory planned or that have a record, by task and seed.
 
     A run is running while a live process holds its claim. Nothing is written.
 
     Raises:
-        UserError: no sweep has begun here.
+        UserError: no sweep has started here.
     """
     records = {record.spec.run_id: record for record in store.records()}
     planned = {
@@ -71,7 +71,7 @@ def _status(store: Store, spec: RunSpec, work: float | None, record: RunRecord |
 
 
 def time_left(runs: Sequence[RunStatus]) -> str:
-    """How many runs are in each state, and how long the others will take, from those that are done."""
+    """How many runs are in each state, and how long the open runs will take, estimated from the done ones."""
     counts = Counter(run.state for run in runs)
     text = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
     open_runs = [run for run in runs if run.state in ("running", "missing")]
@@ -83,18 +83,18 @@ def time_left(runs: Sequence[RunStatus]) -> str:
     seconds = sum(_seconds_left(run, done) for run in open_runs)
     at_a_time = counts["running"]
     if not at_a_time:
-        return f"{text}; nothing is running now; about {_in_words(seconds)} of work is left"
-    return f"{text}; about {_in_words(seconds / at_a_time)} left with {at_a_time} at a time"
+        return f"{text}; nothing is running now; about {duration(seconds)} of work is left"
+    return f"{text}; about {duration(seconds / at_a_time)} left with {at_a_time} at a time"
 
 
 def _seconds_left(run: RunStatus, done: Sequence[RunStatus]) -> float:
-    """By the seconds that finished runs took for their work: of the same model and method, else of all."""
+    """Estimated from the seconds of finished runs: those of the same model and method, or else of all."""
     like = [d for d in done if (d.spec.model, d.spec.method) == (run.spec.model, run.spec.method)] or done
     pace = sum(d.seconds or 0 for d in like) / sum(d.work or 0 for d in like)
     return (run.work or 0) * (1 - run.fraction) * pace
 
 
-def _in_words(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -1,4 +1,4 @@
-"""The directory of records: one folder a run, named by its id; atomic writes, no shared file."""
+"""The directory of records: one folder for each run, named by its id; atomic writes, no shared file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from momentum_bench.harness.records.files import (
     LARGEST_BYTES,
     LEFT_BY_US,
     WRITING,
-    _clear,
-    _clear_checkpoint,
+    clear,
+    clear_checkpoint,
     plain_content,
     read_record,
     write_atomically,
@@ -37,7 +37,7 @@ from momentum_bench.harness.records.schema import (
 MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
 
 JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
-"""What lies in the folder of a run in progress."""
+"""The files in the folder of a run in progress."""
 
 WRITTEN_TO = ("plans", "plots", "tasks", "studies", "noise_floor")
 """Folders of a results directory, next to `runs`, in which files are replaced."""
@@ -46,18 +46,18 @@ WRITTEN_OVER = (
     *("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html"),
     *("tasks/*.csv", "plots/*.svg", "studies/*.csv", "studies/*.svg"),
 )
-"""Files of a results directory that a sweep or study writes again; a user may have files of these names."""
+"""Files of a results directory that a sweep or study overwrites; a user may have files with these names."""
 
 
 class Journal:
-    """What one run in progress leaves on disk, until its record is there.
+    """What one run in progress keeps on disk until its record is there.
 
-    Its evaluations, a line each as they happen, from which `status` tells how far it is; and its last
-    checkpoint, which the run goes on from after an interruption.
+    It keeps its evaluations, one line for each, from which `status` tells how far the run is; and its last
+    checkpoint, from which the run goes on after an interruption.
 
     Args:
-        path: of the evaluations; the checkpoint lies beside it.
-        checkpoint_every: steps from one checkpoint to the next; None: none is written or read.
+        path: the file of the evaluations; the checkpoint lies next to it.
+        checkpoint_every: steps from one checkpoint to the next; None: no checkpoint is written or read.
     """
 
     def __init__(self, path: Path, checkpoint_every: int | None = None):
@@ -65,9 +65,10 @@ class Journal:
         self.checkpoint = path.with_name(CHECKPOINT)
         self.checkpoint_every = checkpoint_every
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("")  # a run that goes on notes its evaluations anew
+        path.write_text("")  # a resumed run writes all its evaluations again
 
     def append(self, evaluation: Evaluation) -> None:
+        """Add one evaluation."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(evaluation.model_dump_json() + "\n")
 
@@ -75,8 +76,8 @@ class Journal:
 class Store:
     """Records of runs under `<output-dir>/runs/<run id>/record.json`.
 
-    A run is finished when its folder holds a record that is whole (its checksum fits) and of its
-    own id. Anything else counts as not there.
+    A run is finished if its folder holds a whole record (its checksum fits) with the id of the folder.
+    Anything else counts as missing.
     """
 
     def __init__(self, output_dir: Path):
@@ -86,15 +87,15 @@ class Store:
 
     @property
     def exists(self) -> bool:
-        """Whether a sweep of some version has begun here."""
+        """Whether some version has started a sweep here."""
         return (self.output_dir / MARKER).exists()
 
     def open(self) -> None:
         """Create the directory, or check that an existing one is ours and of this version.
 
         Raises:
-            UserError: it cannot be written, another protocol version wrote it, or it is somebody else's and
-                has files that would be written over.
+            UserError: it cannot be written, another protocol version wrote it, or it is no results
+                directory and holds files that would be overwritten.
         """
         marker = self.output_dir / MARKER
         try:
@@ -112,15 +113,15 @@ class Store:
         self.check_version()
 
     def _check_nothing_is_lost(self) -> None:
-        found = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
-        if path := next(found, None):
+        paths = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
+        if path := next(paths, None):
             raise UserError(
                 f"--output-dir {self.output_dir} holds no momentum-bench results, and its "
-                f"{path.relative_to(self.output_dir)} would be written over: choose another --output-dir"
+                f"{path.relative_to(self.output_dir)} would be overwritten: choose another --output-dir"
             )
 
     def check_version(self) -> None:
-        """Raises: UserError, when another protocol version (or no momentum-bench) wrote it."""
+        """Raises: UserError, when another protocol version wrote the directory, or not momentum-bench."""
         marker = self.output_dir / MARKER
         try:
             version = json.loads(plain_content(marker, LARGEST_BYTES))["protocol_version"]
@@ -131,20 +132,20 @@ class Store:
         if version != PROTOCOL_VERSION:
             raise UserError(
                 f"{self.output_dir} was written by protocol version {version}, and this is version "
-                f"{PROTOCOL_VERSION}: the same words mean other runs there. Choose another --output-dir"
+                f"{PROTOCOL_VERSION}: the same settings mean other runs there. Choose another --output-dir"
             )
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Wait until no other process writes here, runs aside, and clear up after a killed one."""
+        """Hold the lock of the directory (runs have their own), and remove what a killed process left."""
         with FileLock(self.output_dir / LOCK):
             root = self.output_dir.resolve()
             for folder in (root, *(root / name for name in WRITTEN_TO)):
-                _clear(folder, LEFT_BY_US)
+                clear(folder, LEFT_BY_US)
             yield
 
     def check_space(self, needed: int) -> None:
-        """Raises: UserError, when the disk has fewer free bytes than the sweep is about to write."""
+        """Raises: UserError, when the disk has fewer free bytes than `needed`, which the sweep will write."""
         free = shutil.disk_usage(self.output_dir).free
         if free < needed:
             raise UserError(
@@ -154,10 +155,10 @@ class Store:
 
     @contextmanager
     def claim(self, spec: RunSpec) -> Iterator[bool]:
-        """Hold a run against all other processes on this directory; gives False where one holds it.
+        """Claim a run against all other processes on this directory; gives False if one of them holds it.
 
-        The operating system frees the claim of a process that dies, so no claim is ever stale. What such
-        a process left half-written is cleared up.
+        The operating system frees the claim of a process that dies, so no claim is ever stale. Files that
+        such a process left half-written are removed.
         """
         folder = self._runs / spec.run_id
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,14 +169,14 @@ class Store:
             yield False
             return
         try:
-            _clear(folder, LEFT_BY_US)
-            _clear_checkpoint(folder / WRITING)
+            clear(folder, LEFT_BY_US)
+            clear_checkpoint(folder / WRITING)
             yield True
         finally:
             lock.release()
 
     def is_claimed(self, run_id: str) -> bool:
-        """Whether a live process holds the run at this moment; nothing is written."""
+        """Whether a live process holds the claim of the run now; nothing is written."""
         path = self._runs / run_id / "lock"
         if not path.exists():
             return False
@@ -186,30 +187,30 @@ class Store:
             return True
 
     def journal(self, spec: RunSpec, checkpoint_every: int | None = None) -> Journal:
-        """Where a run that starts now, or goes on, notes what it has."""
+        """The journal of a run that starts or goes on now."""
         return Journal(self._runs / spec.run_id / JOURNAL, checkpoint_every)
 
     def steps_done(self, run_id: str) -> int | None:
-        """Steps of a run in progress at its last evaluation; None where none has begun."""
+        """Steps of a run in progress at its last evaluation; None: the run has not started."""
         try:
             content = plain_content(self._runs / run_id / JOURNAL, LARGEST_BYTES)
             lines = content.decode().splitlines()
             return Evaluation.model_validate_json(lines[-1]).step if lines else 0
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # somebody else's file, or its last line is being written
+        except (OSError, ValueError):  # somebody else's file, or the last line is being written
             return 0
 
     def write(self, record: RunRecord) -> None:
-        """Store a finished run, which is never run again, and remove what it kept in progress."""
+        """Store a finished run, which never runs again, and remove the files that it needed in progress."""
         folder = self._runs / record.spec.run_id
         write_record(folder / "record.json", record)
         for name in (JOURNAL, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
-        _clear_checkpoint(folder / WRITING)
+        clear_checkpoint(folder / WRITING)
 
     def clear_finished(self) -> None:
-        """Remove what runs left beside their records, where a process was killed at that moment."""
+        """Remove files of runs in progress next to their records, after a process was killed in between."""
         for name in self.run_folders():
             if self.steps_done(name) is None or (record := self.read(name)) is None:
                 continue
@@ -218,7 +219,7 @@ class Store:
                     self.write(record)
 
     def keep_plan(self, plan: Plan) -> None:
-        """Note what a sweep is going to run, for `status`: one file a plan, which never changes."""
+        """Store which runs a sweep will do, for `status`: one file for each plan, which never changes."""
         path = self._plans / f"{content_id(plan)}.json"
         if read_record(path, Plan) is None:
             with self.alone():
@@ -226,15 +227,15 @@ class Store:
 
     def plans(self) -> list[Plan]:
         """All plans of the directory, sorted by their ids."""
-        found = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
-        return [plan for plan in found if plan is not None]
+        plans = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
+        return [plan for plan in plans if plan is not None]
 
     def is_damaged(self, run_id: str) -> bool:
-        """Whether what stands in a record's place is none: torn, changed, or of a newer version."""
+        """Whether the file of a record holds none: it is cut, changed, or of a newer version."""
         return (self._runs / run_id / "record.json").exists() and self.read(run_id) is None
 
     def set_aside_damaged(self, run_id: str) -> Path | None:
-        """Rename a record that is there but not whole; its new path, or None where there is none."""
+        """Rename a damaged record; returns its new path, or None if the run has no damaged record."""
         if not self.is_damaged(run_id):
             return None
         path = self._runs / run_id / "record.json"
@@ -243,7 +244,7 @@ class Store:
         return aside
 
     def read(self, run_id: str) -> RunRecord | None:
-        """The record of a run, or None where there is no whole one."""
+        """The record of a run; None: there is no whole record."""
         record = read_record(self._runs / run_id / "record.json", RunRecord)
         return record if record is not None and record.spec.run_id == run_id else None
 

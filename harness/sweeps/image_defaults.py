@@ -7,7 +7,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import NETWORK
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask
 
 
 def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:

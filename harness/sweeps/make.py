@@ -12,15 +12,15 @@ from pydantic import (
     ValidationError,
 )
 
-from momentum_bench.harness.data.find_task import task_of
+from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import DEFAULTS, EMBEDDED_TASK, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
 from momentum_bench.harness.sweeps.request import Sweep, listed
-from momentum_bench.tasks import get_task, task_names
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks import task_names
+from momentum_bench.tasks.types import ImageTask
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
@@ -36,11 +36,11 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
+    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
+        asked["task"] = (task_of(Path(file)).name,)
     images = image_tasks(asked)
     if protocol == "from-scratch" and not images:
         raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
-    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
-        asked["task"] = (task_of(Path(file)).name,)
     embedded = listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     if images:
@@ -66,9 +66,15 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 
 
 def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
-    """Those of the tasks that are asked for which are of images."""
-    names = [name for name in listed(asked.get("task")) or () if name in task_names()]
-    return [task for name in names if isinstance(task := get_task(name), ImageTask)]
+    """The image tasks among the tasks of a sweep: ours, those of packages, and the one in `task_file`.
+
+    A name that is no task is left for the checks of `Sweep`, which explain it.
+    """
+    file = asked.get("task_file")
+    path = Path(file) if isinstance(file, str | Path) else None
+    known = {*task_names(), *further_names(path)}
+    names = [name for name in listed(asked.get("task")) or () if name in known]
+    return [task for name in names if isinstance(task := find_task(name, path), ImageTask)]
 
 
 def _read_file(path: Path) -> dict[str, Any]:

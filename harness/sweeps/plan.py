@@ -8,7 +8,7 @@ from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
 from momentum_bench.harness.sweeps.grids import NO_RATES, hyperparameters, rates
 from momentum_bench.harness.sweeps.request import Sweep
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask
 
 
 def plan(

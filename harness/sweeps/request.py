@@ -20,7 +20,7 @@ from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.schema import Stored
 from momentum_bench.tasks import SUITES, UnknownTaskError
-from momentum_bench.tasks.image_task import AnyMethod
+from momentum_bench.tasks.types import AnyMethod
 
 if TYPE_CHECKING:
     pass

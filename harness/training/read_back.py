@@ -21,7 +21,7 @@ from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.scoring import Scores
 from momentum_bench.harness.training.session import EncodedSplit, Session
-from momentum_bench.tasks.image_task import AnyTask
+from momentum_bench.tasks.types import AnyTask
 
 
 def layout_of(loaded: LoadedModel) -> dict[str, int | str]:

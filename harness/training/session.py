@@ -42,7 +42,7 @@ from momentum_bench.harness.records.schema import RunSpec, Split
 from momentum_bench.harness.seeds import derived_seed
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training.objectives import Objective, objective_of
-from momentum_bench.tasks.image_task import AnyTask, ImageTask
+from momentum_bench.tasks.types import AnyTask, ImageTask
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Session:
     @cached_property
     def model_source(self) -> ModelSource:
         """The sweep's model, found once."""
-        return files.resolve_model(self.inputs.model)
+        return files.resolve_model(self.inputs.model, self.inputs.task_file)
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -121,14 +121,12 @@ class Session:
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
         key = (spec.task, spec.method, spec.test_limit, spec.peft)
         if key not in self._tests:
-            questions = (
-                None if isinstance(data.task, ImageTask) else task_kinds.questions(data.task, data.test)
-            )
+            questions = task_kinds.questions(data.task, data.test)
             rows = select_test_rows(len(data.test), spec.test_limit, questions)
             self._tests[key] = rows, self._encode(spec, data, [data.test[i] for i in rows])
         test_rows, test = self._tests[key]
         encoded = [self._encode(spec, data, train, to_train=True), self._encode(spec, data, dev), test]
-        names = ["passages"] if data.task.groups else list(data.task.labels.values())
+        names = task_kinds.stratum_names(data.task)
         facts = Split(
             content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
             n_train=len(train),

@@ -10,7 +10,7 @@ from momentum_bench.harness.reporting import cell
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.rows import Row, model_names
 from momentum_bench.tasks import UnknownTaskError, get_task
-from momentum_bench.tasks.task import HubSource
+from momentum_bench.tasks.types import HubSource
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult

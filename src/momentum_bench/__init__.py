@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
     from momentum_bench.harness.optimizers.entry import OptimizerEntry
     from momentum_bench.tasks import HubSource, LocalOnly, Task, TextFolders, get_task, task_names
-    from momentum_bench.tasks.image_task import ImageTask
+    from momentum_bench.tasks.types import ImageTask
 
 _HOME = {
     "HubSource": "momentum_bench.tasks",
-    "ImageTask": "momentum_bench.tasks.image_task",
+    "ImageTask": "momentum_bench.tasks.types",
     "Leaderboard": "momentum_bench.harness.api.leaderboard",
     "LocalOnly": "momentum_bench.tasks",
     "OptimizerEntry": "momentum_bench.harness.optimizers.entry",

@@ -11,17 +11,19 @@ from pathlib import Path
 import pytest
 
 from momentum_bench.harness.data.find_task import ENTRY_POINTS, find_task, further_names, task_of
+from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.models.files import resolve_model
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.sweeps.grids import grid
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.user_code import offered
 from momentum_bench.leaderboards.reproduce import sweep_text
 from momentum_bench.leaderboards.rows import rows_of
-from momentum_bench.tasks import UnknownTaskError, get_task
+from momentum_bench.tasks import ImageTask, UnknownTaskError, get_task
 from tests.conftest import ROOT, write_rows
 from tests.helpers.command_line import run_command
-from tests.helpers.tickets import SOURCE, ticket_rows
+from tests.helpers.tickets import IMAGE_SOURCE, SOURCE, ticket_rows, write_shades
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +76,7 @@ def test_a_sweep_takes_it_and_needs_no_name(mine: Path, tmp_path: Path) -> None:
 EDITS = [
     ("template=", "templte=", "line 10: Task has no field 'templte'. Did you mean template.$"),
     ("reason=", "reson=", "line 6: LocalOnly has no field 'reson'. Did you mean reason.$"),
-    ('    test="test",\n', "", "line 3: Task needs the field test, which is not there"),
+    ('    test="test",\n', "", "line 3: Task needs the field test, which is missing"),
     ("{text}", "{txt}", r"template names \['txt'\], but the text columns are \('text',\)"),
     ('"bad"', '"good"', "line 3: two labels share a label word"),
     ('"bad"', "3", r"line 11: label_words: .*valid string \(found 3\)"),
@@ -92,7 +94,7 @@ EDITS = [
         ("import torch\n" + SOURCE, r"line 1: imports torch\. A task is data"),
         (SOURCE + "\ndef f():\n    from torch import nn\n", r"line 18: imports torch\. A task is data"),
         ("from . import x\n" + SOURCE, r"line 1: imports \.\. A task is data"),
-        ("TASK = 3", "found a TASK that is a int"),
+        ("TASK = 3", "found a TASK of the type int"),
         ("\n\n1 / 0", "line 3: ZeroDivisionError"),
         ("x = 1\nTASK = Task(", "line 2: SyntaxError"),
     ],
@@ -147,7 +149,7 @@ def test_broken_entry_points(install: Callable[..., Path]) -> None:
         "broken", other="broken_tasks:TASK", gone="broken_tasks:GONE", number="broken_tasks:Task", away="no:T"
     )
     for name, message in {
-        "other": "under the name other that calls itself tickets",
+        "other": "under the name other a task whose name is tickets",
         "gone": "the package broken: its task gone cannot be loaded: AttributeError",
         "number": "leads to a ModelMetaclass, expected",
         "away": "cannot be loaded: ModuleNotFoundError",
@@ -188,6 +190,76 @@ def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
     text = sweep_text(rows_of(records)[0])
     assert 'task = "tickets"' in text
     assert "--task-file FILE" in text
+
+
+@pytest.fixture
+def shades(tmp_path: Path) -> Path:
+    """A file with an image task; its images are in the folder `data` next to it."""
+    write_shades(tmp_path / "data")
+    path = tmp_path / "my_images.py"
+    path.write_text(IMAGE_SOURCE)
+    return path
+
+
+def test_a_file_may_hold_an_image_task(shades: Path) -> None:
+    task = find_task("shades", shades)
+    assert isinstance(task, ImageTask)
+    sweep = make_sweep({"task_file": shades}, None)
+    assert (sweep.task, sweep.method, sweep.model) == (("shades",), "scratch", "task:shades")
+    assert sweep.max_steps == round(11 / 4)
+    assert grid(sweep, "shades", "sgd") == (0.1, 0.2)
+    source = resolve_model(sweep.model, shades)
+    assert source.name == "task:shades"
+    shades.write_text(IMAGE_SOURCE.replace('"depths": [1]', '"depths": [2]'))
+    task_of.cache_clear()
+    assert resolve_model(sweep.model, shades).revision != source.revision
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("    size=", "    sise=", "line 9: ImageTask has no field 'sise'. Did you mean size.$"),
+        ("    n_classes=2,\n", "", "ImageTask needs the field n_classes, which is missing"),
+        ("mean=(0.5,)", "mean=(0.5, 0.5)", "1 channels need as many means"),
+        ('"shades"', '"digits"', "digits is taken more than once, by momentum-bench itself and by"),
+        ("epochs=1,", 'epochs=1,\n    metric="pearsonr",', "'pearsonr' scores numbers, and .* classes"),
+    ],
+)
+def test_mistakes_in_an_image_task_are_named(shades: Path, old: str, new: str, message: str) -> None:
+    shades.write_text(IMAGE_SOURCE.replace(old, new))
+    with pytest.raises(UserError, match=message):
+        make_sweep({"task_file": shades}, None)
+
+
+def test_an_image_task_without_its_images_says_where_they_go(shades: Path) -> None:
+    with pytest.raises(UserError, match=r"shades cannot be downloaded: they are ours.*DIR/shades/train/ and"):
+        load_task_data(find_task("shades", shades), None)
+
+
+def test_a_package_offers_image_tasks(install: Callable[..., Path], shades: Path) -> None:
+    install("pictures", IMAGE_SOURCE, shades="pictures_tasks:TASK")
+    assert isinstance(find_task("shades"), ImageTask)
+    assert make_sweep({"task": "shades"}, None).model == "task:shades"
+
+
+def test_the_command_line_takes_an_image_task_from_a_file(bench, shades: Path, tmp_path: Path) -> None:
+    words = ["--task-file", shades, "--data-dir", tmp_path / "data", "--seeds", "13", "--workers", "1"]
+    words += ["--learning-rates", "0.1", "--max-steps", "2", "--batch-size", "2"]
+    done = bench(*words, "--output-dir", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").glob("*/record.json")]
+    assert [record["status"] for record in records] == ["done", "done"]
+    assert {(r["spec"]["task"], r["spec"]["task_version"]) for r in records} == {
+        ("shades", find_task("shades", shades).version)
+    }
+    assert {record["read_back"]["layout"]["inputs"] for record in records} == {"images"}
+    checked = run_command("leaderboard", "check", tmp_path / "out")
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    shown = run_command("tasks", "show", shades)
+    assert f"version          {find_task('shades', shades).version}" in shown.stdout, shown.stderr
+    refused = run_command("tasks", "check", shades)
+    assert refused.returncode == 2
+    assert f"try it with `momentum-bench run --task-file {shades}" in refused.stderr
 
 
 def test_a_broken_file_ends_the_command_line_with_one_message(bench, mine: Path) -> None:

@@ -14,7 +14,7 @@ from momentum_bench.harness.encoding.images import ImageSet, centre_crop, random
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.training.scoring import scoring_batches
 from momentum_bench.tasks import get_task
-from momentum_bench.tasks.image_task import ImageTask
+from momentum_bench.tasks.types import ImageTask
 
 DIGITS = get_task("digits")
 CIFAR10 = get_task("cifar10")
@@ -74,18 +74,18 @@ def test_other_pixels_have_another_fingerprint(folder: Path):
 
 
 def test_what_is_wrong_with_a_folder_is_named(folder: Path):
-    with pytest.raises(UserError, match=r"no folder .*cifar10.*one folder of images a class"):
+    with pytest.raises(UserError, match=r"no folder .*cifar10.*one folder of images for each class"):
         load_image_data(CIFAR10, folder)
     (folder / "digits/train/class0/0.png").write_bytes(b"no image")
     data = load_image_data(DIGITS, folder)
-    with pytest.raises(UserError, match=r"class0.*0\.png: not an image"):
+    with pytest.raises(UserError, match=r"class0.*0\.png: not a readable image"):
         data.pixels[0]
     for path in (folder / "digits/test/class9").iterdir():
         path.unlink()
     with pytest.raises(UserError, match="class9 holds no image"):
         load_image_data(DIGITS, folder)
     (folder / "digits/test/class9").rmdir()
-    with pytest.raises(UserError, match=r"expected 10 of the same names"):
+    with pytest.raises(UserError, match=r"expected 10 with the same names"):
         load_image_data(DIGITS, folder)
 
 

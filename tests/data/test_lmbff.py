@@ -240,10 +240,10 @@ def test_a_csv_with_our_columns_is_ours_and_both_at_once_are_an_error(tmp_path: 
         (
             "mr",
             "txt,label\ngood,1\n",
-            "train.csv, row 1: begins with 'txt'. Expected one of LM-BFF's label ids 0, 1",
+            "train.csv, row 1: starts with 'txt'. Expected one of LM-BFF's label ids 0, 1",
         ),
-        ("mr", "7,good\n", "row 1: begins with '7'"),
-        ("mr", "1,good,more\n", "3 columns, LM-BFF's layout has two"),
+        ("mr", "7,good\n", "row 1: starts with '7'"),
+        ("mr", "1,good,more\n", "3 columns, but LM-BFF's layout has two"),
         ("mr", "", "EmptyDataError"),
         ("rte", "a\tb\nc\td\n", "train.tsv, line 2: 2 cells, expected at least 3, as LM-BFF's RTE has them"),
         ("rte", "index\ta\tb\tlabel\n1\tx\ty\tmaybe\n", "label 'maybe' is none of"),
@@ -348,7 +348,10 @@ def test_files_of_other_content_are_not_written_over(made_up: Path, tmp_path: Pa
     mine.write_text("mine")
     done = run_command(*words, "21,13")
     assert done.returncode == 2
-    assert f"--out {out} holds another CoLA/4-13/dev.tsv, and nothing was written" in done.stderr
+    assert (
+        f"--out {out} already holds a CoLA/4-13/dev.tsv with other content, and nothing was written"
+        in done.stderr
+    )
     assert mine.read_text() == "mine"
     assert not (out / "CoLA" / "4-21").exists()
 

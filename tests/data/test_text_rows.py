@@ -8,7 +8,9 @@ from types import SimpleNamespace
 
 import datasets
 import pandas as pd
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from momentum_bench.harness.data.examples import Example, content_hash
 from momentum_bench.harness.data.load import load_task_data
@@ -66,6 +68,7 @@ def test_the_hash_knows_where_a_part_ends():
     [
         ('{"sentence": "cut of', "train.jsonl, line 3: not JSON"),
         ('["sentence"]', "train.jsonl, line 3: expected an object, found list"),
+        ('{"sentence": "x", "label": 0, "label": 1}', "train.jsonl, line 3: the name 'label' occurs twice"),
         ('{"text": "x", "label": 0}', "row 3: no column 'sentence'; found"),
         ('{"sentence": 5, "label": 0}', "row 3: .* must be text"),
         ('{"sentence": "x", "label": 7}', "row 3: label 7 is none of"),
@@ -87,6 +90,20 @@ def test_a_table_row_with_too_few_or_too_many_cells_is_named(toy_data: Path, cel
     (toy_data / "sst2" / "train.jsonl").unlink()
     (toy_data / "sst2" / "train.csv").write_text(f"sentence,label\ngood,1\n{cells}\n")
     with pytest.raises(UserError, match=r"train.csv, line 3: \d cells for the 2 columns"):
+        load_task_data(SST2, toy_data)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])
+def test_a_column_that_is_there_twice_is_named(toy_data: Path, suffix: str):
+    (toy_data / "sst2" / "train.jsonl").unlink()
+    path = toy_data / "sst2" / f"train.{suffix}"
+    if suffix == "parquet":
+        columns = [pa.array(["good", "bad"]), pa.array([1, 0]), pa.array([0, 1])]
+        parquet.write_table(pa.Table.from_arrays(columns, names=["sentence", "label", "label"]), path)
+    else:
+        separator = "," if suffix == "csv" else "\t"
+        path.write_text("\n".join(separator.join(row) for row in (("sentence", "label", "label"), "a10")))
+    with pytest.raises(UserError, match=rf"train\.{suffix}.*label"):
         load_task_data(SST2, toy_data)
 
 

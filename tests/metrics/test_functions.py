@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.metrics.functions import METRICS
-from momentum_bench.tasks.task import MetricName
+from momentum_bench.tasks.types import MetricName
 
 
 def pairs(n_classes: int) -> st.SearchStrategy[list[tuple[int, int]]]:

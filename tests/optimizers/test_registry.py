@@ -519,8 +519,8 @@ def test_another_optimizer_than_asked_for_is_found_out(name, build, message) -> 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"hyperparameters": ("nu",)}, "not set by a sweep"),
-        ({"hyperparameters": ("momentum",), "constants": {"momentum": 0.9}}, "both"),
+        ({"hyperparameters": ("nu",)}, "a sweep sets only"),
+        ({"hyperparameters": ("momentum",), "constants": {"momentum": 0.9}}, "at once"),
         ({"default_rates": {"prompt": (0.1,), "head": (0.1,)}}, "six rates"),
         ({"default_rates": {}}, "six rates"),
     ],

@@ -184,7 +184,7 @@ def test_a_directory_whose_files_would_be_written_over_is_refused(tmp_path: Path
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     before = set(tmp_path.rglob("*"))
-    with pytest.raises(UserError, match=f"its {name} would be written over: choose another --output-dir"):
+    with pytest.raises(UserError, match=f"its {name} would be overwritten: choose another --output-dir"):
         fresh_store(tmp_path)
     assert set(tmp_path.rglob("*")) == before
     (tmp_path / name).unlink()

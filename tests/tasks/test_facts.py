@@ -14,8 +14,7 @@ from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.splits import draw_split
 from momentum_bench.harness.encoding.label_words import label_word_ids
 from momentum_bench.harness.encoding.texts import encode_plain, encode_prompts
-from momentum_bench.tasks.image_task import ImageTask
-from momentum_bench.tasks.task import TemplatePiece, filled, filtered, parse_template
+from momentum_bench.tasks.types import ImageTask, TemplatePiece, filled, filtered, parse_template
 from tests.conftest import ROOT
 
 NAMES = tasks.task_names()
@@ -30,12 +29,7 @@ def test_a_task_is_one_short_file_of_data(name: str):
     lines = (ROOT / "tasks" / f"{name}.py").read_text().splitlines()
     imports = [line for line in lines if line.startswith(("import", "from"))]
     assert len([line for line in lines if line and not line.startswith("#")]) <= 20
-    assert all(
-        line.startswith(
-            ("from momentum_bench.tasks.task import", "from momentum_bench.tasks.image_task import")
-        )
-        for line in imports
-    )
+    assert all(line.startswith("from momentum_bench.tasks.types import") for line in imports)
     assert tasks.get_task(name).name == name
 
 
@@ -47,14 +41,22 @@ def test_an_unknown_name_comes_with_the_nearest_ones():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"template": "{sentence} It was."}, "0 times"),
-        ({"template": "{mask}{mask}{sentence}"}, "2 times"),
+        ({"template": "{sentence} It was."}, r"holds \{mask\} 0 times"),
+        ({"template": "{mask}{mask}{sentence}"}, r"holds \{mask\} 2 times"),
         ({"template": "{premise}{mask}"}, "names"),
         ({"template": "{sentence|shout}{mask}"}, "unknown filter"),
+        ({"template": "{sentence:.10}{mask}"}, "the template has ':.10' after 'sentence'"),
+        ({"template": "{sentence|lower!r}{mask}"}, "the template has '!r' after 'sentence.lower'"),
+        ({"template": "{sentence}{mask!s}"}, "the template has '!s' after 'mask'"),
+        ({"head_text": ("{sentence!r}",)}, "the template has '!r' after 'sentence'"),
+        ({"causal_template": "{sentence} {candidate:>9}"}, "the template has ':>9' after 'candidate'"),
         ({"label_words": ("great",)}, "1 label words for 2"),
         ({"label_words": ("great", "great")}, "share"),
         ({"metrics": "accuracy"}, "Extra inputs"),
         ({"metric": "f2"}, "Input should be 'accuracy'"),
+        ({"labels": {0: "bad", 1: "bad"}}, r"the label 'bad' could be 0 \('bad'\) as well as 1"),
+        ({"labels": {0: "1", 1: "0"}}, r"the label '1' could be 0 \('1'\) as well as 1 \('0'\)"),
+        ({"labels": {1: "a", "1": "b"}}, "the label '1' could be 1"),
         ({"head_text": ("{sentence} {mask}",)}, "none in head_text"),
         ({"head_text": ("{premise}",)}, "names"),
         ({"text": ("sentence", "a", "b")}, "3 text columns need a head_text"),
@@ -65,7 +67,7 @@ def test_an_unknown_name_comes_with_the_nearest_ones():
                 "labels": {i: str(i) for i in range(3)},
                 "label_words": tuple("abc"),
             },
-            "f1 is of two classes",
+            "f1 needs two classes",
         ),
     ],
 )

@@ -1,73 +1,53 @@
-"""The type of an image task: a data set, and the network and schedule that it is trained with from scratch.
-
-Data only, like `tasks.task`; no torch here.
-"""
+"""The type of an image task: a data set, and the network and schedule that learn it from scratch."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from momentum_bench.tasks.task import HubSource, Task, _Data
+from momentum_bench.tasks.types.base import BaseTask, check_metrics, digest_of
+from momentum_bench.tasks.types.sources import HubSource, LocalOnly, SklearnDigits
+from momentum_bench.tasks.types.text import Task
 
 AnyMethod = Literal["prompt", "head", "causal", "scratch"]
-"""How a model learns a task; images are learnt from scratch."""
+"""How a model learns a task; a network learns images from scratch."""
 
 _BASIC = {"model_type": "resnet", "layer_type": "basic", "downsample_in_first_stage": False}
 RESNET_6: dict[str, Any] = _BASIC | {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]}
 RESNET_32: dict[str, Any] = _BASIC | {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [5, 5, 5]}
-"""He et al. 2016, section 4.2, n = 5; the shortcuts are projections where sizes change (their option B)."""
+"""He et al. 2016, section 4.2, n = 5. The shortcuts are projections where sizes change (their option B)."""
 RESNET_50: dict[str, Any] = {"model_type": "resnet"}
 """Transformers' defaults."""
 
 
-class SklearnDigits(_Data):
-    """The 1,797 handwritten digits that scikit-learn carries (8 x 8, 17 grey levels), from its package.
+class ImageTask(BaseTask):
+    """All that a run from scratch needs to know: images, how they are shown, network and schedule.
 
-    They have no test split of their own: the rows whose position is divisible by `test_every` are test.
-    """
-
-    test_every: int = Field(default=4, ge=2)
-
-
-class ImageTask(_Data):
-    """What a run from scratch needs to know: the images, how they are shown, the network, the schedule.
-
-    Attributes:
-        name: the value of `--task`, equal to the name of the file.
-        source: where the images come from when no `--data-dir` is given.
-        train, test: the splits that play the two roles; dev is always cut from train.
-        image, label: the columns of a hub copy.
+    Attributes, next to those of `BaseTask`:
+        source: where the images come from without `--data-dir`.
+        test: the split that is scored at the end.
+        image: the image column of a hub copy.
         n_classes: classes are 0 .. n_classes - 1, in logit order.
-        n_train: rows of the train split, from which epochs are turned into steps.
+        n_train: rows of the train split, by which epochs are turned into steps.
         dev_fraction: the share of each class's train rows that is held out as dev, by seed.
-        size: height and width in pixels of what the network sees.
+        size: height and width, in pixels, of what the network sees.
         channels: 1 (grey) or 3 (RGB).
-        mean, std: of each channel, for pixels in 0 .. 1; those of ImageNet unless stated.
-        augmentation: of training images. `crop` shifts by up to `size / 8` pixels (zeros outside);
-            `crop_flip` mirrors half of them as well (He et al. 2016, section 4.2); `resized_crop_flip`
+        mean, std: of each channel, for pixels in 0 .. 1. The defaults are those of ImageNet.
+        augmentation: of training images. `crop` shifts by up to `size / 8` pixels (zeros outside).
+            `crop_flip` also mirrors half of them (He et al. 2016, section 4.2). `resized_crop_flip`
             takes a random 8 % to 100 % of the area at aspect ratio 3/4 to 4/3 (Szegedy et al. 2015),
-            while dev and test show the centre 7/8 of the image scaled.
+            while dev and test show the centre 7/8 of the scaled image.
         architecture: the fields of the transformers configuration; `model_type` names its class.
         stem: the first layer: one `3x3` convolution with stride 1, for small images (He et al. 2016,
             4.2), or `7x7` with stride 2 and max-pooling, as transformers builds it for ImageNet.
         batch_size, epochs, warmup_epochs, weight_decay: the defaults of the flags.
-        decay_epochs: after each of these the learning rate is a tenth of what it was.
-        licence, citation: of the data.
-
-    What stands below the fields is the same for all images, under the names that tasks of text use.
+        decay_epochs: after each of these epochs the learning rate is a tenth of what it was.
     """
 
-    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    title: str
-    source: SklearnDigits | HubSource
-    train: str = "train"
+    source: SklearnDigits | HubSource | LocalOnly
     test: str = "test"
     image: str = "image"
-    label: str = "label"
     n_classes: int = Field(ge=2)
     n_train: int = Field(ge=1)
     dev_fraction: float = Field(default=0.1, gt=0, lt=1)
@@ -83,8 +63,6 @@ class ImageTask(_Data):
     warmup_epochs: int = Field(default=0, ge=0)
     decay_epochs: tuple[int, ...] = ()
     weight_decay: float = Field(default=0.0, ge=0)
-    licence: str
-    citation: str
 
     @model_validator(mode="after")
     def _consistent(self) -> ImageTask:
@@ -102,18 +80,18 @@ class ImageTask(_Data):
                 f"decay_epochs {self.decay_epochs} must ascend between warm-up ({self.warmup_epochs}) "
                 f"and end ({self.epochs})"
             )
+        check_metrics(self, "classes", self.n_classes)
         return self
 
-    kind: ClassVar[str] = "classification"
-    methods: ClassVar[tuple[AnyMethod, ...]] = ("scratch",)
-    metric: ClassVar[str] = "accuracy"
-    further_metrics: ClassVar[tuple[str, ...]] = ()
-    label_words: ClassVar[tuple[str, ...]] = ()
-    choices: ClassVar[tuple[str, ...]] = ()
-    groups: ClassVar[tuple[str, ...]] = ()
-    balance_at: ClassVar[None] = None
-    accumulates_shuffles: ClassVar[bool] = False
-    learning_rates: ClassVar[dict[str, tuple[float, ...]]] = {}
+    @property
+    def methods(self) -> tuple[AnyMethod, ...]:
+        """A network learns images from scratch; there is no other method."""
+        return ("scratch",)
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of the network: one for each class."""
+        return self.n_classes
 
     @property
     def labels(self) -> dict[int, str]:
@@ -126,13 +104,15 @@ class ImageTask(_Data):
         return self.version_for("scratch")
 
     def version_for(self, method: str) -> str:
-        """Digest of what can change a result beside the flags' defaults, which every spec states itself."""
-        left_out = {"title", "licence", "citation", "source", "n_train"}
+        """First 12 hex digits of a SHA-256 of every fact here that can change a result.
+
+        Left out are words for people, fields that have their default, and the defaults of flags, because
+        every spec states the flags themselves.
+        """
+        left_out = {"title", "licence", "citation", "source", "n_train", "learning_rates"}
         left_out |= {"batch_size", "epochs", "warmup_epochs", "decay_epochs", "weight_decay"}
-        facts = self.model_dump(mode="json", exclude=left_out, exclude_defaults=True)
-        canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return digest_of(self.model_dump(mode="json", exclude=left_out, exclude_defaults=True))
 
 
 AnyTask = Task | ImageTask
-"""What `--task` may name."""
+"""A task that `--task` may name."""
