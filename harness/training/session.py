@@ -6,7 +6,6 @@ head is drawn anew for every run, so a run is the same alone or after a hundred 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -38,25 +37,12 @@ from momentum_bench.harness.models.packing import with_packing
 from momentum_bench.harness.models.trainable import choose_trainable
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import RunSpec, Split
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec, Split
 from momentum_bench.harness.seeds import derived_seed
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training.objectives import Objective, objective_of
+from momentum_bench.harness.training.run_parts import EncodedSplit, RunParts
 from momentum_bench.tasks.image_task import AnyTask, ImageTask
-
-
-@dataclass(frozen=True)
-class EncodedSplit:
-    """The three parts of a few-shot split, tokenised, and what the record says of them.
-
-    `test_rows` are the positions of the scored rows in the task's test data.
-    """
-
-    train: Examples
-    dev: Examples
-    test: Examples
-    test_rows: list[int]
-    facts: Split
 
 
 class Session:
@@ -103,6 +89,24 @@ class Session:
                     f"{name} is {value} here, but the sweep was planned on {getattr(spec, name)}: "
                     f"the files changed. Start the sweep again"
                 )
+
+    def parts(self, spec: RunSpec) -> RunParts:
+        """All that the run is made of, with its model set back to the run's start.
+
+        Ranks that share a run's batches call this together.
+
+        Raises:
+            UserError: one of the parts cannot be built.
+        """
+        return RunParts(
+            task=self.task(spec),
+            entry=None if spec.optimizer == NO_OPTIMIZER else self.optimizer(spec),
+            split=self.split(spec),
+            loaded=self.fresh_model(spec),
+            objective=self.objective(spec),
+            pad_id=self.pad_id(spec),
+            accelerator=self.accelerator,
+        )
 
     def optimizer(self, spec: RunSpec) -> OptimizerEntry:
         """Raises: UserError, when its file or package is no longer the one the sweep was planned on."""
