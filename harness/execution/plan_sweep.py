@@ -94,7 +94,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     sweep, data, too_short = without_short_tasks(sweep, data, asked.task)
     for text in (*left_out, *too_short):
         events.message(text)
-    source = resolve_model(sweep.model)
+    source = resolve_model(sweep.model, sweep.task_file)
     planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
     events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")
     for rows in data:
