@@ -36,7 +36,7 @@ from momentum_bench.harness.execution.prepare import prepare  # noqa: E402
 from momentum_bench.harness.models import forward  # noqa: E402
 from momentum_bench.harness.records.schema import Evaluation, RunRecord  # noqa: E402
 from momentum_bench.harness.records.store import Store  # noqa: E402
-from momentum_bench.harness.training import finetune, session  # noqa: E402
+from momentum_bench.harness.training import finetune, text_setup  # noqa: E402
 from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES  # noqa: E402
 from momentum_bench.leaderboards.rows import rows_of  # noqa: E402
 
@@ -60,7 +60,7 @@ class Choice:
 def padded() -> Iterator[None]:
     """Runs that are prepared and done inside take no shortcut."""
     with (
-        patch.object(session, "with_packing", lambda loaded, *_, **__: loaded),
+        patch.object(text_setup, "with_packing", lambda loaded, *_, **__: loaded),
         patch.object(forward, "prepacked_weights", lambda model: nullcontext()),
         patch.object(finetune, "reached_rows", lambda *_: nullcontext(WHOLE_TABLES)),
     ):

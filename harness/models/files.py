@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
@@ -16,19 +16,7 @@ from momentum_bench.harness.models.weights import (
     weight_files,
 )
 from momentum_bench.harness.records.schema import NETWORK
-
-if TYPE_CHECKING:
-    pass
-
-
-import json
-from typing import TYPE_CHECKING
-
 from momentum_bench.tasks.types import AnyTask, ImageTask
-
-if TYPE_CHECKING:
-    pass
-
 
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
@@ -52,16 +40,17 @@ class ModelSource:
 
 
 def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
-    """Find a model: a pip package, a local folder, or a hub id, downloaded to the hub's cache.
-
-    Args:
-        task_file: the file of the user's own task, whose network `name` may be.
+    """Find a model: a pip package, a local folder, a hub id (downloaded to the hub's cache), or a network.
 
     Only safetensors weights are accepted, and a package's GGUF file, whose quantised weights are loaded
     in fp32: nothing is unpickled, no remote code is run.
 
+    Args:
+        name: `package:NAME`, a folder, `ORGANISATION/NAME`, or `task:NAME` for an image task's network.
+        task_file: the user's own task, which may be that image task.
+
     Raises:
-        UserError: no such package, folder or hub model, no network, or no safetensors weights.
+        UserError: no such package, folder, hub model or image task, no network, or no safetensors weights.
     """
     if name.startswith(NETWORK):
         return network_source(find_task(name.removeprefix(NETWORK), task_file))
@@ -137,8 +126,16 @@ def _check_files(name: str, folder: Path) -> None:
 
 
 def network_source(task: AnyTask) -> ModelSource:
-    """How records call the task's network, and the digest of its configuration; there are no files."""
-    assert isinstance(task, ImageTask)
+    """How records call the task's network, and the digest of its configuration; there are no files.
+
+    Raises:
+        UserError: the task is one of text, which has no network.
+    """
+    if not isinstance(task, ImageTask):
+        raise UserError(
+            f"--model {NETWORK}{task.name}: {task.name} is a task of text, which has no network of its own: "
+            f"give a pre-trained model"
+        )
     facts = json.dumps([task.architecture, task.stem, task.n_classes, task.channels], sort_keys=True)
     revision = f"sha256:{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
     return ModelSource(NETWORK + task.name, revision, Path())

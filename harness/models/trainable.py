@@ -8,10 +8,9 @@ import torch
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models.loaded import LoadedModel
-from momentum_bench.harness.records.schema import RunSpec
 
 
-def choose_trainable(loaded: LoadedModel, spec: RunSpec) -> None:
+def choose_trainable(loaded: LoadedModel, method: str, peft: str | None, freeze: str | None) -> None:
     """Set `requires_grad` of every parameter of a model as the run has it.
 
     What was not pre-trained is trained always: frozen, it would stay as random as it was drawn.
@@ -29,15 +28,15 @@ def choose_trainable(loaded: LoadedModel, spec: RunSpec) -> None:
     always = set(loaded.new_parameters) | set(loaded.adapter.parameters if loaded.adapter else ())
     for name, parameter in model.named_parameters():
         frozen = (
-            (spec.peft is not None and (parameter in encoder or spec.method != "head"))
-            or (spec.freeze == "encoder" and parameter in encoder)
-            or (spec.freeze == "embeddings" and parameter in tables)
+            (peft is not None and (parameter in encoder or method != "head"))
+            or (freeze == "encoder" and parameter in encoder)
+            or (freeze == "embeddings" and parameter in tables)
         )
         parameter.requires_grad_(name in always or not frozen)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError(
-            f"--freeze {spec.freeze} leaves nothing of {type(model).__name__} to train under --method "
-            f"{spec.method}: its head has no parameters of its own. Use --freeze embeddings, or --peft lora"
+            f"--freeze {freeze} leaves nothing of {type(model).__name__} to train under --method "
+            f"{method}: its head has no parameters of its own. Use --freeze embeddings, or --peft lora"
         )
 
 

@@ -118,6 +118,6 @@ def study_data(sweep: Sweep) -> TaskData:
 def planned_runs(sweep: Sweep, data: TaskData) -> list[RunSpec]:
     from momentum_bench.harness.models.files import resolve_model
 
-    source = resolve_model(sweep.model)
+    source = resolve_model(sweep.model, sweep.task_file)
     note(f"{source.name}: revision {source.revision}")
     return plan(sweep, [data], source.name, source.revision)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,29 +25,9 @@ from momentum_bench.harness.records.environment import environment
 from momentum_bench.harness.records.files import replacing_checkpoint
 from momentum_bench.harness.records.schema import Evaluation, ReadBack, RunSpec, Stored, canonical_json
 from momentum_bench.harness.sharded_tensors import whole
+from momentum_bench.harness.training.progress import Progress
 
 PLAIN = (bool, int, float, str, type(None))
-
-
-@dataclass
-class Progress:
-    """What a run has after some steps, beside the model and the optimizer.
-
-    Attributes:
-        best_parameters: of the best-dev checkpoint so far, on the CPU; empty before there is one.
-        losses, gradient_norms: a scalar for each step.
-        micro_batch_size: examples of a part of a batch, which the bits depend on.
-    """
-
-    n_steps: int
-    micro_batch_size: int
-    evaluations: list[Evaluation]
-    best_parameters: dict[str, torch.Tensor]
-    read_back: ReadBack
-    losses: list[torch.Tensor]
-    gradient_norms: list[torch.Tensor]
-    seconds: float
-    dev_seconds: float
 
 
 class _Header(Stored):
@@ -74,6 +54,13 @@ class _Header(Stored):
     tensors_hash: str
 
 
+IN_HEADER = sorted({field.name for field in fields(Progress)} & set(_Header.model_fields))
+"""What of a run's progress is plain values; its other fields are tensors."""
+
+PER_STEP = ("losses", "gradient_norms")
+"""Lists of a scalar for each step, stored as one tensor each."""
+
+
 def save(
     path: Path, spec: RunSpec, model: torch.nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
@@ -89,7 +76,7 @@ def save(
             if isinstance(value, torch.Tensor):
                 tensors[f"optimizer/{number}/{name}"] = value
     tensors |= {f"best/{name}": value for name, value in progress.best_parameters.items()}
-    for name in ("losses", "gradient_norms"):
+    for name in PER_STEP:
         if steps := getattr(progress, name):
             tensors[name] = torch.stack(steps)
     on_cpu = tuple(name for name, value in tensors.items() if value.device.type == "cpu")
@@ -98,12 +85,7 @@ def save(
         spec=spec,
         environment=environment(),
         device=_device(model),
-        n_steps=progress.n_steps,
-        micro_batch_size=progress.micro_batch_size,
-        evaluations=tuple(progress.evaluations),
-        read_back=progress.read_back,
-        seconds=progress.seconds,
-        dev_seconds=progress.dev_seconds,
+        **{name: getattr(progress, name) for name in IN_HEADER},
         param_groups=tuple(
             _plain(spec, {name: value for name, value in group.items() if name != "params"})
             for group in optimizer.param_groups
@@ -155,17 +137,12 @@ def load(
         state = dict(_below(f"optimizer/{number}/", tensors)) | _with_tuples(values)
         if state:
             optimizer.state[parameter] = state
-    return Progress(
-        n_steps=header.n_steps,
-        micro_batch_size=micro_batch_size,
-        evaluations=list(header.evaluations),
-        best_parameters=dict(_below("best/", tensors)),
-        read_back=header.read_back,
-        losses=list(tensors["losses"].unbind()),
-        gradient_norms=list(tensors["gradient_norms"].unbind()) if "gradient_norms" in tensors else [],
-        seconds=header.seconds,
-        dev_seconds=header.dev_seconds,
-    )
+    progress = Progress(**{name: getattr(header, name) for name in IN_HEADER})
+    progress.evaluations = list(header.evaluations)
+    progress.best_parameters = dict(_below("best/", tensors))
+    for name in PER_STEP:
+        setattr(progress, name, list(tensors[name].unbind()) if name in tensors else [])
+    return progress
 
 
 def _read(path: Path) -> tuple[_Header | None, dict[str, torch.Tensor]]:

@@ -19,9 +19,8 @@ from momentum_bench.harness.optimizers import live
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, FinalScore, ReadBack, RunSpec
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.scoring import Scores
-from momentum_bench.harness.training.session import EncodedSplit, Session
-from momentum_bench.tasks.types import AnyTask
 
 
 def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
@@ -43,17 +42,17 @@ def _layout_of_batches(loaded: LoadedModel) -> dict[str, int | str]:
     return {"padding": "dynamic", "why_padded": loaded.why_padded, "scores": scores}
 
 
-def final_score(result: Scores, split: EncodedSplit, task: AnyTask) -> FinalScore:
-    """What a record says of the scores of test."""
-    references = split.test.references
+def final_score(result: Scores, parts: RunParts) -> FinalScore:
+    """What a record says about the scores of test: those of all the task's metrics, and each prediction."""
+    references = parts.split.test.references
     return FinalScore(
         metric=result.metric,
         further={
             name: compute(name, references.answers, result.predictions, references.questions)
-            for name in task.further_metrics
+            for name in parts.task.further_metrics
         },
         loss=result.loss if math.isfinite(result.loss) else None,
-        rows=tuple(split.test_rows),
+        rows=tuple(parts.split.test_rows),
         labels=tuple(references.answers),
         predictions=tuple(result.predictions),
         questions=None if references.questions is None else tuple(references.questions),
@@ -70,8 +69,7 @@ def peak_memory(device: torch.device) -> int:
 
 def read_live(
     spec: RunSpec,
-    session: Session,
-    loaded: LoadedModel,
+    parts: RunParts,
     optimizer: torch.optim.Optimizer | None,
     micro_size: int | None = None,
 ) -> ReadBack:
@@ -81,7 +79,8 @@ def read_live(
         optimizer: None: nothing is trained.
         micro_size: examples of a micro-batch; None: as the spec has it.
     """
-    model, accelerator = loaded.model, session.accelerator
+    loaded, accelerator = parts.loaded, parts.accelerator
+    model = loaded.model
     trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})

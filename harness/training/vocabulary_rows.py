@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.records.schema import RunSpec
-from momentum_bench.harness.training.session import Session
+from momentum_bench.harness.training.run_parts import RunParts
 
 
 class UsedElsewhereError(RuntimeError):
@@ -106,27 +106,28 @@ WHOLE_TABLES = ReachedRows(())
 
 
 @contextmanager
-def reached_rows(spec: RunSpec, session: Session) -> Iterator[ReachedRows]:
+def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
     """Set the rows that a run reaches apart, where that changes nothing, and put all back at the end.
 
     That is so for an optimizer without state and without weight decay, which leaves an element alone
     whose gradients are 0, and for tables that no other module shares and one process holds whole.
     """
-    entry, train = session.optimizer(spec), session.split(spec).train
+    entry, train = parts.entry, parts.split.train
     tables: list[_Rows] = []
     if (
-        entry.still_at_zero
+        entry is not None
+        and entry.still_at_zero
         and not entry.state_tensors(spec.hyperparameters)
         and not spec.weight_decay
         and isinstance(train, Encoded)
-        and session.accelerator.num_processes == 1
+        and parts.accelerator.num_processes == 1
     ):
-        model: Any = session.loaded(spec).model
+        model: Any = parts.loaded.model
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         if _is_apart(embedding, nn.Embedding, model) and not embedding.max_norm:
             # what pads a batch, if anything does, is looked up too
-            tables.append(_Embedded(embedding, {session.pad_id(spec)}.union(*train.input_ids)))
-        label_words = session.objective(spec).label_words
+            tables.append(_Embedded(embedding, {parts.pad_id}.union(*train.input_ids)))
+        label_words = parts.objective.label_words
         if label_words is not None and _is_apart(output, nn.Linear, model):
             tables.append(_Scored(output, set(label_words.tolist())))
     for table in tables:

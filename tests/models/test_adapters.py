@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -257,12 +258,12 @@ def test_a_model_that_cannot_have_an_adapter_says_so(adapter: str):
 def test_the_input_leaves_room_for_virtual_tokens(workbench: Session):
     for adapter, n_virtual in ((None, 0), ("lora", 0), ("prefix", PREFIX_TOKENS), ("prompt", PROMPT_TOKENS)):
         spec = spec_for(workbench, peft=adapter)
-        rows = workbench.data(get_task("sst2")).train
-        long = [type(rows[0])(("film " * 99,), 0)]
-        assert (
-            len(workbench._encode(spec, workbench.data(workbench.task(spec)), long).input_ids[0])
-            == 64 - n_virtual
+        data = workbench.data(get_task("sst2"))
+        long = [type(data.train[0])(("film " * 99,), 0)]
+        encoded = workbench.setup(spec).encode(
+            data, long, spec.method, partial(workbench.loaded, spec), to_train=False
         )
+        assert len(encoded.input_ids[0]) == 64 - n_virtual
 
 
 def test_frozen_embeddings_stay(workbench: Session, run):
@@ -288,7 +289,7 @@ def test_a_frozen_model_without_a_head_of_its_own_is_refused():
     config.tie_word_embeddings = True
     loaded = LoadedModel(LlamaForCausalLM(config), {}, (), None)
     with pytest.raises(UserError, match="--freeze encoder leaves nothing of LlamaForCausalLM to train"):
-        choose_trainable(loaded, make_spec(method="prompt", freeze="encoder"))
+        choose_trainable(loaded, "prompt", peft=None, freeze="encoder")
 
 
 def test_what_is_none_is_no_part_of_a_run():

@@ -24,7 +24,7 @@ from momentum_bench.harness.models.forward import read
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
-from momentum_bench.harness.training import session
+from momentum_bench.harness.training import text_setup
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
 from momentum_bench.leaderboards.build import board_of
@@ -177,7 +177,7 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
     def call(packed: bool, **changes: Any) -> list[RunRecord]:
         with monkeypatch.context() as patch:
             if not packed:
-                patch.setattr(session, "with_packing", lambda loaded, *_, **__: loaded)
+                patch.setattr(text_setup, "with_packing", lambda loaded, *_, **__: loaded)
             bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
             grid = [
                 spec_for(bench, optimizer=o, learning_rate=r, seed=s, **{"dropout": 0.0} | changes)

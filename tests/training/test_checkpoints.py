@@ -18,7 +18,7 @@ from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.training import checkpoints, finetune
+from momentum_bench.harness.training import checkpoints, finetune, steps
 from momentum_bench.harness.training.memory import BatchTooLargeError, is_out_of_memory
 from momentum_bench.harness.training.session import Session
 from tests.helpers.runs import spec_for
@@ -196,7 +196,7 @@ def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, bench:
 def memory_for(n: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
     """Let a forward of more than n training examples fail as if memory had run out; the sizes tried."""
     tried: list[int] = []
-    forward = finetune.logits
+    forward = steps.logits
 
     def limited(loaded, batch, label_words):
         tried.append(len(batch.labels))
@@ -204,7 +204,7 @@ def memory_for(n: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> lis
             raise error
         return forward(loaded, batch, label_words)
 
-    monkeypatch.setattr(finetune, "logits", limited)
+    monkeypatch.setattr(steps, "logits", limited)
     return tried
 
 
@@ -252,14 +252,14 @@ def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
     run, bench: Session, steps_run: list[int], monkeypatch: pytest.MonkeyPatch
 ):
     asked = run(spec_for(bench, gradient_accumulation_steps=2))
-    forward, spec = finetune.logits, spec_for(bench)
+    forward, spec = steps.logits, spec_for(bench)
 
     def limited(loaded, batch, label_words):
         if len(batch.labels) > 2 and steps_run[-1] == 4:
             raise MemoryError
         return forward(loaded, batch, label_words)
 
-    monkeypatch.setattr(finetune, "logits", limited)
+    monkeypatch.setattr(steps, "logits", limited)
     steps_run.clear()
     record = run(spec, every=2)
     assert steps_run == [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5]  # no checkpoint of the other layout is used

@@ -17,6 +17,7 @@ from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training import finetune as loop
+from momentum_bench.harness.training import steps
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
@@ -48,7 +49,7 @@ def sizes(bench: Session, **changes: Any) -> list[int]:
     """How many rows of each table are trained apart."""
     spec = spec_for(bench, **changes)
     model = bench.loaded(spec).model
-    with reached_rows(spec, bench) as reached:
+    with reached_rows(spec, bench.parts(spec)) as reached:
         pairs = zip(reached.parameters(model), model.named_parameters(), strict=True)
         return [len(used) for (_, used), (_, parameter) in pairs if used is not parameter]
 
@@ -144,7 +145,7 @@ def test_a_token_that_no_example_has_is_an_error(bench: Session):
     model.train()
     embedding = model.get_input_embeddings()
     other = next(iter(set(range(len(embedding.weight))) - set().union(*bench.split(spec).train.input_ids)))
-    with reached_rows(spec, bench), pytest.raises(IndexError):
+    with reached_rows(spec, bench.parts(spec)), pytest.raises(IndexError):
         embedding(torch.tensor([[other + 1 if other == 0 else other]]))
     assert embedding(torch.tensor([[other]])).shape[:2] == (1, 1)
 
@@ -153,7 +154,7 @@ def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session
     """A loss that reads a table past its module: the run starts over with whole tables."""
     spec = spec_for(bench, optimizer="sgd", method="head")
     model = bench.loaded(spec).model
-    true_logits, seen = loop.logits, []
+    true_logits, seen = steps.logits, []
 
     def logits(loaded, batch, objective):
         scores = true_logits(loaded, batch, objective)
@@ -163,7 +164,7 @@ def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session
         seen.append("apart")
         return reached_rows(*given)
 
-    monkeypatch.setattr(loop, "logits", logits)
+    monkeypatch.setattr(steps, "logits", logits)
     monkeypatch.setattr(loop, "reached_rows", tables)
     record, parameters = run(optimizer="sgd", method="head")
     assert seen == ["apart"]

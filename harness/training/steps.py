@@ -1,0 +1,89 @@
+"""One training step, forward to update, in two ways that a run chooses between before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from momentum_bench.harness.encoding.batch import Batch
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.seeds import rank_share
+from momentum_bench.harness.sharded_tensors import whole
+from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training.memory import memory_of_a_batch
+from momentum_bench.harness.training.run_parts import RunParts
+from momentum_bench.harness.training.scoring import logits
+from momentum_bench.harness.training.vocabulary_rows import ReachedRows
+
+Step = Callable[[list[int], float], tuple[torch.Tensor, list[torch.Tensor]]]
+"""One training step: from the positions of its examples and torch's learning rate to the loss of the
+batch (a scalar), and the norm of its gradient where that is clipped (a list of one scalar or none)."""
+
+
+def micro_batch_steps(
+    spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer, micro_size: int
+) -> Step:
+    """Steps whose gradients are summed over micro-batches, each shared out among the ranks."""
+    accelerator = parts.accelerator
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+
+    def step(rows: list[int], rate: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        loss = torch.zeros((), device=accelerator.device)
+        for start in range(0, spec.batch_size, micro_size):
+            micro_rows = rows[start : start + micro_size]
+            with memory_of_a_batch():
+                mine = rank_share(micro_rows, rank, ranks)
+                batch = parts.training_batch(mine, parts.loaded.packing)
+                # Weighted by their sizes, the means of the micro-batches add up to the mean of the batch.
+                # The ranks hold shares of one size, whose mean is taken.
+                loss += _backward(parts, batch, spec.batch_size / len(micro_rows))
+        return loss, _update(spec, parts, reached, optimizer)
+
+    return step
+
+
+def recorded_steps(
+    spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer
+) -> Step:
+    """Steps of whole batches, each recorded as a CUDA graph for its shape and then replayed."""
+
+    def whole_step(batch: Batch) -> tuple[torch.Tensor, ...]:
+        return _backward(parts, batch, 1.0), *_update(spec, parts, reached, optimizer)
+
+    recorded = cuda_graphs.RecordedSteps(whole_step, optimizer)
+    packing = cuda_graphs.rounded(parts.loaded.packing)
+
+    def step(rows: list[int], rate: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        recorded.rate.fill_(rate)  # in place, because the recording reads it there
+        with memory_of_a_batch():
+            loss, *norms = recorded(parts.training_batch(rows, packing))
+        return loss, norms
+
+    return step
+
+
+def _backward(parts: RunParts, batch: Batch, divisor: float) -> torch.Tensor:
+    """Add the gradients of the batch's mean loss, divided by a number, to those there; returns that loss."""
+    with parts.accelerator.autocast():
+        scores = logits(parts.loaded, batch, parts.objective)
+    loss = parts.objective.loss(scores, batch.labels) / divisor
+    parts.accelerator.backward(loss)
+    return loss.detach()
+
+
+def _update(
+    spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer
+) -> list[torch.Tensor]:
+    """Clip, step, and drop the gradients; returns the norm before clipping, where there is clipping."""
+    reached.check()
+    norms = []
+    if spec.max_grad_norm is not None:
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = parts.accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
+        norms.append(whole(torch.as_tensor(norm)))
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norms

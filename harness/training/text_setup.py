@@ -1,0 +1,130 @@
+"""How a task of text is set up for runs: a pre-trained model, token ids, label words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from momentum_bench.harness.data import task_kinds
+from momentum_bench.harness.data.examples import Example, TaskData
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.encoding.label_words import label_word_ids
+from momentum_bench.harness.encoding.texts import (
+    CAUSAL_LENGTH,
+    encode_candidates,
+    encode_plain,
+    encode_prompts,
+)
+from momentum_bench.harness.models import pretrained
+from momentum_bench.harness.models.files import ModelSource
+from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.packing import with_packing
+from momentum_bench.harness.models.trainable import choose_trainable
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.seeds import derived_seed
+from momentum_bench.harness.sharded_tensors import local
+from momentum_bench.harness.training.objectives import Objective, objective_of
+from momentum_bench.tasks import Task
+
+
+@dataclass(frozen=True)
+class PretrainedModel:
+    """A pre-trained model as runs ask for it; two that are equal load the same model.
+
+    Loading sees these fields and nothing else, so whatever it depends on takes part in the comparison.
+
+    Attributes:
+        n_labels: outputs of a new classifier; 0 where there is none.
+        method, dropout, peft, freeze: as in a `RunSpec`.
+    """
+
+    source: ModelSource
+    tokenizer: Any = field(compare=False)  # it is the source's own
+    method: str
+    n_labels: int
+    dropout: float | None
+    peft: str | None
+    freeze: str | None
+
+    def load(self) -> LoadedModel:
+        """The model on the CPU, with its adapter and with its frozen part.
+
+        Raises:
+            UserError: it cannot be loaded, adapted or frozen as it was asked for.
+        """
+        loaded = pretrained.load_model(self.source, self.method, self.n_labels, self.dropout)
+        if self.method == "head":
+            pretrained.agree_on_padding(loaded.model, self.tokenizer)
+        if self.peft:
+            from momentum_bench.harness.models.adapters import with_adapter
+
+            loaded = with_adapter(loaded, self.peft)
+        choose_trainable(loaded, self.method, self.peft, self.freeze)
+        return loaded
+
+
+class TextSetup:
+    """A task of text and the model that learns it; the methods are those of `TaskSetup`."""
+
+    def __init__(self, task: Task, source: ModelSource, tokenizer: Any, device: torch.device):
+        self._task, self._source, self._tokenizer, self._device = task, source, tokenizer, device
+
+    @property
+    def pad_id(self) -> int:
+        return self._tokenizer.pad_token_id or 0
+
+    def model(self, spec: RunSpec) -> PretrainedModel:
+        return PretrainedModel(
+            source=self._source,
+            tokenizer=self._tokenizer,
+            method=spec.method,
+            n_labels=self._task.n_outputs if spec.method == "head" else 0,
+            dropout=spec.dropout,
+            peft=spec.peft,
+            freeze=spec.freeze,
+        )
+
+    def with_packing(self, loaded: LoadedModel, method: str) -> LoadedModel:
+        return with_packing(loaded, self._tokenizer, is_head=method == "head")
+
+    def draw(self, loaded: LoadedModel, seed: int) -> None:
+        for name, value in loaded.model.state_dict().items():
+            local(value).copy_(loaded.pristine[name])
+        pretrained.draw_new_parameters(loaded.model, loaded.new_parameters, derived_seed(seed, "head"))
+        if loaded.adapter:
+            from momentum_bench.harness.models.adapters import draw_adapter
+
+            draw_adapter(loaded, derived_seed(seed, "adapter"))
+
+    def questions(self, data: TaskData) -> list[int] | None:
+        return task_kinds.questions(self._task, data.test)
+
+    def encode(
+        self,
+        data: TaskData,
+        examples: Sequence[Example],
+        method: str,
+        load: Callable[[], LoadedModel],
+        to_train: bool,
+    ) -> Encoded:
+        task, tokenizer, loaded = self._task, self._tokenizer, load()
+        readable = pretrained.max_input_length(loaded.model.config, tokenizer)
+        readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
+        if method == "causal":
+            # such a loss needs the right candidate alone
+            right_only = to_train and self.objective(method).generative
+            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        if to_train:
+            examples = [task_kinds.with_one_answer(example) for example in examples]
+        encode = encode_prompts if method == "prompt" else encode_plain
+        return encode(tokenizer, task, examples, min(task.max_length, readable))
+
+    def objective(self, method: str) -> Objective:
+        label_words = None
+        if method == "prompt":
+            ids = label_word_ids(self._tokenizer, self._task)
+            label_words = torch.tensor(ids, device=self._device)
+        return objective_of(self._task, method, label_words)
