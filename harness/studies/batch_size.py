@@ -96,7 +96,7 @@ class BatchSizeSpec(CellSpec):
         sgd: the SGD arm, as a run.
         momentum: beta of the SGDM arm.
         n_times: how many times the arms are measured, evenly spaced, the last at the end.
-        n_examples: at most so many training examples have their own gradient taken, for the noise.
+        n_examples: the noise is measured from the single gradients of at most this many training examples.
     """
 
     study: Literal["batch-size"] = "batch-size"

@@ -414,7 +414,7 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
     rates = sorted({record.spec.sgd.learning_rate for record in records}, reverse=True)
     colour = {beta: FAINT if beta == 0 else COLOURS[i % len(COLOURS)] for i, beta in enumerate(betas)}
     dashes = {rate: DASHES[i % len(DASHES)] for i, rate in enumerate(rates)}
-    title = f"SGD beside SGDM at equal effective rate: {spec.task}, {spec.model}, {spec.method}"
+    title = f"SGD and SGDM at equal effective rate: {spec.task}, {spec.model}, {spec.method}"
     with panels(2, 2, title) as (figure, (by_rate, by_scale, over_time, kl)):
         for axes, scaled in ((by_rate, False), (by_scale, True)):
             for batches, look in zip(BATCHES, ("o-", "s--"), strict=True):

@@ -87,7 +87,7 @@ class NoiseSpec(CellSpec):
         sgd: the SGD arm, as a run.
         momentum: beta of the SGDM arm.
         n_times: how many steps are measured, evenly spaced from the first to the last.
-        n_examples: at most so many training examples have their own gradient taken at each of these.
+        n_examples: single gradients are taken of at most this many training examples, at each of these steps.
     """
 
     study: Literal["noise"] = "noise"

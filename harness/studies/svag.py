@@ -258,7 +258,7 @@ def plot(records: Sequence[SvagRecord]) -> str:
     levels = sorted({record.spec.level for record in records})
     colour = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
     run = spec.sgd
-    title = f"SVAG, SGD beside SGDM (beta {spec.momentum:g}): {run.task}, {run.model}, {run.method}"
+    title = f"SVAG, SGD and SGDM (beta {spec.momentum:g}): {run.task}, {run.model}, {run.method}"
     with panels(2, 2, title) as (figure, (distance, train, dev_loss, dev_metric)):
         for record in records:
             steps = [point.effective_step for point in record.points]
