@@ -14,6 +14,8 @@ from typing import Literal
 
 import numpy as np
 
+from momentum_bench.harness.intervals import t_quantile
+
 CONFIDENCE = 0.95
 LEVEL = 0.05
 """The level of the paired t test, and of each of the two one-sided tests of TOST."""
@@ -49,10 +51,8 @@ def summary(values: Sequence[float]) -> Summary:
     mean = math.fsum(values) / n
     if n == 1:
         return Summary(1, mean, math.nan, math.nan, math.nan)
-    from scipy.stats import t
-
     std = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(t.ppf((1 + CONFIDENCE) / 2, n - 1)) * std / math.sqrt(n)
+    half = t_quantile(n - 1, CONFIDENCE) * std / math.sqrt(n)
     return Summary(n, mean, std, mean - half, mean + half)
 
 

@@ -51,11 +51,11 @@ def noise_floor(
             raise UserError(f"run {spec.run_id} is of a model in a folder: give it by --model PATH")
         if data_dir is None and record.split and record.split.origin == "folder":
             raise UserError(f"run {spec.run_id} is of data in a folder: give it by --data-dir DIR")
-        from momentum_bench.harness.execution.repeats import noise_floor
+        from momentum_bench.harness.execution.repeats import measure_noise_floor
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
         inputs = Inputs(model or spec.model, data_dir, optimizer_file, task_file)
-        found = noise_floor(spec, inputs, repeats, workers)
+        found = measure_noise_floor(spec, inputs, repeats, workers)
         with store.alone():
             write_record(path_of(directory, spec), found)
     for line in lines(found):

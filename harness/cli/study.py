@@ -1,7 +1,9 @@
-"""The command line of the studies: `momentum-bench study NAME`."""
+"""The command line of the studies: `momentum-bench study NAME`. Starts without torch."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,231 +11,185 @@ import typer
 from rich.markup import escape
 
 from momentum_bench.harness.cli.exits import plain_errors
-from momentum_bench.harness.data.splits import draw_split
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.messages import note
 
 if TYPE_CHECKING:
-    pass
-
+    from momentum_bench.harness.studies.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Experiments beside the leaderboard: each writes records, a CSV and a plot under DIR/studies.",
+    help="Experiments next to the leaderboard: each writes records, tables and a plot under DIR/studies.",
 )
 
 
-AGAIN = "finished cells are kept, type the same command to go on"
-
-
 def _option(help_text: str, *names: str, **limits: Any) -> Any:
-    # a default in brackets would be taken for a style
+    # without `escape`, a default in brackets would be read as a style
     return typer.Option(*names, help=escape(help_text), show_default=False, **limits)
 
 
-Preset = Annotated[str, typer.Option(help="small (minutes on two CPU cores) or large (hours on a GPU)")]
-Task = Annotated[str | None, _option("[small: bbc_news, large: sst2]")]
-TaskFile = Annotated[
-    Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
-]
-Model = Annotated[str | None, _option("Hub id, folder, or package:NAME of a pip package")]
-Method = Annotated[str | None, _option("prompt (masked LM) or head (classifier)")]
-K = Annotated[int | None, _option("Examples of each class, in train and dev")]
-Seeds = Annotated[str | None, _option("e.g. 13,21", "--seeds", "--seed")]
-BatchSize = Annotated[int | None, _option("Examples a step")]
-Momentum = Annotated[float | None, _option("beta of SGDM [0.9]")]
-NExamples = Annotated[int | None, _option("Examples whose own gradients are taken, at most [64]", min=2)]
-Threads = Annotated[int | None, _option("CPU threads of each model [1]")]
-Workers = Annotated[
-    int | None,
-    _option("Models at a time; no effect on results [CPU: by cores; GPU: 1]"),
-]
-DataDir = Annotated[Path | None, _option("Read DIR/TASK/{train,validation,test}.*")]
-OutputDir = Annotated[Path | None, _option("[results]")]
+WHAT_IS_TRAINED: dict[str, Any] = {
+    "preset": Annotated[str, typer.Option(help="small (minutes on two CPU cores) or large (hours on a GPU)")],
+    "task": Annotated[str | None, _option("[small: bbc_news, large: sst2]")],
+    "task_file": Annotated[
+        Path | None, _option("Python file that defines TASK, a task of your own (default for --task)")
+    ],
+    "model": Annotated[str | None, _option("Hub id, folder, or package:NAME of a pip package")],
+    "method": Annotated[str | None, _option("prompt (masked LM) or head (classifier)")],
+    "k": Annotated[int | None, _option("Examples of each class, in train and dev")],
+    "seeds": Annotated[str | None, _option("e.g. 13,21", "--seeds", "--seed")],
+}
+"""Options of all studies; they come before a study's own options."""
 
-
-@app.command()
-def closeness(
-    preset: Preset = "small",
-    task: Task = None,
-    task_file: TaskFile = None,
-    model: Model = None,
-    method: Method = None,
-    k: K = None,
-    seeds: Seeds = None,
-    learning_rates: Annotated[str | None, _option("Effective rates eta, three at least for a slope")] = None,
-    momenta: Annotated[str | None, _option("betas; 0 is the control [small: 0,0.5,0.9]")] = None,
-    steps: Annotated[
+HOW_IT_RUNS: dict[str, Any] = {
+    "threads_per_run": Annotated[int | None, _option("CPU threads of each model [1]")],
+    "data_dir": Annotated[Path | None, _option("Read DIR/TASK/{train,validation,test}.*")],
+    "output_dir": Annotated[Path | None, _option("[results]")],
+    "runs_at_a_time": Annotated[
         int | None,
-        _option("At the largest rate; others have eta x steps equal"),
-    ] = None,
-    batch_size: BatchSize = None,
-    threads_per_run: Threads = None,
-    data_dir: DataDir = None,
-    output_dir: OutputDir = None,
-    workers: Workers = None,
-) -> None:
-    """How far are SGD and SGDM apart, on the same batches, at equal effective rate?
+        _option("Models that train at the same time; no effect on results [CPU: by cores; GPU: 1]", min=1),
+    ],
+    "workers": Annotated[str | None, typer.Option(hidden=True)],
+}
+"""Options of all studies; they come after a study's own options. `--workers` is an old name."""
 
-    Both start from the same weights; distance, cosine, and disagreement and KL of dev predictions are
-    recorded at equal effective times, eta x steps, on common and on independent batches. Dropout and
-    clipping are off and the rate is constant, so that momentum is the only difference. Fitted is the
-    slope of log distance: paths coupled at the batches' own noise come closer about as eta. The theorem
-    speaks of expectations and of noise that grows as eta^(-1/2).
+BATCH_SIZE = Annotated[int | None, _option("Examples in a step")]
+MOMENTUM = Annotated[float | None, _option("beta of SGDM [0.9]")]
+N_EXAMPLES = Annotated[
+    int | None, _option("Take the gradients of single examples for at most this many [64]", min=2)
+]
+
+
+def _study_command(name: str, **own: Any) -> Callable[[Callable[[], Study]], Callable[[], Study]]:
+    """Make a command of a function that returns a study; its docstring is the command's help.
+
+    Args:
+        own: the options that this study has next to those of all studies, by the setting's name.
+    """
+    options = WHAT_IS_TRAINED | own | HOW_IT_RUNS
+
+    def register(find_study: Callable[[], Study]) -> Callable[[], Study]:
+        def command(**values: Any) -> None:
+            given = {name: value for name, value in values.items() if value is not None}
+            preset = given.pop("preset")
+            with plain_errors("finished cells are kept, type the same command to go on"):
+                if "workers" in given:
+                    raise UserError("--workers is now called --runs-at-a-time: type that name instead")
+                study = find_study()
+                from momentum_bench.harness.studies.study import run_study
+
+                outcome = run_study(study, study.settings(preset, given), note)
+            print(*outcome.report, ", ".join(map(str, outcome.files)), sep="\n")
+
+        # typer reads the options from the signature
+        command.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter(
+                    option,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default="small" if option == "preset" else None,
+                    annotation=annotation,
+                )
+                for option, annotation in options.items()
+            ]
+        )
+        command.__doc__ = find_study.__doc__
+        app.command(name)(command)
+        return find_study
+
+    return register
+
+
+@_study_command(
+    "closeness",
+    learning_rates=Annotated[str | None, _option("Effective rates eta, three at least for a slope")],
+    momenta=Annotated[str | None, _option("betas; 0 is the control [small: 0,0.5,0.9]")],
+    steps=Annotated[
+        int | None,
+        _option("Steps at the largest rate; the other rates get as many as make eta x steps equal"),
+    ],
+    batch_size=BATCH_SIZE,
+)
+def closeness() -> Study:
+    """How far apart are SGD and SGDM, on the same batches, at equal effective rate?
+
+    Both start from the same weights. Their distance, their cosine, and the disagreement and KL of their dev
+    predictions are recorded at equal effective times, eta x steps, on common and on independent batches.
+    Dropout and clipping are off and the rate is constant, so momentum is the only difference. A line gives
+    the slope of log distance: at the noise that the batches have, coupled paths come closer about as eta.
+    The theorem is about expectations and about noise that grows as eta^(-1/2).
 
     Finished cells are not run again: type the same command to go on after an interruption.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    from momentum_bench.harness.studies.closeness import CLOSENESS, run_closeness
-    from momentum_bench.harness.studies.study import (
-        planned_runs,
-        read_momenta,
-        settings_of,
-        study_data,
-        study_sweep,
-    )
+    from momentum_bench.harness.studies.closeness import CLOSENESS
 
-    with plain_errors(AGAIN):
-        settings = settings_of(CLOSENESS, preset, given)
-        betas = read_momenta(settings["momenta"])
-        sweep = study_sweep(settings, settings["steps"])
-        specs = planned_runs(sweep, study_data(sweep))
-        run_closeness(sweep, specs, betas, settings["n_times"], settings["n_dev"])
+    return CLOSENESS
 
 
-@app.command("batch-size")
-def batch_size(
-    preset: Preset = "small",
-    task: Task = None,
-    task_file: TaskFile = None,
-    model: Model = None,
-    method: Method = None,
-    k: K = None,
-    seeds: Seeds = None,
-    learning_rates: Annotated[str | None, _option("Effective rates eta, one grid for both")] = None,
-    momentum: Momentum = None,
-    batch_sizes: Annotated[
+@_study_command(
+    "batch-size",
+    learning_rates=Annotated[str | None, _option("Effective rates eta, one grid for both")],
+    momentum=MOMENTUM,
+    batch_sizes=Annotated[
         str | None, _option("full is the training set [small: 1,2,full, large: 1,2,4,...,64,full]")
-    ] = None,
-    steps: Annotated[int | None, _option("At every batch size [small: 100, large: 1000]", min=1)] = None,
-    n_examples: NExamples = None,
-    threads_per_run: Threads = None,
-    data_dir: DataDir = None,
-    output_dir: OutputDir = None,
-    workers: Workers = None,
-) -> None:
+    ],
+    steps=Annotated[int | None, _option("At every batch size [small: 100, large: 1000]", min=1)],
+    n_examples=N_EXAMPLES,
+)
+def batch_size() -> Study:
     """From which batch size on does momentum pay?
 
-    SGD and SGDM train on the same batches at equal effective rates, at batch sizes from 1 to the whole
-    training set, for the same number of steps. Compared are their final losses, at every rate and at the
-    best of each, beside the simple noise scale (McCandlish et al. 2018) along the way.
+    SGD and SGDM train on the same batches at equal effective rates, for the same number of steps, at batch
+    sizes from 1 to the whole training set. Their final losses are compared at every rate and at the best
+    rate of each, next to the simple noise scale (McCandlish et al. 2018) along the way.
 
     Finished cells are not run again: type the same command to go on after an interruption.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    from momentum_bench.harness.studies.batch_size import BATCH_SIZE, run_batch_size
-    from momentum_bench.harness.studies.study import (
-        planned_runs,
-        read_batch_sizes,
-        settings_of,
-        study_data,
-        study_sweep,
-    )
+    from momentum_bench.harness.studies.batch_size import BATCH_SIZE
 
-    with plain_errors(AGAIN):
-        settings = settings_of(BATCH_SIZE, preset, given)
-        sizes = read_batch_sizes(settings["batch_sizes"])
-        # the size of the plan's runs is replaced by each of `sizes`
-        sweep = study_sweep(settings | {"batch_size": 1}, settings["steps"])
-        data = study_data(sweep)
-        specs = planned_runs(sweep, data)
-        n_train = len(draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol).train)
-        run_batch_size(sweep, specs, sizes, n_train, settings["n_times"], settings["n_examples"])
+    return BATCH_SIZE
 
 
-@app.command()
-def noise(
-    preset: Preset = "small",
-    task: Task = None,
-    task_file: TaskFile = None,
-    model: Model = None,
-    method: Method = None,
-    k: K = None,
-    seeds: Seeds = None,
-    learning_rates: Annotated[str | None, _option("Effective rates eta [small, head: 0.03]")] = None,
-    momentum: Momentum = None,
-    steps: Annotated[int | None, _option("[small: 100, large: 1000]", min=1)] = None,
-    batch_size: BatchSize = None,
-    n_examples: NExamples = None,
-    threads_per_run: Threads = None,
-    data_dir: DataDir = None,
-    output_dir: OutputDir = None,
-    workers: Workers = None,
-) -> None:
+@_study_command(
+    "noise",
+    learning_rates=Annotated[str | None, _option("Effective rates eta [small, head: 0.03]")],
+    momentum=MOMENTUM,
+    steps=Annotated[int | None, _option("[small: 100, large: 1000]", min=1)],
+    batch_size=BATCH_SIZE,
+    n_examples=N_EXAMPLES,
+)
+def noise() -> Study:
     """How noisy are search directions with momentum, and without?
 
     Along the paths of SGD and SGDM, measures the variance C^2 of the gradients of single examples, the norm
-    of the full gradient, and how far each direction is from it; beside these, the degrees of smoothing by
-    Sato & Iiduka's formulas for SGD, heavy ball (SHB) and the averaging form (NSHB).
+    of the full gradient, and how far each direction is from it. Next to these it shows the degrees of
+    smoothing by Sato & Iiduka's formulas for SGD, heavy ball (SHB) and the averaging form (NSHB).
 
     Finished cells are not run again: type the same command to go on after an interruption.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    from momentum_bench.harness.studies.noise import NOISE, run_noise
-    from momentum_bench.harness.studies.study import planned_runs, settings_of, study_data, study_sweep
+    from momentum_bench.harness.studies.noise import NOISE
 
-    with plain_errors(AGAIN):
-        settings = settings_of(NOISE, preset, given)
-        sweep = study_sweep(settings, settings["steps"])
-        specs = planned_runs(sweep, study_data(sweep))
-        run_noise(sweep, specs, settings["n_times"], settings["n_examples"])
+    return NOISE
 
 
-@app.command()
-def svag(
-    preset: Preset = "small",
-    task: Task = None,
-    task_file: TaskFile = None,
-    model: Model = None,
-    method: Method = None,
-    k: K = None,
-    seeds: Seeds = None,
-    learning_rates: Annotated[str | None, _option("Effective rate at l = 1 [small, head: 0.03]")] = None,
-    momentum: Momentum = None,
-    levels: Annotated[str | None, _option("l [small: 1,2,4, large: 1,2,4,8]")] = None,
-    steps: Annotated[int | None, _option("At l = 1; l times as many at l", min=1)] = None,
-    batch_size: BatchSize = None,
-    max_grad_norm: Annotated[str | None, _option("none: SVAG does not clip [none]")] = None,
-    threads_per_run: Threads = None,
-    data_dir: DataDir = None,
-    output_dir: OutputDir = None,
-    workers: Workers = None,
-) -> None:
+@_study_command(
+    "svag",
+    learning_rates=Annotated[str | None, _option("Effective rate at l = 1 [small, head: 0.03]")],
+    momentum=MOMENTUM,
+    levels=Annotated[str | None, _option("l [small: 1,2,4, large: 1,2,4,8]")],
+    steps=Annotated[int | None, _option("Steps at l = 1; level l makes l times as many", min=1)],
+    batch_size=BATCH_SIZE,
+    max_grad_norm=Annotated[str | None, _option("none: SVAG does not clip [none]")],
+)
+def svag() -> Study:
     """Do SGD and SGDM come closer when curvature counts less?
 
-    SVAG at level l draws two batches a step, combines their losses so that the mean gradient stays and
-    its covariance is l times as large, and makes l times the steps at rate eta / l. Curves are against
+    SVAG at level l draws two batches for each step and combines their losses: the mean gradient stays as it
+    is, and its covariance is l times as large. It makes l times the steps at rate eta / l. Curves are against
     the effective step, step / l; at l = 1 it is the ordinary algorithm.
 
     Finished cells are not run again: type the same command to go on after an interruption.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    from momentum_bench.harness.studies.study import (
-        planned_runs,
-        read_levels,
-        settings_of,
-        study_data,
-        study_sweep,
-    )
-    from momentum_bench.harness.studies.svag import SVAG, run_svag
+    from momentum_bench.harness.studies.svag import SVAG
 
-    with plain_errors(AGAIN):
-        if given.pop("max_grad_norm", "none") != "none":
-            raise UserError(
-                f"--max-grad-norm {max_grad_norm}: clipping the combined gradient changes its mean and "
-                f"covariance, which SVAG exists to control. Leave it out"
-            )
-        settings = settings_of(SVAG, preset, given)
-        chosen = read_levels(settings["levels"])
-        sweep = study_sweep(settings, settings["steps"])
-        specs = planned_runs(sweep, study_data(sweep))
-        run_svag(sweep, specs, chosen, settings["n_times"])
+    return SVAG

@@ -1,7 +1,8 @@
 """`--data-parallel`: all ranks of a launch work on one run, each on its part of every batch.
 
-Rank 0 leads: it claims runs, tells the others which comes next, and alone writes. A rank that fails
-ends the launch, for the others would wait for it; the next start goes on behind the last finished run.
+Rank 0 leads: it claims runs, tells the other ranks which run is next, and is the only one that writes. A
+rank that fails ends the launch, because the others would wait for it. The next start continues after the
+last finished run.
 """
 
 from __future__ import annotations
@@ -14,18 +15,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
+from momentum_bench.harness.execution.one_run import record_of
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Journal
-from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
-from momentum_bench.harness.training.zero_shot import zero_shot
 
 SECONDS_TO_SETTLE = 0.1
-"""More than gloo's threads take to let go of the tensors of the last collective."""
+"""Longer than gloo's threads need to release the tensors of the last collective."""
 
 
 def tell(accelerator: Accelerator, spec: RunSpec | None) -> None:
-    """Rank 0 says which run comes next; None: there is none. Nobody listens where it is alone."""
+    """Rank 0 tells the other ranks which run is next; None: there are no more. Does nothing without ranks."""
     if accelerator.num_processes > 1:
         text = torch.tensor(list(b"" if spec is None else spec.model_dump_json().encode()), dtype=torch.long)
         broadcast(torch.tensor([len(text)], device=accelerator.device))
@@ -34,7 +34,7 @@ def tell(accelerator: Accelerator, spec: RunSpec | None) -> None:
 
 
 def told(accelerator: Accelerator) -> RunSpec | None:
-    """What rank 0 says by `tell`."""
+    """What rank 0 tells by `tell`."""
     length = torch.zeros(1, dtype=torch.long, device=accelerator.device)
     n = int(broadcast(length))
     if not n:
@@ -44,19 +44,19 @@ def told(accelerator: Accelerator) -> RunSpec | None:
 
 
 def follow(session: Session) -> None:
-    """Work on the runs that rank 0 names until it names no more; write nothing."""
+    """Work on the runs that rank 0 names, until it names no more. Writes nothing that stays."""
     while (spec := told(session.accelerator)) is not None:
         with tempfile.TemporaryDirectory() as folder:
-            do = finetune if spec.max_steps else zero_shot
-            do(spec, session, Journal(Path(folder) / "evaluations.jsonl"))
+            record_of(spec, session, Journal(Path(folder) / "evaluations.jsonl"))
     leave(session.accelerator)
 
 
 def leave(accelerator: Accelerator) -> None:
-    """The last thing that a rank does together with the others; a rank that fails does not come here.
+    """Leave the process group: the last thing that a rank does together with the others.
 
-    Gloo's threads live on, and need the interpreter to let go of tensors: one that does so while the
-    interpreter ends aborts the process (torch 2.13), and the launcher then calls the launch failed.
+    A rank that fails does not come here. Gloo's threads live on, and they need the interpreter to release
+    tensors. A thread that does this while the interpreter ends aborts the process (torch 2.13), and the
+    launcher then reports that the launch failed.
     """
     if accelerator.num_processes > 1:
         accelerator.state.destroy_process_group()

@@ -10,24 +10,23 @@ from dataclasses import dataclass
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line, without_secrets
 from momentum_bench.harness.execution.data_parallel import tell
+from momentum_bench.harness.execution.one_run import record_of
 from momentum_bench.harness.execution.trackers import track
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
-from momentum_bench.harness.training.zero_shot import zero_shot
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every process that works on a sweep needs to know of it.
+    """What every process that works on a sweep needs to know about it.
 
     Attributes:
-        retry_failed: runs recorded as failed are run again; all other records are final.
-        checkpoint_every: steps between checkpoints of a run, which is then resumed; None: none.
-        log_with: the tracker that is told of finished runs; None: none is.
+        retry_failed: run again what is recorded as failed; all other records are final.
+        checkpoint_every: steps between the checkpoints of a run; None: there are no checkpoints.
+        log_with: the tracker that shows finished runs; None: there is none.
     """
 
     inputs: Inputs
@@ -39,9 +38,13 @@ class Job:
 
 
 def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> RunRecord | None:
-    """One run, or its record where another process was faster; None while another is at it.
+    """Do one run and return its record. None where another process is doing it now.
 
-    What goes wrong inside a run becomes a record with status `failed`, and is printed.
+    Where the run has a final record already, this returns that record. What goes wrong inside a run is
+    printed, and becomes a record with status `failed`.
+
+    Raises:
+        UserError: the sweep cannot go on: its inputs have changed, or its directory cannot be used.
     """
     with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
         if not claimed:
@@ -51,21 +54,18 @@ def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> 
             return there
         if damaged := job.store.set_aside_damaged(spec.run_id):
             print(
-                f"{spec.label}: its record cannot be read (torn, changed, or of a newer version), set "
-                f"aside as {damaged}; running it again",
+                f"{spec.label}: its record cannot be read (torn, changed, or of a newer version) and is now "
+                f"{damaged}; running it again",
                 file=sys.stderr,
             )
         try:
             tell(session.accelerator, spec)
             journal = job.store.journal(spec, job.checkpoint_every)
-            trains = spec.max_steps > 0
-            record = (
-                finetune(spec, session, journal, progress) if trains else zero_shot(spec, session, journal)
-            )
-        except UserError:  # the sweep cannot go on: its inputs changed
+            record = record_of(spec, session, journal, progress)
+        except UserError:  # the sweep cannot go on, because its inputs have changed
             raise
         except Exception as error:
-            if session.accelerator.num_processes > 1:  # the other ranks may be waiting for this one
+            if session.accelerator.num_processes > 1:  # the other ranks may wait for this one
                 raise
             if isinstance(error, OSError) and error.errno != errno.ENOMEM:
                 raise  # the disk is gone
@@ -78,5 +78,6 @@ def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> 
 
 
 def failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:
+    """The record of a run that could not be done."""
     metric = find_task(spec.task, job.inputs.task_file).metric
     return RunRecord(spec=spec, metric=metric, status="failed", failure=reason)

@@ -1,12 +1,8 @@
-"""How runs reach the hardware: this process, a pool of warm worker processes, or several ranks."""
+"""Runs on this machine: in this process, in worker processes, or in the ranks of a launcher."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
 import sys
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,34 +11,30 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
 from momentum_bench.harness.execution.data_parallel import leave, tell
 from momentum_bench.harness.execution.job import Job, failed, run_and_store
+from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
-from momentum_bench.harness.training.memory import keep_freed_memory
 from momentum_bench.harness.training.session import Session
 
 SECONDS_BETWEEN_LOOKS = 1.0
-"""How often a run that another process holds is asked for again."""
+"""How long to wait before asking again for a run that another process holds."""
 
 MOST_DEATHS = 3
-"""A run under which so many worker processes have died is recorded as failed."""
-
-
-_worker: tuple[Job, Session]  # of this worker process
+"""A run is recorded as failed when this many worker processes died while they did it."""
 
 
 def execute(
     specs: Sequence[RunSpec], job: Job, session: Session, workers: int, progress: bool
 ) -> Iterator[RunRecord]:
-    """Run all specs, begun in their order, and store their records, yielding each as it is finished.
+    """Run all specs, starting in their order, and store their records. Yields each when it is finished.
 
-    Several processes may do so on one directory: each run is done by whoever claims it first. A run
-    that another process holds is waited for, and taken over if that process dies.
+    Several processes may do this on one directory: the process that first claims a run does it. The others
+    wait for that run, and one of them takes it over if the process dies.
 
     Raises:
-        UserError: the disk or an input is gone, or workers die before they begin; what is finished stays.
+        UserError: the disk or an input is gone, or workers die before they begin. Finished runs are kept.
     """
     with _runner(job, session, min(workers, len(specs)), progress) as run_all:
         waiting = list(specs)
@@ -65,35 +57,21 @@ RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]
 
 @contextmanager
 def _runner(job: Job, session: Session, workers: int, progress: bool) -> Iterator[RunAll]:
-    """A function that runs specs, in this process or in warm workers, and yields each result."""
+    """A function that runs specs, in this process or in workers, and yields each result."""
     if workers <= 1:
         yield lambda specs: ((spec, run_and_store(spec, job, session, progress)) for spec in specs)
         return
-    # A pool of one process each: when a process dies its pool breaks, so it is known which run it was
-    # at, and no other run is lost.
-    pools = [_new_pool(job) for _ in range(workers)]
-    others = set(multiprocessing.active_children())  # of the program that called us
-    try:
+    # Each pool has one process. When a process dies, its pool breaks: this shows which run it was doing,
+    # and no other run is lost.
+    pools = [new_pool(1, job.inputs, job.precision) for _ in range(workers)]
+    with closing_pools(pools):
         yield lambda specs: _run_in_pools(specs, job, pools)
-    except BaseException:
-        for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
-        for pool in pools:
-            pool.shutdown(cancel_futures=True)
-        raise
-    for pool in pools:
-        pool.shutdown()
-
-
-def _new_pool(job: Job) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, context, initializer=_start_worker, initargs=(job,))
 
 
 def _run_in_pools(
     specs: Sequence[RunSpec], job: Job, pools: list[ProcessPoolExecutor]
 ) -> Iterator[tuple[RunSpec, RunRecord | None]]:
-    """Give each free worker the next spec. A worker that dies is replaced and its run done again."""
+    """Give each free worker the next spec. A worker that dies is replaced, and its run is done again."""
     todo, free = deque(specs), list(range(len(pools)))
     running: dict[Future[RunRecord | None], tuple[RunSpec, int]] = {}
     deaths: Counter[str] = Counter()
@@ -108,7 +86,7 @@ def _run_in_pools(
             if not isinstance(error, BrokenProcessPool):
                 yield spec, future.result()
                 continue
-            # a process that never began its run did not die of it
+            # the run did not cause the death of a process that had not begun it
             cause = spec.run_id if job.store.steps_done(spec.run_id) is not None else "before a run"
             deaths[cause] += 1
             print(f"{spec.label}: its worker process died (killed, or out of memory)", file=sys.stderr)
@@ -126,65 +104,27 @@ def _run_in_pools(
 def _submit(
     spec: RunSpec, job: Job, pools: list[ProcessPoolExecutor], place: int
 ) -> Future[RunRecord | None]:
-    """Hand a run to a worker, or to its successor if it died meanwhile."""
-    # A new process inherits the blocked signal: Ctrl-C is for this process, which ends the others.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Hand a run to a worker, or to a new one if that worker has died."""
     try:
-        with _main_is_not_imported():
-            try:
-                return pools[place].submit(_run_in_worker, spec)
-            except BrokenProcessPool:
-                pools[place] = _new_pool(job)
-                return pools[place].submit(_run_in_worker, spec)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-@contextmanager
-def _main_is_not_imported() -> Iterator[None]:
-    """Start workers that do not import the program's main module, of which they need nothing.
-
-    A script that calls us without `if __name__ == "__main__":` would run from its top in each worker.
-    """
-    main = sys.modules["__main__"]
-    before = {name: value for name in ("__spec__", "__file__") if (value := getattr(main, name, None))}
-    try:
-        for name in before:
-            setattr(main, name, None)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(main, name, value)
+        return submit(pools[place], _run_in_worker, spec, job)
+    except BrokenProcessPool:
+        pools[place] = new_pool(1, job.inputs, job.precision)
+        return submit(pools[place], _run_in_worker, spec, job)
 
 
 def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
-    """Record a run as failed, unless another process has taken it up."""
+    """Record a run as failed, unless another process has claimed it."""
     with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
         if not claimed:
             return None
-        reason = f"{MOST_DEATHS} worker processes died under it: killed, by the system where memory ran out"
+        reason = (
+            f"{MOST_DEATHS} worker processes were killed while they did it; the system kills a process when "
+            f"memory runs out"
+        )
         record = failed(spec, reason, job)
         job.store.write(record)
         return record
 
 
-def _start_worker(job: Job) -> None:
-    """Make this process a worker: warm libraries, no Ctrl-C of its own, gone when the parent is."""
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    quiet_libraries()
-    keep_freed_memory()
-    _worker = job, Session(job.inputs, make_accelerator(job.precision))
-
-
-def _exit_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _run_in_worker(spec: RunSpec) -> RunRecord | None:
-    job, session = _worker
-    return run_and_store(spec, job, session, progress=False)
+def _run_in_worker(spec: RunSpec, job: Job) -> RunRecord | None:
+    return run_and_store(spec, job, kept_session(job.inputs, job.precision), progress=False)

@@ -1,4 +1,4 @@
-"""All that can fail is built before the first run trains."""
+"""A session, and everything in it that can fail, before the first run trains."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from momentum_bench.harness.training.memory import keep_freed_memory
 from momentum_bench.harness.training.session import Session
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Session:
-    """Build every split, prompt and model of the runs, so that what cannot work fails before training.
+def new_session(inputs: Inputs, precision: str, together: bool = False) -> Session:
+    """A session for this process, whose libraries are set up for runs.
 
     Args:
-        together: whether the ranks of the launch share each run's batches.
+        together: whether the ranks of the launch share the batches of each run.
+
+    Raises:
+        UserError: the device does not have that precision, or the ranks were not joined.
+    """
+    quiet_libraries()
+    keep_freed_memory()
+    return Session(inputs, make_accelerator(precision, together))
+
+
+def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Session:
+    """A session with every split, prompt and model of the runs, so that what cannot work fails first.
+
+    Args:
+        together: whether the ranks of the launch share the batches of each run.
 
     Raises:
         UserError: one of them cannot be built.
     """
-    quiet_libraries()
-    keep_freed_memory()
-    session = Session(inputs, make_accelerator(precision, together))
+    session = new_session(inputs, precision, together)
     for spec in specs:
         session.objective(spec)
         for metric in session.metrics(spec):

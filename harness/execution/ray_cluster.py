@@ -22,13 +22,12 @@ from typing import Any
 from momentum_bench import harness
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
 from momentum_bench.harness.execution.job import Job, run_and_store
 from momentum_bench.harness.execution.local import SECONDS_BETWEEN_LOOKS
+from momentum_bench.harness.execution.workers import kept_session
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.training.session import Session
 
 MAX_RETRIES = 3
 """How often a group of runs whose node or process died is started again, elsewhere if need be."""
@@ -230,23 +229,17 @@ def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
     return model, *(None if path is None else str(path.resolve()) for path in others)
 
 
-_bench: tuple[tuple, Session] | None = None  # of this worker process, which Ray keeps between groups
-
-
 def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
-    """On a node: runs, one after the other, each record sent as soon as it is there."""
-    global _bench
-    if _bench is None or _bench[0] != (inputs, precision):
-        quiet_libraries()
-        model, *others = inputs
-        assert model is not None
-        paths = (None if text is None else Path(text) for text in others)
-        _bench = (inputs, precision), Session(Inputs(model, *paths), make_accelerator(precision))
-    session = _bench[1]
+    """On a node: do runs one after the other, and send each record as soon as it is there."""
+    model, *others = inputs
+    assert model is not None
+    paths = (None if text is None else Path(text) for text in others)
+    # Ray keeps this process between groups
+    session = kept_session(Inputs(model, *paths), precision)
     for text in texts:
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:
             job = Job(session.inputs, precision, Store(Path(folder)), retry_failed=False)
             record = run_and_store(spec, job, session, progress=False)
-            assert record is not None  # nobody else knows this folder
+            assert record is not None  # no other process knows this folder
         yield record.model_dump_json()

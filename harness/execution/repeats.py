@@ -1,44 +1,47 @@
-"""One run, repeated in fresh processes as it was asked for and with deterministic algorithms alone."""
+"""One run, repeated in new processes: as it was asked for, and with deterministic algorithms only."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from concurrent.futures import as_completed
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.execution.accelerator import make_accelerator
+from momentum_bench.harness.execution.one_run import record_of
+from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Journal
-from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.session import Session
 
 
-def noise_floor(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> NoiseFloor:
-    """Repeat a run in both ways, each in processes of its own.
+def measure_noise_floor(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> NoiseFloor:
+    """Repeat a run in both ways, each in its own processes, and compare the results.
+
+    Args:
+        repeats: repetitions in each of the two ways.
+        workers: repetitions at a time, each in its own process; no effect on results.
 
     Raises:
-        UserError: several ranks shared the run, or data, model or optimizer are not those of the run.
+        UserError: several ranks shared the run, or the data, model or optimizer are not those of the run.
     """
     if spec.data_parallel_ranks is not None:
         raise UserError(
-            f"run {spec.run_id} was shared by {spec.data_parallel_ranks} ranks, and repetitions are made by "
-            f"one process each: choose a run without --data-parallel"
+            f"{spec.data_parallel_ranks} ranks shared run {spec.run_id}, but one process makes each "
+            f"repetition: choose a run without --data-parallel"
         )
     as_asked, records = spread(spec, inputs, repeats, workers)
     fixed = spec.model_copy(update={"deterministic": True})
     try:
         deterministic = spread(fixed, inputs, repeats, workers)[0]
     except RuntimeError as error:
-        if "deterministic" not in str(error):  # else torch names the operation that has no such algorithm
+        if "deterministic" not in str(error):
             raise
+        # torch names the operation that has no deterministic algorithm
         deterministic = Spread(deterministic=True, n_repeats=repeats, failure=str(error).split("\n")[0])
     first = records[0]
     return NoiseFloor(
@@ -52,15 +55,16 @@ def noise_floor(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> No
 
 
 def spread(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> tuple[Spread, list[RunRecord]]:
-    """Repeat a run in `workers` fresh processes, and compare what came out."""
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(
-            min(workers, repeats), get_context("spawn"), _start, (inputs, spec.precision)
-        ) as pool,
-    ):
+    """Repeat a run in `workers` new processes: how far the results differ, and the records.
+
+    Raises:
+        UserError: the data, model or optimizer are not those of the run.
+        RuntimeError: torch has no deterministic algorithm for an operation, and only these were allowed.
+    """
+    pool = new_pool(min(workers, repeats), inputs, spec.precision)
+    with tempfile.TemporaryDirectory() as folder, closing_pools([pool]):
         paths = [Path(folder) / f"{number}.safetensors" for number in range(repeats)]
-        futures = {pool.submit(_repeat, spec, path): path for path in paths}
+        futures = {submit(pool, _repeat, spec, inputs, path): path for path in paths}
         records: list[RunRecord] = []
         reference: dict[str, torch.Tensor] | None = None
         largest = 0.0
@@ -92,18 +96,11 @@ def _distance(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a.double() - b.double()).abs().max()) if a.numel() else 0.0
 
 
-_bench: Session  # of this worker process
-
-
-def _start(inputs: Inputs, precision: str) -> None:
-    global _bench
-    _bench = Session(inputs, make_accelerator(precision))
-
-
-def _repeat(spec: RunSpec, path: Path) -> RunRecord:
-    """Run once, and leave the chosen parameters, which the model holds after a run, in a file."""
-    record = finetune(spec, _bench, Journal(path.with_suffix("") / "evaluations.jsonl"))
+def _repeat(spec: RunSpec, inputs: Inputs, path: Path) -> RunRecord:
+    """Run once, and write the chosen parameters to a file; after a run, the model holds them."""
+    session = kept_session(inputs, spec.precision)
+    record = record_of(spec, session, Journal(path.with_suffix("") / "evaluations.jsonl"))
     if record.status == "done":
-        live = _bench.loaded(spec).model.named_parameters()
+        live = session.loaded(spec).model.named_parameters()
         save_file({name: value.detach().cpu().clone() for name, value in live}, path)
     return record

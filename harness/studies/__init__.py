@@ -1,5 +1,5 @@
-"""Experiments that couple what a run does not: SGD and SGDM side by side on the same batches.
+"""Experiments in which models train side by side, for example SGD and SGDM on the same batches.
 
-Settings come in; records of cells, a CSV file and a plot go out. Each study has a file of its own, with
-its own short loop on the same pure functions that runs use.
+Settings come in; records of cells, tables and a plot go out. Each study has its own file, with a short loop
+of its own on the pure functions that runs use too. `study.run_study` runs any of them.
 """

@@ -26,11 +26,11 @@ from momentum_bench.harness.training.scoring import logits, scoring_batches
 from momentum_bench.harness.training.session import Session
 
 STEPS_PER_MEMORY = 10
-"""SGDM makes at least so many times 1 / (1 - beta) steps, or the momentum would still be starting."""
+"""SGDM must make at least this many times 1 / (1 - beta) steps, or its momentum is still building up."""
 
 
 def check_horizon(steps: int, momentum: float, at_least: int = 1) -> None:
-    """Raises: UserError, when `steps` are fewer than the momentum needs, or than `at_least`."""
+    """Raises: UserError, when there are fewer `steps` than the momentum needs, or than `at_least`."""
     needed = math.ceil(round(STEPS_PER_MEMORY / (1 - momentum), 6))
     if steps < max(needed, at_least):
         raise UserError(
@@ -43,9 +43,9 @@ class ArmFacts(Stored):
     """What one arm ran, read from the live objects at its end, and where it ended.
 
     Attributes:
-        order_seed: of the order of its batches.
+        order_seed: the seed of the order of its batches.
         parameters_hash: xxh3-128 of its last parameters, by name, as in the record of a run.
-        layout: of its batches, as in the record of a run.
+        layout: how its batches are laid out, as in the record of a run.
     """
 
     name: str
@@ -63,10 +63,10 @@ class Arm:
     """One optimizer at work on its own copy of the model.
 
     Attributes:
-        spec: the run that this arm is, by its optimizer, rate and hyperparameters.
-        start: the parameters where all arms begin, shared by them and never changed.
-        pad_id: the token that fills up a batch.
-        device: of the model and its batches.
+        spec: the run that this arm is, with its optimizer, rate and hyperparameters.
+        start: the parameters at which all arms begin. The arms share them and never change them.
+        pad_id: the id of the padding token.
+        device: where the model and its batches are.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Arm:
 
     @property
     def gradient(self) -> list[torch.Tensor]:
-        """What `backward` left, in the order of `trained`; zeros where the loss does not reach."""
+        """The gradient after `backward`, in the order of `trained`; zeros where the loss does not reach."""
         return [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
 
     @property
@@ -102,15 +102,15 @@ class Arm:
         return [state[p]["momentum_buffer"] if p in state else torch.zeros_like(p) for p in self.trained]
 
     def descend(self, batches: Sequence[Batch], weights: Sequence[float] = (1.0,)) -> float:
-        """One step on the weighted sum of the batches' mean losses; returns that sum, in nats."""
+        """Make one step on the weighted sum of the batches' mean losses, and return that sum, in nats."""
         loss = self.backward(batches, weights)
         self.step()
         return loss
 
     def backward(self, batches: Sequence[Batch], weights: Sequence[float] = (1.0,)) -> float:
-        """Leave the gradient of the weighted sum of the batches' mean losses; returns that sum.
+        """Compute the gradient of the weighted sum of the batches' mean losses, and return that sum.
 
-        Every batch has its own forward pass. One whose weight is 0 has none.
+        Every batch has its own forward pass. A batch with weight 0 has none.
         """
         terms = [
             weight * self.objective.loss(logits(self.loaded, batch, self.objective), batch.labels)
@@ -122,15 +122,15 @@ class Arm:
         return loss.item()
 
     def step(self) -> None:
-        """The optimizer's step, after which there is no gradient."""
+        """Make the optimizer's step, and clear the gradient."""
         first = not self.optimizer.state
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if first:  # plain SGD never has a state, so it is checked at every step
+        if first:  # plain SGD never has a state, so this checks it at every step
             live.check_live(self.spec.optimizer, self.entry, self.spec.hyperparameters, self.optimizer)
 
     def batch(self, encoded: Examples, rows: Sequence[int]) -> Batch:
-        """The examples at `rows`, as this arm's model takes them."""
+        """The examples at `rows`, in the form that this arm's model takes."""
         return encoded.batch(rows, self.pad_id, self.device, self.loaded.packing)
 
     def scores(self, encoded: Examples) -> torch.Tensor:
@@ -160,26 +160,30 @@ class Arm:
 
 
 def make_arms(specs: Iterable[tuple[str, RunSpec, int]], session: Session, common: RunSpec) -> list[Arm]:
-    """An arm for each (name, spec, seed of the batch order), all from the start that `common` has.
+    """An arm for each (name, spec, seed of the batch order). All begin at the parameters of `common`.
 
     The specs differ from `common` in their optimizer alone.
 
     Raises:
-        UserError: the model or the optimizer cannot be built, or the model keeps some dropout.
+        UserError: the model or the optimizer cannot be built, the model keeps some dropout, or the task is
+            not a classification.
     """
     set_arithmetic(common, session.accelerator.device)
     origin = session.fresh_model(common)
     if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
         raise UserError(
-            f"a study runs without dropout, and {type(origin.model).__name__} keeps {kept} under another "
-            f"name than those that can be set: set them to 0 in the model's own config.json"
+            f"a study runs without dropout, and {type(origin.model).__name__} keeps {kept}, under a name "
+            f"that cannot be set from here: set it to 0 in the model's own config.json"
         )
     origin.model.train()
     start = [p.detach().clone() for p in origin.model.parameters()]
     pad_id, device = session.pad_id(common), session.accelerator.device
     objective = session.objective(common)
     if objective.kind != "classification":
-        raise UserError(f"studies compare class probabilities, and {common.task} is a {objective.kind}")
+        raise UserError(
+            f"--task {common.task}: studies compare class probabilities, and this task is of the kind "
+            f"{objective.kind}: choose a task of classification, see `momentum-bench tasks list`"
+        )
     arms = []
     for name, spec, order_seed in specs:
         model, head = copy.deepcopy((origin.model, origin.vocabulary_head))
@@ -193,33 +197,33 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], session: Session, commo
 
 
 def with_momentum(run: RunSpec, momentum: float) -> RunSpec:
-    """The run of heavy-ball SGDM that differs from a run of plain SGD in its momentum alone."""
+    """The run of heavy-ball SGDM that differs from a run of plain SGD only in its momentum."""
     return run.model_copy(update={"optimizer": "sgdm", "hyperparameters": {"momentum": momentum}})
 
 
 def make_pair(run: RunSpec, momentum: float, session: Session) -> list[Arm]:
-    """The arms `sgd`, which is `run`, and `sgdm`, on the same batches. Raises: as `make_arms`."""
+    """The arms `sgd`, which is `run`, and `sgdm`, on the same batches. Raises: like `make_arms`."""
     wanted = [("sgd", run, run.seed), ("sgdm", with_momentum(run, momentum), run.seed)]
     return make_arms(wanted, session, run)
 
 
-def side_by_side(workers: int, threads: int) -> ThreadPoolExecutor:
-    """A pool in which arms compute at the same time, each with its own number of torch threads.
+def side_by_side(models_at_a_time: int, threads: int) -> ThreadPoolExecutor:
+    """A pool in which arms compute at the same time, each with `threads` torch threads.
 
-    Arms share no state, so how many run at a time does not change a bit of what they compute.
+    Arms share no state, so their number at a time does not change one bit of what they compute.
     """
-    # torch keeps the number of threads for each thread of Python
-    return ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,))
+    # torch keeps the number of its threads for each thread of Python
+    return ThreadPoolExecutor(models_at_a_time, initializer=torch.set_num_threads, initargs=(threads,))
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Two arms a and b in parameter space, all norms over all parameters together.
+    """Two arms a and b in parameter space. All norms are over all parameters together.
 
     Attributes:
         distance: ||a - b||.
         moved_a, moved_b: ||a - start||, ||b - start||.
-        cosine: of the two displacements from the start; None where one of them is zero.
+        cosine: between the two displacements from the start; None where one of them is zero.
     """
 
     distance: float
@@ -229,19 +233,19 @@ class Separation:
 
 
 def separation_of(a: Arm, b: Arm) -> Separation:
-    """How far two arms are apart, and from their common start."""
+    """How far apart two arms are, and how far each is from their common start."""
     return separation(a.parameters, b.parameters, a.start)
 
 
 def separation(
     a: Sequence[torch.Tensor], b: Sequence[torch.Tensor], start: Sequence[torch.Tensor]
 ) -> Separation:
-    """How far two sets of parameters are from one another and from their start."""
+    """How far apart two sets of parameters are, and how far each is from their common start."""
     u, v = torch._foreach_sub(list(a), list(start)), torch._foreach_sub(list(b), list(start))
     apart = torch._foreach_sub(list(a), list(b))
     moved_a, moved_b = math.sqrt(inner_product(u, u)), math.sqrt(inner_product(v, v))
     lengths = moved_a * moved_b
-    # rounding may leave 1 + 1e-16
+    # rounding may make it 1 + 1e-16
     cosine = max(-1.0, min(1.0, inner_product(u, v) / lengths)) if lengths else None
     return Separation(math.sqrt(inner_product(apart, apart)), moved_a, moved_b, cosine)
 
@@ -249,8 +253,8 @@ def separation(
 def inner_product(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:
     """The sum of a x b over all elements of all tensors.
 
-    fp32 sums of millions of squares are wrong in the fourth digit on a CPU, and float64 ones slow: so
-    fp32 within pieces of 65,536 elements, float64 over these.
+    On a CPU, fp32 sums of millions of squares are wrong in the fourth digit, and float64 sums are slow. So
+    this sums in fp32 within pieces of 65,536 elements, and in float64 over the pieces.
     """
     pieces = [
         torch.dot(x, y)
@@ -261,17 +265,17 @@ def inner_product(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float
 
 
 def disagreement(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Share of examples of which two n x L logits predict different classes."""
+    """Share of examples for which two n x L logits predict different classes."""
     return float((a.argmax(dim=1) != b.argmax(dim=1)).double().mean())
 
 
 def mean_kl(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Mean over examples of KL(softmax a || softmax b), in nats, of two n x L logits; at least 0."""
+    """Mean over examples of KL(softmax a || softmax b), in nats, for two n x L logits; at least 0."""
     log_a, log_b = a.log_softmax(dim=1), b.log_softmax(dim=1)
-    # rounding may leave -1e-17
+    # rounding may make it -1e-17
     return max(0.0, float((log_a.exp() * (log_a - log_b)).sum(dim=1).mean()))
 
 
 def cross_entropy(scores: torch.Tensor, labels: Sequence[float]) -> float:
-    """Mean cross-entropy in nats of n x L logits."""
+    """Mean cross-entropy in nats for n x L logits and n labels."""
     return float(nn.functional.cross_entropy(scores, torch.tensor(labels, dtype=torch.long)))

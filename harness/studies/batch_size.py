@@ -1,18 +1,18 @@
-"""Batch size: where does momentum begin to pay?
+"""Batch size: from which size on does momentum pay?
 
-SGD and SGDM train at equal effective rate, on the same batches, for the same number of steps, at batch
-sizes from 1 to the whole training set (gradient descent without noise), over a grid of rates. All batch
-sizes have the same steps and so the same effective time, eta x steps; what a larger batch takes away is
-noise alone. (At equal numbers of examples it would take away steps as well.)
+SGD and SGDM train at equal effective rate, on the same batches, for the same number of steps. The study
+does this at batch sizes from 1 to the whole training set (gradient descent without noise), over a grid of
+rates. All batch sizes have the same steps and so the same effective time, eta x steps. A larger batch then
+removes noise and nothing else. (At equal numbers of examples it would remove steps as well.)
 
-Wang et al. 2024 expect momentum to help only where the best rate is limited by curvature and not by noise,
-that is at large batches. How large a batch is, the simple noise scale along SGD's path says (McCandlish et
-al. 2018, `gradient_noise`): below it a step is mostly noise, above it mostly gradient.
+Wang et al. 2024 expect momentum to help only where curvature, and not noise, limits the best rate: at large
+batches. The simple noise scale along SGD's path says how large a batch is (McCandlish et al. 2018,
+`gradient_noise`): below it a step is mostly noise, above it mostly gradient.
 
-The gap is SGDM's loss at the end minus SGD's: below 0 momentum pays. It is taken at *matched* rates, and
-between the *best* rate of each on the common grid. Best is by loss on the training set, which both
-minimise and on which nothing is sampled; the dev loss of these rates stands beside it and chooses nothing.
-An arm whose loss was not finite has no end.
+The gap is SGDM's loss at the end minus SGD's: momentum pays where it is below 0. The study takes the gap at
+*matched* rates, and between the *best* rate of each on the common grid. The best rate has the lowest loss on
+the training set, because both arms minimise this loss and it is computed on every example. The dev loss at
+these rates is shown next to it and chooses nothing. An arm whose loss was not finite has no end.
 
 Dropout, clipping and schedule are off, as in `closeness`.
 """
@@ -20,24 +20,17 @@ Dropout, clipping and schedule are off, as in `closeness`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.sweeps.request import Sweep
-
-if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunSpec
-
-
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from scipy.stats import t
 
+from momentum_bench.harness.data.splits import draw_split
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.intervals import t_quantile
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.records.schema import RunSpec, Stored
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, svg_text
@@ -46,14 +39,17 @@ from momentum_bench.harness.studies.arms import Arm, check_horizon, cross_entrop
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
 from momentum_bench.harness.studies.outputs import log_scale, panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
-# on bbc_news: 3 rates x 100 steps of 2 models at 1, 2 and all 5 examples, some 0.08 s of one core a step
-# and 0.04 s an example
-BATCH_SIZE: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
+    # On bbc_news: 3 rates x 100 steps of 2 models at 1, 2 and all 5 examples; about 0.08 s of one core for a
+    # step and 0.04 s for an example.
     "small": {
         "k": 1,
         "seeds": (13,),
+        "batch_size": 1,
         "batch_sizes": (1, 2, None),
         "steps": 100,
         "momentum": 0.9,
@@ -65,6 +61,7 @@ BATCH_SIZE: dict[str, dict[str, Any]] = {
         "task": ("sst2",),
         "k": 64,
         "seeds": (13, 21, 42, 87, 100),
+        "batch_size": 1,
         "batch_sizes": (1, 2, 4, 8, 16, 32, 64, None),
         "steps": 1000,
         "momentum": 0.9,
@@ -76,36 +73,16 @@ BATCH_SIZE: dict[str, dict[str, Any]] = {
         },
     },
 }
-
-
-def run_batch_size(
-    sweep: Sweep,
-    specs: list[RunSpec],
-    sizes: tuple[int | None, ...],
-    n_train: int,
-    n_times: int,
-    n_examples: int,
-) -> None:
-    from momentum_bench.harness.studies.cells import finish_cells, write_results
-
-    cells = batch_size_cells(specs, sizes, n_train, sweep.momentum, n_times, n_examples)
-    records = finish_cells("batch_size", cells, BatchSizeRecord, batch_size, sweep)
-    tables = {"": point_rows(records), "_gaps": gap_rows(records)}
-    paths = write_results("batch_size", sweep, tables, plot(records))
-    found = gaps(records)
-    print(f"SGDM (beta {sweep.momentum:g}) minus SGD after {sweep.max_steps} steps, best rate of each:")
-    print("\n".join(gap_table(found)))
-    print(conclusion(mean_gaps(found)))
-    print(EXPECTATION)
-    print(paths)
-
+"""`batch_size` is the size of the planned runs; in the cells, each of `batch_sizes` replaces it. None among
+these is the whole training set."""
 
 SEEDS_FOR_AN_INTERVAL = 3
-"""Fewer have no interval, and no word on where momentum begins to pay."""
+"""With fewer seeds there is no interval, and the study does not say where momentum begins to pay."""
 
 EXPECTATION = """\
-What theory expects: no gap at small batches, where it takes noise to limit the rate of both; if any,
-from batch sizes about the noise scale on. Few examples are soon fitted: near 0 nats a gap says nothing."""
+What theory expects: no gap at small batches, where it says that noise limits the rate of both. If there is
+a gap, it begins at batch sizes near the noise scale. A model soon fits few examples: near 0 nats a gap says
+nothing."""
 
 ArmName = Literal["sgd", "sgdm"]
 ARMS: tuple[ArmName, ...] = ("sgd", "sgdm")
@@ -118,8 +95,8 @@ class BatchSizeSpec(CellSpec):
     Attributes:
         sgd: the SGD arm, as a run.
         momentum: beta of the SGDM arm.
-        n_times: times of measurement, evenly spaced, the last at the end.
-        n_examples: training examples whose own gradients are taken for the noise, at most.
+        n_times: how many times the arms are measured, evenly spaced, the last at the end.
+        n_examples: the noise is measured from the single gradients of at most this many training examples.
     """
 
     study: Literal["batch-size"] = "batch-size"
@@ -138,7 +115,7 @@ class BatchSizeSpec(CellSpec):
 
 
 class BatchSizePoint(Stored):
-    """One arm after `step` steps: train loss and gradient noise, dev loss in nats, dev metric."""
+    """One arm after `step` steps: train loss and gradient noise, dev loss in nats, and dev metric."""
 
     arm: ArmName
     step: int
@@ -148,19 +125,33 @@ class BatchSizePoint(Stored):
 
 
 class BatchSizeRecord(CellRecord):
-    """A finished cell. `diverged`: a loss was not finite, and that arm's points end before that step."""
+    """A finished cell. `diverged`: a loss was not finite, and the points of its arm end before that step."""
 
     spec: BatchSizeSpec
     metric: str
     points: tuple[BatchSizePoint, ...]
 
     def path(self, arm: ArmName) -> list[BatchSizePoint]:
-        """One arm's points, in the order of the steps."""
+        """The points of one arm, in the order of the steps."""
         return [point for point in self.points if point.arm == arm]
 
     def end(self, arm: ArmName) -> BatchSizePoint | None:
-        """One arm's point after the last step; None where it diverged."""
+        """The point of one arm after the last step; None where it diverged."""
         return next((p for p in self.path(arm) if p.step == self.spec.sgd.max_steps), None)
+
+
+def read_batch_sizes(values: str | Sequence[int | None]) -> tuple[int | None, ...]:
+    """Raises: UserError, when a value is not a whole number from 1 and not full, or is there twice."""
+    try:
+        sizes = tuple(None if word in (None, "full") else int(word) for word in listed(values))
+    except ValueError:
+        sizes = (0,)
+    if any(size is not None and size < 1 for size in sizes) or len(set(sizes)) < len(sizes):
+        raise UserError(
+            f"--batch-sizes {values}: expected different whole numbers from 1, or full for the whole "
+            f"training set, e.g. 1,4,full"
+        )
+    return sizes
 
 
 def batch_size_cells(
@@ -171,22 +162,22 @@ def batch_size_cells(
     n_times: int,
     n_examples: int,
 ) -> list[BatchSizeSpec]:
-    """The cells of runs of plain SGD: every batch size at every rate and seed.
+    """The cells that belong to runs of plain SGD: every batch size at every rate and seed.
 
     Args:
         batch_sizes: None is the whole training set.
         n_train: size of the training set.
 
     Raises:
-        UserError: too few steps for the momentum, or a batch larger than the training set, which would
-            see examples twice in a step.
+        UserError: too few steps for the momentum, or a batch larger than the training set, because an
+            example would then be twice in one step.
     """
     check_horizon(specs[0].max_steps, momentum)
     sizes = sorted({n_train if size is None else size for size in batch_sizes})
     if sizes[-1] > n_train:
         raise UserError(
-            f"--batch-sizes {sizes[-1]}: the training set has {n_train} examples. Use {n_train} at most, "
-            f"full for all, or a larger --k"
+            f"--batch-sizes {sizes[-1]}: the training set has {n_train} examples. Use at most {n_train}, "
+            f"or full for all, or a larger --k"
         )
     return [
         BatchSizeSpec(
@@ -200,11 +191,11 @@ def batch_size_cells(
     ]
 
 
-def batch_size(spec: BatchSizeSpec, session: Session, workers: int) -> BatchSizeRecord:
-    """Run one cell.
+def run_batch_size_cell(spec: BatchSizeSpec, session: Session, models_at_a_time: int) -> BatchSizeRecord:
+    """Run one cell: SGD and SGDM at its batch size.
 
     Args:
-        workers: arms that compute at the same time, 2 at most; of no effect on results.
+        models_at_a_time: arms that compute at the same time, 2 at most; it has no effect on results.
 
     Raises:
         UserError: the split, the prompt or the model cannot be built.
@@ -241,7 +232,7 @@ def batch_size(spec: BatchSizeSpec, session: Session, workers: int) -> BatchSize
         return points, None
 
     started = time.perf_counter()
-    with side_by_side(workers, run.threads_per_run) as pool:
+    with side_by_side(models_at_a_time, run.threads_per_run) as pool:
         paths = list(pool.map(path, arms, ARMS))
     return BatchSizeRecord(
         spec=spec,
@@ -257,7 +248,7 @@ class Gap:
 
     Attributes:
         eta_sgd, eta_sgdm: the rate with the lowest train loss; None where all diverged.
-        edge: whether one of them is the smallest or largest of several rates tried.
+        edge: whether one of these is the smallest or the largest of several rates.
         train_loss_sgd, train_loss_sgdm, dev_loss_sgd, dev_loss_sgdm: at these rates, in nats.
         noise_scale_first, noise_scale_last: of SGD at its best rate, at the first and last measurement.
     """
@@ -290,7 +281,7 @@ def _minus(a: float | None, b: float | None) -> float | None:
 
 
 def gaps(records: Sequence[BatchSizeRecord]) -> list[Gap]:
-    """The gap between best rates for each batch size and seed, sorted by these."""
+    """The gap between best rates for each batch size and seed, sorted by both."""
     found = []
     keys = sorted({(r.spec.sgd.batch_size, r.spec.sgd.seed) for r in records})
     for size, seed in keys:
@@ -325,7 +316,7 @@ class _Best:
 
 
 def _best(cells: Sequence[BatchSizeRecord], arm: ArmName) -> _Best | None:
-    """How the arm ends at the rate with the lowest train loss; of equal ones, at the smallest."""
+    """How the arm ends at the rate with the lowest train loss, or at the smallest of several such rates."""
     ends = []
     for record in cells:
         if (end := record.end(arm)) is not None:
@@ -357,29 +348,29 @@ def mean_gaps(found: Sequence[Gap]) -> list[MeanGap]:
         half = None
         if n >= SEEDS_FOR_AN_INTERVAL:
             variance = sum((value - mean) ** 2 for value in values) / (n - 1)
-            half = float(t.ppf(0.975, n - 1)) * math.sqrt(variance / n)
+            half = t_quantile(n - 1) * math.sqrt(variance / n)
         ends = (None, None) if half is None else (mean - half, mean + half)
         means.append(MeanGap(size, n, mean, *ends))
     return means
 
 
 def conclusion(means: Sequence[MeanGap]) -> str:
-    """One honest sentence on where momentum begins to pay, at the best rate of each."""
+    """What the intervals show of the batch size from which momentum pays, at the best rate of each arm."""
     if not means:
-        return "No batch size has an end of both SGD and SGDM: nothing can be compared."
+        return "No batch size has both SGD and SGDM at the last step: nothing can be compared."
     if all(m.low is None for m in means):
         least = min(means, key=lambda m: m.mean)
         return (
             f"Too few seeds for an interval ({means[0].n}; {SEEDS_FOR_AN_INTERVAL} are needed): single paths "
-            f"show nothing about momentum.\nOf the batch sizes tried, the gap is most in its favour at "
+            f"show nothing about momentum.\nThe gap favours momentum most at batch size "
             f"{least.batch_size} ({least.mean:+.4f} nats)."
         )
     paying = [m.high is not None and m.high < 0 for m in means]
     first = next((i for i in range(len(means)) if all(paying[i:])), None)
     if first is None:
         some = [str(m.batch_size) for m, pays in zip(means, paying, strict=True) if pays]
-        rest = f" (it does at {', '.join(some)}, but not at all larger ones)" if some else ""
-        return f"Momentum is not shown to pay from any batch size tried up to the largest{rest}."
+        rest = f" It pays at {', '.join(some)}, but not at every larger size." if some else ""
+        return f"No batch size is shown from which momentum pays up to the largest one.{rest}"
     return (
         f"From batch size {means[first].batch_size} on, momentum pays: the 95 % intervals of the gap are "
         f"below 0 ({means[first].n} paired seeds, one interval for each batch size, without correction)."
@@ -387,7 +378,7 @@ def conclusion(means: Sequence[MeanGap]) -> str:
 
 
 def gap_table(found: Sequence[Gap]) -> list[str]:
-    """The lines of a table for a terminal: a line for each batch size, means over seeds."""
+    """The lines of a table for a terminal: one line for each batch size, with means over seeds."""
     lines = [
         "            noise scale       best eta        train loss, nats       gap, nats",
         " batch    first     last      SGD     SGDM       SGD      SGDM     train       dev  95 % of train",
@@ -407,7 +398,7 @@ def gap_table(found: Sequence[Gap]) -> list[str]:
         lines.append(" ".join(cells) + mark)
     if any(gap.edge for gap in found):
         lines.append(
-            "* a best rate is at the edge of the grid: widen --learning-rates before believing the gap"
+            "* a best rate is at the edge of the grid: widen --learning-rates before you believe the gap"
         )
     return lines
 
@@ -418,7 +409,7 @@ def _mean_cell(group: Sequence[Gap], name: str, width: int, form: str) -> str:
 
 
 def _rates_cell(group: Sequence[Gap], name: str) -> str:
-    """The chosen rates: one, or the smallest and largest over seeds."""
+    """The chosen rates: one rate, or the smallest and the largest over seeds."""
     rates = sorted({rate for gap in group if (rate := getattr(gap, name)) is not None})
     return f"{'-'.join(f'{rate:g}' for rate in dict.fromkeys((rates[0], rates[-1]))) if rates else 'none':>8}"
 
@@ -444,9 +435,9 @@ def gap_rows(records: Sequence[BatchSizeRecord]) -> list[dict[str, Any]]:
 
 
 def plot(records: Sequence[BatchSizeRecord]) -> str:
-    """SVG: final train loss at every rate, best losses, noise scale, each against batch size.
+    """SVG: final train loss at every rate, best losses and noise scale, each against batch size.
 
-    Means over seeds; where only some seeds have an end, over these.
+    Each value is a mean over the seeds that have an end.
     """
     run = records[0].spec.sgd
     rates = sorted({record.spec.sgd.learning_rate for record in records})
@@ -501,7 +492,7 @@ def plot(records: Sequence[BatchSizeRecord]) -> str:
 
 
 def _draw(axes: Axes, points: Sequence[tuple[int, float | None]], style: dict[str, Any]) -> None:
-    """The mean over what each batch size has, joined by a line."""
+    """Draw the mean of the values that each batch size has, joined by a line."""
     groups: dict[int, list[float]] = {}
     for size, value in points:
         if value is not None:
@@ -509,3 +500,39 @@ def _draw(axes: Axes, points: Sequence[tuple[int, float | None]], style: dict[st
     if groups:
         line = [(size, sum(values) / len(values)) for size, values in sorted(groups.items())]
         axes.plot(*zip(*line, strict=True), **style)
+
+
+def batch_size_tables(records: Sequence[BatchSizeRecord]) -> Tables:
+    """The rows of batch_size.csv and batch_size_gaps.csv."""
+    return {"": point_rows(records), "_gaps": gap_rows(records)}
+
+
+def batch_size_report(records: Sequence[BatchSizeRecord]) -> list[str]:
+    """The table of gaps, what they show, and what theory expects."""
+    spec, found = records[0].spec, gaps(records)
+    return [
+        f"SGDM (beta {spec.momentum:g}) minus SGD after {spec.sgd.max_steps} steps, best rate of each:",
+        *gap_table(found),
+        conclusion(mean_gaps(found)),
+        EXPECTATION,
+    ]
+
+
+def _cells(planned: PlannedStudy) -> list[BatchSizeSpec]:
+    settings, sweep = planned.settings, planned.sweep
+    n_train = len(draw_split(planned.data, sweep.k, sweep.seeds[0], sweep.protocol).train)
+    counts = {name: settings[name] for name in ("n_times", "n_examples")}
+    return batch_size_cells(planned.specs, settings["batch_sizes"], n_train, sweep.momentum, **counts)
+
+
+BATCH_SIZE = Study(
+    name="batch_size",
+    presets=PRESETS,
+    readers={"batch_sizes": read_batch_sizes},
+    make_cells=_cells,
+    run_cell=run_batch_size_cell,
+    record=BatchSizeRecord,
+    tables=batch_size_tables,
+    plot=plot,
+    report=batch_size_report,
+)

@@ -1,52 +1,47 @@
-"""Closeness: how far SGD and SGDM are apart when all but the momentum is the same.
+"""Closeness: how far apart SGD and SGDM are when everything but the momentum is the same.
 
-SGD and heavy-ball SGDM start from the same weights, run at the same effective rate eta, and are compared
-at the same effective times eta * step. With *common* batches they see the same examples at every step,
-so momentum is the only difference. With *independent* batches SGD sees them in another order: what the
-order alone does, beside which the first number is to be read.
+SGD and heavy-ball SGDM start from the same weights and run at the same effective rate eta. They are
+compared at the same effective times eta * step. With *common* batches they see the same examples at every
+step, so momentum is the only difference. With *independent* batches SGD sees the examples in another
+order. This shows what the order alone does, and the first number should be read next to it.
 
-Three settings are fixed, for each would add a difference that is not momentum's:
+Three settings are fixed, because each of them would add a difference that momentum does not make:
 
 * dropout 0: the batch is then the only noise, and common batches are common noise to the last bit;
 * constant learning rate: effective time is eta * step for both. (Under a schedule, the SGD of the theorem
   runs an averaged schedule of its own; here that differs only in the last 1 / (1 - beta) steps.)
-* no gradient clipping: it acts on the gradient before the momentum, depends on its size, and would make
-  the two arms' effective rates differ.
+* no gradient clipping: it acts on the gradient before the momentum and depends on the gradient's size, so
+  it would make the effective rates of the two arms differ.
 
-What to expect (Wang et al. 2024, theorem 3.5). The theorem bounds the *weak* error, of expectations, over
-O(1 / eta) steps, with gradient noise scaled up as eta^(-1/2): its order is (eta / (1 - beta))^(1/2).
-Measured here is another thing: the distance of two coupled paths, at the noise that the batches have,
-whatever eta. That goes about as eta, since SGDM lags by eta beta / (1 - beta) m behind SGD, where m is its
-average gradient; `noisy_quadratic` has both regimes in closed form. So the slope of log distance against
-log eta should be near 1, and one of 1/2 would be no confirmation of the theorem. The slope against
-log(eta / (1 - beta)) mixes the two: over beta the steady part of m counts as beta / (1 - beta) and its
-noisy part as beta / (1 - beta^2)^(1/2), so nothing fixes it at 1. beta = 0 is SGD itself: a control,
-outside all fits, whose distance on common batches must be exactly 0.
+What to expect (Wang et al. 2024, theorem 3.5). The theorem bounds the *weak* error, the difference of
+expectations, over O(1 / eta) steps. It assumes gradient noise that grows as eta^(-1/2), and its order is
+(eta / (1 - beta))^(1/2). This study measures another thing: the distance of two coupled paths, at the
+noise that the batches have, whatever eta is. This distance grows about as eta, because SGDM lags behind
+SGD by eta beta / (1 - beta) m, where m is its average gradient. `noisy_quadratic` has both regimes in
+closed form. So the slope of log distance against log eta should be near 1, and a slope of 1/2 would not
+confirm the theorem. The slope against log(eta / (1 - beta)) mixes two effects: over beta, the steady part
+of m counts as beta / (1 - beta) and its noisy part as beta / (1 - beta^2)^(1/2), so nothing fixes the slope
+at 1. beta = 0 is SGD itself. It is a control: no fit uses it, and its distance on common batches must be
+exactly 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from momentum_bench.harness.sweeps.request import Sweep
-
-if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunSpec
-
-
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from scipy.stats import linregress, t
+from scipy.stats import linregress
 
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.intervals import t_quantile
 from momentum_bench.harness.records.schema import RunSpec, Stored
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, svg_text
 from momentum_bench.harness.seeds import batch_indices, derived_seed
@@ -64,12 +59,13 @@ from momentum_bench.harness.studies.arms import (
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
-# steps are those at the largest rate; rates are effective
-CLOSENESS: dict[str, dict[str, Any]] = {
-    # on bbc_news: 622 steps of 4 models, 100 of the control, at some 0.13 s of one core. To eta x steps = 1
-    # the loss is still falling; on the one grid tried beyond that, no power fitted the distance.
+PRESETS: dict[str, dict[str, Any]] = {
+    # On bbc_news: 622 steps of 4 models and 100 steps of the control, about 0.13 s of one core each. Up to
+    # eta x steps = 1 the loss still falls; on the one grid that was tried beyond, no power law fitted.
     "small": {
         "k": 4,
         "seeds": (13,),
@@ -92,44 +88,25 @@ CLOSENESS: dict[str, dict[str, Any]] = {
         "rates": {"head": (0.0025, 0.005, 0.01), "prompt": (0.00025, 0.0005, 0.001)},
     },
 }
-
-
-def run_closeness(
-    sweep: Sweep, specs: list[RunSpec], betas: tuple[float, ...], n_times: int, n_dev: int
-) -> None:
-    from momentum_bench.harness.studies.cells import finish_cells, write_results
-
-    cells = closeness_cells(specs, betas, n_times, n_dev)
-    records = finish_cells("closeness", cells, ClosenessRecord, closeness, sweep)
-    slopes = fit_slopes(records)
-    tables = {"": comparison_rows(records), "_slopes": [slope.__dict__ for slope in slopes]}
-    paths = write_results("closeness", sweep, tables, plot(records))
-    if (control := control_distance(records)) is not None:
-        print(f"Control, beta = 0 on common batches: largest distance {control:g}, expected 0")
-    print("Slope of log relative distance in the second half of the way, with a 95 % t interval:")
-    for slope in slopes:
-        print(f"  {slope}")
-    print(EXPECTATION)
-    print(paths)
-
+"""`steps` are the steps at the largest rate."""
 
 EXPECTATION = """\
-What to expect: paths coupled by common batches, at the noise that the batches have, come closer about as
-eta (slope 1). The theorem's order, (eta / (1 - beta))^(1/2), bounds the difference of expectations under
-noise that grows as eta^(-1/2), and is no prediction of these slopes. Independent batches: the reference."""
+What to expect: with common batches, at the noise that the batches have, the distance shrinks about as eta
+(slope 1). The theorem's order, (eta / (1 - beta))^(1/2), bounds the difference of expectations under noise
+that grows as eta^(-1/2), and does not predict these slopes. Independent batches are the reference."""
 
 Batches = Literal["common", "independent"]
 BATCHES: tuple[Batches, ...] = ("common", "independent")
 
 
 class ClosenessSpec(CellSpec):
-    """One cell: an effective rate and a seed, with every momentum that is coupled to its SGD.
+    """One cell: SGD at one effective rate and seed, and one SGDM for each momentum.
 
     Attributes:
         sgd: the SGD arm, as a run; `max_steps` is the horizon.
         momenta: beta of each SGDM arm, ascending; 0 is the control.
-        n_times: comparisons on the way, evenly spaced, the last at the horizon.
-        n_dev: how many of these, evenly spaced, score dev too; it divides `n_times`.
+        n_times: how many comparisons there are, evenly spaced, the last at the horizon.
+        n_dev: how many of these, evenly spaced, also score dev; it divides `n_times`.
     """
 
     study: Literal["closeness"] = "closeness"
@@ -154,9 +131,9 @@ class ClosenessSpec(CellSpec):
 
 
 class Comparison(Stored):
-    """SGD beside one SGDM at one time. Norms are over all parameters; losses and KL in nats.
+    """SGD and one SGDM at one time. Norms are over all parameters; losses and KL are in nats.
 
-    What begins with `dev_` is None where dev was not scored.
+    The fields that begin with `dev_` are None where dev was not scored.
 
     Attributes:
         step: steps done.
@@ -184,16 +161,16 @@ class Comparison(Stored):
 
 
 class ClosenessRecord(CellRecord):
-    """A finished cell. `diverged`: a loss was not finite, and comparisons end before that step."""
+    """A finished cell. `diverged`: a loss was not finite, and the comparisons end before that step."""
 
     spec: ClosenessSpec
     comparisons: tuple[Comparison, ...]
 
     def typical_distance(self, momentum: float, batches: Batches) -> float | None:
-        """Geometric mean of the relative distances in the second half of the way.
+        """Geometric mean of the relative distances in the second half of the steps.
 
-        One moment's distance hangs on the last few gradients. None where the cell diverged or some
-        distance is 0 or undefined.
+        It is a mean because the distance at one step depends on the last few gradients. None where the
+        cell diverged, or where a distance is 0 or undefined.
         """
         if self.status == "diverged":
             return None
@@ -205,13 +182,27 @@ class ClosenessRecord(CellRecord):
         return math.exp(sum(map(math.log, found)) / len(found)) if all(found) else None
 
 
+def read_momenta(values: str | Sequence[float]) -> tuple[float, ...]:
+    """Raises: UserError, when a value is not a number from 0 to below 1, is there twice, or all are 0."""
+    try:
+        betas = tuple(float(word) for word in listed(values))
+    except ValueError:
+        betas = (math.nan,)
+    if not all(0 <= beta < 1 for beta in betas) or len(set(betas)) < len(betas) or not any(betas):
+        raise UserError(
+            f"--momenta {values}: expected different numbers from 0 to below 1, at least one above 0, "
+            f"e.g. 0,0.5,0.9"
+        )
+    return betas
+
+
 def closeness_cells(
     specs: Sequence[RunSpec], momenta: Sequence[float], n_times: int, n_dev: int
 ) -> list[ClosenessSpec]:
-    """The cells of SGD runs whose `max_steps` is the number of steps at the largest rate.
+    """The cells that belong to SGD runs; their `max_steps` is the number of steps at the largest rate.
 
-    Smaller rates get more steps, for an equal horizon in effective time (to the nearest step). The
-    control, beta = 0, is run at the largest rate alone, where it costs least.
+    Smaller rates get more steps, so that the horizon in effective time is equal (to the nearest step). The
+    control, beta = 0, runs at the largest rate only, where it costs least.
 
     Raises:
         UserError: the largest rate has too few steps for the largest momentum.
@@ -228,11 +219,11 @@ def closeness_cells(
     return cells
 
 
-def closeness(spec: ClosenessSpec, session: Session, workers: int) -> ClosenessRecord:
+def run_closeness_cell(spec: ClosenessSpec, session: Session, models_at_a_time: int) -> ClosenessRecord:
     """Run one cell: SGD on the common and on independent batches, and an SGDM for each momentum.
 
     Args:
-        workers: arms that compute at the same time; of no effect on results.
+        models_at_a_time: arms that compute at the same time; it has no effect on results.
 
     Raises:
         UserError: the split, the prompt or the model cannot be built.
@@ -243,7 +234,7 @@ def closeness(spec: ClosenessSpec, session: Session, workers: int) -> ClosenessR
     wanted = [("sgd", run, run.seed), ("sgd, independent", run, derived_seed(run.seed, "independent order"))]
     wanted += [(_arm_name(beta), with_momentum(run, beta), run.seed) for beta in spec.momenta]
     arms = make_arms(wanted, session, run)
-    # the two SGD arms lead, so they are 0 and 1
+    # the two SGD arms come first, so their places are 0 and 1
     couplings = [(i, sgdm) for sgdm in range(2, len(arms)) for i in (0, 1)]
     comparisons: list[Comparison] = []
     failures: list[str] = []
@@ -253,7 +244,7 @@ def closeness(spec: ClosenessSpec, session: Session, workers: int) -> ClosenessR
         return arm.descend([arm.batch(split.train, rows)])
 
     started = time.perf_counter()
-    with side_by_side(workers, run.threads_per_run) as pool:
+    with side_by_side(models_at_a_time, run.threads_per_run) as pool:
         for step in range(run.max_steps):
             losses = list(pool.map(descend, arms, repeat(step)))
             if not all(map(math.isfinite, losses)):
@@ -310,13 +301,13 @@ def _dev_columns(
 
 @dataclass(frozen=True)
 class Slope:
-    """A least-squares line through the log of the typical distance, one point a cell.
+    """A least-squares line through the log of the typical distance, with one point for each cell.
 
     Attributes:
-        against: whose logarithm is on the x axis.
+        against: the quantity on the x axis, as its logarithm.
         momentum: of the points; None: all above 0.
-        slope, low, high: with the ends of its 95 % t interval; None where three points with two
-            different x are not there.
+        slope, low, high: the slope and the ends of its 95 % t interval. None where there are fewer than
+            three points, or all points have the same x.
     """
 
     batches: Batches
@@ -336,9 +327,9 @@ class Slope:
 
 
 def fit_slopes(records: Sequence[ClosenessRecord]) -> list[Slope]:
-    """For both kinds of batches: against eta for each momentum, against eta / (1 - beta) for all.
+    """The slopes for both kinds of batches: against eta for each momentum, against eta / (1 - beta) for all.
 
-    Cells that diverged and beta = 0 are left out.
+    Cells that diverged are left out, and so is beta = 0.
     """
     slopes = []
     for batches in BATCHES:
@@ -366,21 +357,37 @@ def _slope(
     if n < 3 or len({x for x, _ in points}) < 2:
         return Slope(batches, against, momentum, n, None, None, None)
     fit = linregress([math.log(x) for x, _ in points], [math.log(y) for _, y in points])
-    half = float(t.ppf(0.975, n - 2) * fit.stderr)
+    half = t_quantile(n - 2) * float(fit.stderr)
     slope = float(fit.slope)
     return Slope(batches, against, momentum, n, slope, slope - half, slope + half)
 
 
 def control_distance(records: Sequence[ClosenessRecord]) -> float | None:
-    """The largest distance of the control, beta = 0, on common batches; None where there was none."""
+    """The largest distance of the control, beta = 0, on common batches; None where there is no control."""
     found = [c.distance for r in records for c in r.comparisons if (c.momentum, c.batches) == (0, "common")]
     return max(found, default=None)
+
+
+def closeness_tables(records: Sequence[ClosenessRecord]) -> Tables:
+    """The rows of closeness.csv and closeness_slopes.csv."""
+    return {"": comparison_rows(records), "_slopes": [slope.__dict__ for slope in fit_slopes(records)]}
+
+
+def closeness_report(records: Sequence[ClosenessRecord]) -> list[str]:
+    """The control's distance, the slopes with their intervals, and what to expect."""
+    lines = []
+    if (control := control_distance(records)) is not None:
+        lines.append(f"Control, beta = 0 on common batches: largest distance {control:g}, expected 0")
+    lines.append("Slope of log relative distance in the second half of the steps, with a 95 % t interval:")
+    lines += [f"  {slope}" for slope in fit_slopes(records)]
+    return [*lines, EXPECTATION]
 
 
 def comparison_rows(records: Sequence[ClosenessRecord]) -> list[dict[str, Any]]:
     """The rows of closeness.csv, sorted by cell, momentum, batches and step.
 
-    `torch_learning_rate` is the SGDM arm's, as it ran; SGD's is `learning_rate`, the effective one.
+    `torch_learning_rate` is the rate of the SGDM arm, as it ran; the rate of SGD is `learning_rate`, the
+    effective one.
     """
     rows = []
     for record in records:
@@ -398,16 +405,16 @@ def comparison_rows(records: Sequence[ClosenessRecord]) -> list[dict[str, Any]]:
 def plot(records: Sequence[ClosenessRecord]) -> str:
     """SVG: typical distance against eta and eta / (1 - beta); distance and KL against time.
 
-    One colour a momentum; a seed's points are joined. The control, beta = 0, has no distance on common
-    batches, so it stands in the upper plots with independent batches alone: what the order of batches
-    does by itself.
+    Each momentum has a colour, and a line joins the points of one seed. The control, beta = 0, has no
+    distance on common batches. So the upper plots show it with independent batches only, which is what the
+    order of the batches does by itself.
     """
     spec = records[0].spec.sgd
     betas = sorted({beta for record in records for beta in record.spec.momenta})
     rates = sorted({record.spec.sgd.learning_rate for record in records}, reverse=True)
     colour = {beta: FAINT if beta == 0 else COLOURS[i % len(COLOURS)] for i, beta in enumerate(betas)}
     dashes = {rate: DASHES[i % len(DASHES)] for i, rate in enumerate(rates)}
-    title = f"SGD beside SGDM at equal effective rate: {spec.task}, {spec.model}, {spec.method}"
+    title = f"SGD and SGDM at equal effective rate: {spec.task}, {spec.model}, {spec.method}"
     with panels(2, 2, title) as (figure, (by_rate, by_scale, over_time, kl)):
         for axes, scaled in ((by_rate, False), (by_scale, True)):
             for batches, look in zip(BATCHES, ("o-", "s--"), strict=True):
@@ -430,7 +437,7 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
                 way = [c for c in record.comparisons if (c.momentum, c.batches) == (beta, "common")]
                 style: dict[str, Any] = {"color": colour[beta], "ls": dashes[rate]}
                 for axes, name, marker in ((over_time, "relative_distance", ""), (kl, "dev_kl", ".")):
-                    # neither what was not measured nor a zero has a place on a log axis
+                    # a log axis has no place for a zero; a time that was not measured has no value
                     points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
                     if points:
                         axes.plot(*zip(*points, strict=True), marker=marker, **style)
@@ -460,7 +467,7 @@ def _draw_distances(
     look: str,
     colour: str,
 ) -> None:
-    """One momentum's typical distances, a line a seed."""
+    """Draw the typical distances of one momentum, one line for each seed."""
     for seed in sorted({record.spec.sgd.seed for record in records}):
         points = sorted(
             (record.spec.sgd.learning_rate / (1 - beta if scaled else 1), distance)
@@ -475,9 +482,27 @@ def _draw_distances(
 
 
 def _guide(axes: Axes) -> None:
-    """A line of slope 1 through the lower left of what is drawn."""
+    """Draw a line of slope 1 below the points that are drawn."""
     drawn = [(x, y) for line in axes.lines for x, y in np.asarray(line.get_xydata())]
     if drawn:
         left, right = min(x for x, _ in drawn), max(x for x, _ in drawn)
         low = min(y for _, y in drawn) * 0.7
         axes.plot([left, right], [low, low * right / left], color=FAINT, ls=":")
+
+
+def _cells(planned: PlannedStudy) -> list[ClosenessSpec]:
+    settings = planned.settings
+    return closeness_cells(planned.specs, settings["momenta"], settings["n_times"], settings["n_dev"])
+
+
+CLOSENESS = Study(
+    name="closeness",
+    presets=PRESETS,
+    readers={"momenta": read_momenta},
+    make_cells=_cells,
+    run_cell=run_closeness_cell,
+    record=ClosenessRecord,
+    tables=closeness_tables,
+    plot=plot,
+    report=closeness_report,
+)

@@ -7,11 +7,11 @@ gradient G. With Sigma the covariance of the gradients of single examples,
 
 so mean squared norms at two batch sizes give unbiased estimates of ||G||^2 and of tr(Sigma), the variance
 that Sato & Iiduka call C^2. For n -> infinity f(b) is 1 / b, and these are the estimators of McCandlish et
-al. 2018 (arXiv 1812.06162, appendix A.1). Few-shot training sets are small enough for the difference to
-count: a batch of all n examples has no noise at all.
+al. 2018 (arXiv 1812.06162, appendix A.1). Few-shot training sets are so small that the difference counts:
+a batch of all n examples has no noise at all.
 
 tr(Sigma) / ||G||^2 is McCandlish's *simple noise scale*: the batch size at which (for large n) noise and
-signal are equally strong in a gradient. It is a ratio of two unbiased estimates and not unbiased itself.
+signal are equally strong in a gradient. It is a ratio of two unbiased estimates, and is not unbiased itself.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def two_batch_estimate(small: float, large: float, n_small: int, n_large: int, n
     Args:
         small, large: means of ||g_b||^2 over batches of `n_small` and of `n_large` examples, where
             1 <= n_small < n_large <= n; the batches may share examples.
-        n: examples that batches are drawn from, without replacement within a batch.
+        n: how many examples the batches are drawn from, without replacement within a batch.
 
     Returns:
-        The two estimates; a single draw of either may be below 0, as its noise demands.
+        The two estimates. A single draw of either may be below 0: an unbiased estimate has noise.
     """
     f_small, f_large = ((n - b) / (n - 1) / b for b in (n_small, n_large))
     variance = (small - large) / (f_small - f_large)
@@ -50,20 +50,22 @@ def two_batch_estimate(small: float, large: float, n_small: int, n_large: int, n
 def degree_of_smoothing(
     formula: str, rate: float, variance: float, norm: float, batch_size: int, momentum: float
 ) -> float:
-    """Sato & Iiduka's bound on the search-direction noise of one step: how far it smooths the loss.
+    """Sato & Iiduka's bound on the search-direction noise of one step: how much this noise smooths the loss.
 
-    With C^2 the gradient variance, K the bound of the full gradient's norm, b the batch size, and
-    c = beta (beta^2 - beta + 1) / (1 - beta)^2, as the authors' public code computes them:
+    C^2 is the gradient variance, K bounds the norm of the full gradient, b is the batch size, and
+    c = beta (beta^2 - beta + 1) / (1 - beta)^2. The formulas are those of the authors' public code:
 
     * `sgd`: rate (C^2 / b)^(1/2);
     * `shb`, heavy ball: rate (C^2 / b + c (C^2 / b + K^2))^(1/2) (arXiv 2402.02325);
     * `nshb_v1`, averaging form: rate (C^2 / b + 4 beta^2 (C^2 / b + K^2))^(1/2) (same paper);
     * `nshb_aaai25`, averaging form: rate (C^2 / ((1 - beta) b))^(1/2). The code of their AAAI 2025 paper
-      keeps rate / ((1 - beta) b)^(1/2) on its target, so it is fixed up to a factor. The factor C is
-      ours: with it, beta = 0 is SGD.
+      keeps rate / ((1 - beta) b)^(1/2) at a target, which fixes the formula up to a factor. The factor C is
+      our choice: with it, beta = 0 is SGD.
 
     Args:
-        rate: torch's own learning rate of that form: eta (1 - beta) for heavy ball, eta for the others.
+        formula: one of `FORMULAS`.
+        rate: torch's own learning rate for that form: eta (1 - beta) for heavy ball, eta for the others.
+        variance, norm: C^2 and K.
     """
     noise = variance / batch_size
     inner = {
@@ -81,9 +83,9 @@ class GradientNoise(Stored):
     Attributes:
         train_loss: mean cross-entropy in nats.
         gradient_norm: ||G||, exact.
-        variance: tr(Sigma) of the gradients of single examples: exact when all were taken, else the
+        variance: tr(Sigma) of the gradients of single examples: exact when all were taken, otherwise the
             unbiased estimate from a draw of them.
-        n_examples: how many were taken.
+        n_examples: how many single examples were taken.
     """
 
     train_loss: float
@@ -99,22 +101,22 @@ class GradientNoise(Stored):
 
 @dataclass(frozen=True)
 class Measured:
-    """The noise at a point, and the full gradient there, in the order of the arm's parameters."""
+    """The noise at a point, and the full gradient there, in the order of `Arm.trained`."""
 
     noise: GradientNoise
     gradient: list[torch.Tensor]
 
 
 def drawn_examples(seed: int, step: int, n: int, most: int) -> list[int]:
-    """Up to `most` of n positions without replacement, ascending: all, or a new draw at every step."""
+    """At most `most` of n positions without replacement, ascending: all, or a new draw at every step."""
     return sorted(batch_indices(derived_seed(seed, "noise examples", step), 0, n, min(most, n)))
 
 
 def measure(arm: Arm, train: Examples, examples: Sequence[int]) -> Measured:
-    """The full gradient where the arm is, and the variance around it by the gradients of `examples`.
+    """The full gradient where the arm is, and the variance around it from the gradients of `examples`.
 
-    These are batches of 1, the full gradient is the one of n, in `two_batch_estimate`. Every training
-    example has exactly one backward pass, those of `examples` alone, the others in scoring batches.
+    For `two_batch_estimate`, each of these is a batch of 1, and the full gradient is the batch of n. Every
+    training example has exactly one backward pass: those of `examples` alone, the others in scoring batches.
     """
     n = len(train.labels)
     parameters = arm.trained
@@ -122,7 +124,7 @@ def measure(arm: Arm, train: Examples, examples: Sequence[int]) -> Measured:
     loss_sum = squares = 0.0
 
     def add(rows: Sequence[int]) -> float:
-        """Add the gradient of the rows' summed loss to the total; returns its squared norm."""
+        """Add the gradient of the rows' summed loss to the total, and return its squared norm."""
         nonlocal loss_sum
         batch = arm.batch(train, rows)
         loss = arm.objective.loss(logits(arm.loaded, batch, arm.objective), batch.labels, "sum")

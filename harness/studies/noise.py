@@ -1,17 +1,17 @@
 """Noise: how far search directions are from the gradient, measured, and Sato & Iiduka's bounds on it.
 
 Sato & Iiduka (arXiv 2402.02325) call the optimizer's direction minus the full gradient its *search-direction
-noise* omega, and learning rate x ||omega|| its level: following the optimizer is, in expectation, gradient
-descent on a loss smoothed by noise of that size, the degree of smoothing delta. They bound delta by the
-gradient variance C^2, the bound K of the gradient's norm, the batch size and beta, and have found C^2
-indirectly, from the batch size at which training costs least. Here all of it is measured directly: along
-the path of each optimizer, C^2 and ||G|| from gradients of single examples, omega against the full gradient
-at the same point.
+noise* omega, and learning rate x ||omega|| its level. In expectation, the optimizer then makes gradient
+descent on a loss that noise of that size smooths; the size is the degree of smoothing delta. They bound
+delta by the gradient variance C^2, the bound K of the gradient's norm, the batch size and beta. They found
+C^2 indirectly, from the batch size at which training costs least. This study measures all of it directly
+along the path of each optimizer: C^2 and ||G|| from gradients of single examples, and omega against the full
+gradient at the same point.
 
-SHB is heavy ball (m <- beta m + g, x <- x - gamma m), NSHB the averaging form (d <- beta d + (1 - beta) g,
-x <- x - eta d). At matched effective rate, gamma = eta (1 - beta), they are one path, so one arm of SGDM
-serves both, with d = (1 - beta) m. Their steps are the same too; their noise is not, for the first is
-compared with gamma G and the second with eta G.
+SHB is heavy ball (m <- beta m + g, x <- x - gamma m), NSHB is the averaging form (d <- beta d + (1 - beta) g,
+x <- x - eta d). At matched effective rate, gamma = eta (1 - beta), both follow one path, so one arm of SGDM
+serves for both, with d = (1 - beta) m. Their steps are the same too. Their noise is not, because the first
+is compared with gamma G and the second with eta G.
 
 Dropout, clipping and schedule are off, as in `closeness`.
 """
@@ -19,18 +19,10 @@ Dropout, clipping and schedule are off, as in `closeness`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from momentum_bench.harness.sweeps.request import Sweep
-
-if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunSpec
-
-
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -50,9 +42,10 @@ from momentum_bench.harness.studies.gradient_noise import (
     measure,
 )
 from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
 from momentum_bench.harness.training.session import Session
 
-NOISE: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
     "small": {
         "k": 4,
         "seeds": (13,),
@@ -77,28 +70,14 @@ NOISE: dict[str, dict[str, Any]] = {
 }
 
 
-def run_noise(sweep: Sweep, specs: list[RunSpec], n_times: int, n_examples: int) -> None:
-    from momentum_bench.harness.studies.cells import finish_cells, write_results
-
-    cells = noise_cells(specs, sweep.momentum, n_times, n_examples)
-    records = finish_cells("noise", cells, NoiseRecord, noise, sweep)
-    tables = {"": point_rows(records), "_degrees": degree_rows(records)}
-    paths = write_results("noise", sweep, tables, plot(records))
-    print("Degrees of smoothing by the formulas, beside the measured level, rate x ||omega||:")
-    print("\n".join(degree_table(records)))
-    print(conclusion(records))
-    print(EXPECTATION)
-    print(paths)
-
-
 Method = Literal["sgd", "shb", "nshb"]
 METHODS: tuple[Method, ...] = ("sgd", "shb", "nshb")
 
 EXPECTATION = """\
-The formulas bound the root mean square over batches, here from the largest C^2 and ||G|| on the path: a
-factor above 1 says how loose a bound is, and a single step may exceed it. SHB and NSHB make the same steps
-(at rates eta (1 - beta) and eta); their levels differ by the gradient that they are compared with. A
-direction that lags behind the gradient counts as noise too, whatever the batch."""
+The formulas bound the root mean square over batches, here from the largest C^2 and ||G|| on the path. A
+factor above 1 says how loose a bound is; a single step may exceed the bound. SHB and NSHB make the same
+steps (at rates eta (1 - beta) and eta). Their levels differ because they are compared with different
+gradients. A direction that lags behind the gradient counts as noise too, whatever the batch is."""
 
 
 class NoiseSpec(CellSpec):
@@ -107,8 +86,8 @@ class NoiseSpec(CellSpec):
     Attributes:
         sgd: the SGD arm, as a run.
         momentum: beta of the SGDM arm.
-        n_times: measured steps, evenly spaced from the first to the last.
-        n_examples: training examples whose own gradients are taken at each, at most.
+        n_times: how many steps are measured, evenly spaced from the first to the last.
+        n_examples: single gradients are taken of at most this many training examples, at each of these steps.
     """
 
     study: Literal["noise"] = "noise"
@@ -123,12 +102,12 @@ class NoiseSpec(CellSpec):
 
 
 class NoisePoint(Stored):
-    """One method at one step: gradient and noise before it, and the direction that it took.
+    """One method at one step: the gradient and its noise before the step, and the direction of the step.
 
     Attributes:
-        learning_rate: torch's, of this form of the method.
+        learning_rate: torch's rate for this form of the method.
         batch_noise: ||g_b - G|| of this step's batch.
-        direction_noise: ||omega||, of the direction minus G.
+        direction_noise: ||omega||, the norm of the direction minus G.
     """
 
     method: Method
@@ -140,12 +119,12 @@ class NoisePoint(Stored):
 
     @property
     def level(self) -> float:
-        """Learning rate x ||omega||, a length in parameter space."""
+        """Learning rate x ||omega||: a length in parameter space."""
         return self.learning_rate * self.direction_noise
 
 
 class NoiseRecord(CellRecord):
-    """A finished cell. `diverged`: a loss was not finite, and that arm's points end before that step."""
+    """A finished cell. `diverged`: a loss was not finite, and the points of its arm end before that step."""
 
     spec: NoiseSpec
     points: tuple[NoisePoint, ...]
@@ -168,11 +147,11 @@ def noise_cells(specs: Sequence[RunSpec], momentum: float, n_times: int, n_examp
     ]
 
 
-def noise(spec: NoiseSpec, session: Session, workers: int) -> NoiseRecord:
-    """Run one cell.
+def run_noise_cell(spec: NoiseSpec, session: Session, models_at_a_time: int) -> NoiseRecord:
+    """Run one cell: SGD and SGDM, measured at some of their steps.
 
     Args:
-        workers: arms that compute at the same time, 2 at most; of no effect on results.
+        models_at_a_time: arms that compute at the same time, 2 at most; it has no effect on results.
 
     Raises:
         UserError: the split, the prompt or the model cannot be built.
@@ -201,7 +180,7 @@ def noise(spec: NoiseSpec, session: Session, workers: int) -> NoiseRecord:
         return points, None
 
     started = time.perf_counter()
-    with side_by_side(workers, run.threads_per_run) as pool:
+    with side_by_side(models_at_a_time, run.threads_per_run) as pool:
         paths = list(pool.map(path, arms))
     return NoiseRecord(
         spec=spec,
@@ -211,7 +190,7 @@ def noise(spec: NoiseSpec, session: Session, workers: int) -> NoiseRecord:
 
 
 def _points(arm: Arm, step: int, before: Measured, gradient: list[torch.Tensor]) -> list[NoisePoint]:
-    """What the arm's step says of each method whose path it is."""
+    """What the arm's step says about each method that follows its path."""
     rate = arm.optimizer.param_groups[0]["lr"]
     if arm.name == "sgd":
         directions: list[tuple[Method, float, list[torch.Tensor]]] = [("sgd", rate, gradient)]
@@ -239,12 +218,12 @@ def _distance(a: list[torch.Tensor], b: list[torch.Tensor]) -> float:
 
 @dataclass(frozen=True)
 class Degree:
-    """A bound on the level of the noise of one path, and what was measured there.
+    """A bound on the level of the noise along one path, and the level that was measured there.
 
     Attributes:
-        variance, gradient_norm: the largest on the path, C^2 and K.
-        bound: degree of smoothing by the formula.
-        level_rms, level_largest: measured, of learning rate x ||omega||.
+        variance, gradient_norm: the largest on the path, which stand for C^2 and K.
+        bound: the degree of smoothing by the formula.
+        level_rms, level_largest: root mean square and largest of the measured learning rate x ||omega||.
     """
 
     formula: str
@@ -257,14 +236,14 @@ class Degree:
 
 
 def degrees(record: NoiseRecord) -> list[Degree]:
-    """Each formula beside its method's measured noise; none of an arm without a point."""
+    """Each formula with the measured noise of its method. An arm without a point has none."""
     found = []
     for formula in FORMULAS:
         method = next(method for method in METHODS if formula.startswith(method))
         path = record.path(method)
         if not path:
             continue
-        # a variance estimated from few examples can fall below 0
+        # an estimate of the variance from few examples can be below 0
         variance = max(0.0, *(point.gradient.variance for point in path))
         norm = max(point.gradient.gradient_norm for point in path)
         rate, spec = path[0].learning_rate, record.spec
@@ -284,7 +263,7 @@ def degrees(record: NoiseRecord) -> list[Degree]:
 
 
 def degree_table(records: Sequence[NoiseRecord]) -> list[str]:
-    """The lines of a table for a terminal: a block a cell."""
+    """The lines of a table for a terminal: one block for each cell."""
     lines = []
     for record in records:
         spec = record.spec
@@ -303,7 +282,7 @@ def degree_table(records: Sequence[NoiseRecord]) -> list[str]:
 
 
 def conclusion(records: Sequence[NoiseRecord]) -> str:
-    """Momentum beside SGD at the same effective rate, measured and by the formulas; means over cells."""
+    """SGDM relative to SGD at the same effective rate, measured and by the formulas; means over cells."""
     ratios: dict[str, list[tuple[float, float]]] = {}
     for record in records:
         found = {degree.formula: degree for degree in degrees(record)}
@@ -313,7 +292,7 @@ def conclusion(records: Sequence[NoiseRecord]) -> str:
         for formula, d in found.items():
             ratios.setdefault(formula, []).append((d.level_rms / sgd.level_rms, d.bound / sgd.bound))
     if not ratios:
-        return "No cell has whole paths of SGD and SGDM and noise in SGD: nothing can be compared."
+        return "No cell has whole paths of SGD and SGDM with noise in SGD: nothing can be compared."
     n = len(ratios["shb"])
     means = {f: [sum(column) / n for column in zip(*pairs, strict=True)] for f, pairs in ratios.items()}
     bounds = ", ".join(f"{mean[1]:.2f} ({formula})" for formula, mean in means.items())
@@ -349,9 +328,9 @@ def degree_rows(records: Sequence[NoiseRecord]) -> list[dict[str, Any]]:
 
 
 def plot(records: Sequence[NoiseRecord]) -> str:
-    """SVG: signal and noise of the batches, levels of the directions' noise, bounds against these.
+    """SVG: signal and noise of the batches, levels of the directions' noise, and bounds against levels.
 
-    One colour a method, one kind of line a rate; every seed has its own lines.
+    Each method has a colour, each rate a kind of line, and every seed has its own lines.
     """
     spec = records[0].spec
     run = spec.sgd
@@ -366,7 +345,7 @@ def plot(records: Sequence[NoiseRecord]) -> str:
             for method in METHODS:
                 path = record.path(method)
                 steps = [point.step for point in path]
-                if path and method != "nshb":  # whose path is that of shb
+                if path and method != "nshb":  # its path is that of shb
                     deviations = [math.sqrt(max(0.0, p.gradient.variance) / run.batch_size) for p in path]
                     norms = [p.gradient.gradient_norm for p in path]
                     signal.plot(steps, deviations, color=colour[method], ls=style, marker="o", mfc="white")
@@ -426,3 +405,36 @@ def plot(records: Sequence[NoiseRecord]) -> str:
             handles += [Line2D([], [], color=INK, ls=dashes[r], label=f"eta {r:g}") for r in rates]
         figure.legend(handles=handles, loc="outside lower center", ncols=5)
         return svg_text(figure)
+
+
+def noise_tables(records: Sequence[NoiseRecord]) -> Tables:
+    """The rows of noise.csv and noise_degrees.csv."""
+    return {"": point_rows(records), "_degrees": degree_rows(records)}
+
+
+def noise_report(records: Sequence[NoiseRecord]) -> list[str]:
+    """The degrees of smoothing, SGDM relative to SGD, and how to read both."""
+    return [
+        "Degrees of smoothing by the formulas, next to the measured level, rate x ||omega||:",
+        *degree_table(records),
+        conclusion(records),
+        EXPECTATION,
+    ]
+
+
+def _cells(planned: PlannedStudy) -> list[NoiseSpec]:
+    counts = {name: planned.settings[name] for name in ("n_times", "n_examples")}
+    return noise_cells(planned.specs, planned.sweep.momentum, **counts)
+
+
+NOISE = Study(
+    name="noise",
+    presets=PRESETS,
+    readers={},
+    make_cells=_cells,
+    run_cell=run_noise_cell,
+    record=NoiseRecord,
+    tables=noise_tables,
+    plot=plot,
+    report=noise_report,
+)

@@ -1,24 +1,25 @@
-"""SGD and SGDM on a noisy quadratic, coupled by common noise, solved exactly. numpy and scipy only.
+"""SGD and SGDM on a noisy quadratic, coupled by common noise, solved exactly. It needs only numpy and scipy.
 
-f(x) = a x^2 / 2 in one dimension, gradients a x + sigma xi with xi independent N(0, 1), both optimizers
-from x = 1 with the same xi:
+f(x) = a x^2 / 2 in one dimension has gradients a x + sigma xi, with xi independent N(0, 1). Both optimizers
+start at x = 1 and get the same xi:
 
     SGD    x <- x - eta (a x + sigma xi)
     SGDM   m <- beta m + (1 - beta) (a y + sigma xi),  y <- y - eta m        (Wang et al. 2024, eq. 3)
 
-The state s = (x, y, m) obeys s <- A s + sigma b xi, so its mean is A^K s_0 and its covariance the sum of
-A^j b b^T A^jT sigma^2, which is P - A^K P A^KT with the P that solves P = A P A^T + sigma^2 b b^T.
+The state s = (x, y, m) follows s <- A s + sigma b xi. So its mean is A^K s_0, and its covariance is the sum
+of A^j b b^T A^jT sigma^2. This sum is P - A^K P A^KT, where P solves P = A P A^T + sigma^2 b b^T.
 
-What to expect. z = y - eta beta / (1 - beta) m takes SGD's step with the gradient at y, so SGDM lags
-behind SGD by eta beta / (1 - beta) m at the end, and its drift by that much on the way.
+What to expect. z = y - eta beta / (1 - beta) m makes SGD's step with the gradient at y. So at the end SGDM
+lags behind SGD by eta beta / (1 - beta) m, and on the way its drift lags by as much.
 
-* sigma fixed: m is of order 1 whatever eta, so the path-wise distance is of order eta.
-* sigma = eta^(-1/2), the largest noise that the theorem admits (Wang et al. 2024, theorem 3.5): m has
+* sigma fixed: m is of order 1 whatever eta is, so the distance of the paths is of order eta.
+* sigma = eta^(-1/2), the largest noise that the theorem allows (Wang et al. 2024, theorem 3.5): m has
   the standard deviation sigma ((1 - beta) / (1 + beta))^(1/2), so the distance is of the order
   eta / (1 - beta) sigma (1 - beta)^(1/2) = (eta / (1 - beta))^(1/2).
-* The weak error |E h(x) - E h(y)| sees no single path. For h = x^2 the variances, eta sigma^2 / (2 a) to
-  leading order in both, differ by a factor 1 + O(eta / (1 - beta)), and the means by O(eta / (1 - beta)):
-  the error is of order eta in both regimes, well inside the theorem's bound, (eta / (1 - beta))^(1/2).
+* The weak error |E h(x) - E h(y)| does not depend on single paths. For h = x^2, both variances are
+  eta sigma^2 / (2 a) to leading order and differ by a factor 1 + O(eta / (1 - beta)), and the means differ by
+  O(eta / (1 - beta)). So the error is of order eta in both regimes, well inside the theorem's bound,
+  (eta / (1 - beta))^(1/2).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from scipy.linalg import solve_discrete_lyapunov
 
 @dataclass(frozen=True)
 class QuadraticGap:
-    """How far SGD's x and SGDM's y are apart after all steps.
+    """How far apart SGD's x and SGDM's y are after all steps.
 
     Attributes:
         rms_distance: the square root of E (x - y)^2.
@@ -56,7 +57,7 @@ def quadratic_gap(eta: float, beta: float, sigma: float, steps: int, curvature: 
         curvature: a > 0.
 
     Raises:
-        ValueError: a rate at which one of the two is not stable.
+        ValueError: one of the two is not stable at this rate.
     """
     step, noise = _recursion(eta, beta, curvature)
     if max(abs(np.linalg.eigvals(step))) >= 1:
@@ -75,7 +76,7 @@ def quadratic_gap(eta: float, beta: float, sigma: float, steps: int, curvature: 
 
 
 def _recursion(eta: float, beta: float, curvature: float) -> tuple[np.ndarray, np.ndarray]:
-    """A and b of s <- A s + sigma b xi, for s = (x, y, m); the y of a step moves by the new m."""
+    """A and b of s <- A s + sigma b xi, for s = (x, y, m). In a step, y moves by the new m."""
     new_m = np.array([0.0, (1 - beta) * curvature, beta])
     step = np.array([[1 - eta * curvature, 0.0, 0.0], [0.0, 1.0, 0.0] - eta * new_m, new_m])
     noise = np.array([-eta, -eta * (1 - beta), 1 - beta])

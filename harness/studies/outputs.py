@@ -32,7 +32,7 @@ def setting_columns(spec: RunSpec) -> dict[str, Any]:
 
 @contextmanager
 def panels(rows: int, columns: int, title: str) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A figure of rows x columns plots, in one style; it must be drawn and saved inside the context."""
+    """A figure of rows x columns plots, in one style. Draw and save it inside the context."""
     with plot_style(_STYLE):
         figure = Figure(figsize=(5.2 * columns, 3.9 * rows + 0.9), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=12)
@@ -40,7 +40,10 @@ def panels(rows: int, columns: int, title: str) -> Iterator[tuple[Figure, list[A
 
 
 def log_scale(axes: Axes, which: Literal["x", "y"]) -> None:
-    """Make an axis that has data logarithmic, with plain numbers at 1, 2, 5, or over long ranges at 1."""
+    """Make an axis logarithmic, with plain numbers at 1, 2 and 5, or only at 1 over a long range.
+
+    The axis must have data already.
+    """
     axes.set(**{f"{which}scale": "log"})
     axis = axes.xaxis if which == "x" else axes.yaxis
     low, high = axis.get_view_interval()

@@ -1,43 +1,36 @@
-"""SVAG: SGD and SGDM as the curvature-induced difference between them is made to vanish.
+"""SVAG: SGD and SGDM while the difference that curvature makes between them shrinks.
 
 Stochastic variance amplified gradient (Li, Malladi & Arora, NeurIPS 2021; for SGDM: Wang et al. 2024,
 definition 5.1) at level l draws two independent batches B1, B2 of the nominal size at every step, takes
 
     g = c1 g(B1) + c2 g(B2),   c1 = (1 + sqrt(2 l - 1)) / 2,   c2 = (1 - sqrt(2 l - 1)) / 2,
 
-and makes l times as many steps at rate eta / l, with beta unchanged. c1 + c2 = 1 keeps the mean gradient
+and makes l times as many steps at rate eta / l, with the same beta. c1 + c2 = 1 keeps the mean gradient,
 and c1^2 + c2^2 = l multiplies its covariance by l. So per *effective step*, step / l, the drift and the
-effect of the noise stay what they are, while what the gradient changes within a step shrinks by 1 / l.
+effect of the noise stay as they are, but the gradient changes less within a step, by a factor 1 / l.
 l = 1 has c2 = 0: it is the ordinary algorithm on B1.
 
-What to expect: if SGD and SGDM differ at l = 1 by curvature, their curves come closer as l grows; if they
-agree already at l = 1, larger l changes nothing but the noise of single paths. All levels share seeds
-but not batches (l times the steps read on in the same order), so curves of different l are different
-draws of the noise.
+What to expect: if curvature makes SGD and SGDM differ at l = 1, their curves come closer as l grows. If
+they already agree at l = 1, a larger l changes only the noise of single paths. All levels share their seeds
+but not their batches (l times the steps continue in the same order), so the curves of different levels are
+different draws of the noise.
 
-Each batch has its own forward pass. Clipping is refused: it would act on g, and break both identities.
-Dropout is 0 and the rate constant, as in `closeness`.
+Each batch has its own forward pass. Clipping is refused, because it would act on g and break both
+identities. Dropout is 0 and the rate is constant, as in `closeness`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-from momentum_bench.harness.sweeps.request import Sweep
-
-if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunSpec
-
-
 import time
+from collections.abc import Sequence
 from itertools import repeat
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from matplotlib.lines import Line2D
 
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.records.schema import RunSpec, Stored
 from momentum_bench.harness.reporting import COLOURS, INK, svg_text
@@ -52,10 +45,12 @@ from momentum_bench.harness.studies.arms import (
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.outputs import panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
-# 100 effective steps are 700 steps of 2 models, most of them with two forward passes
-SVAG: dict[str, dict[str, Any]] = {
+PRESETS: dict[str, dict[str, Any]] = {
+    # 100 effective steps are 700 steps of 2 models, and most of these have two forward passes
     "small": {
         "k": 4,
         "seeds": (13,),
@@ -80,29 +75,13 @@ SVAG: dict[str, dict[str, Any]] = {
 }
 
 
-def run_svag(sweep: Sweep, specs: list[RunSpec], levels: tuple[int, ...], n_times: int) -> None:
-    from momentum_bench.harness.studies.cells import finish_cells, write_results
-
-    cells = svag_cells(specs, sweep.momentum, levels, n_times)
-    records = finish_cells("svag", cells, SvagRecord, svag, sweep)
-    paths = write_results("svag", sweep, {"": point_rows(records)}, plot(records))
-    print("||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:")
-    for record in records:
-        last = record.points[-1].relative_distance if record.status == "done" else None
-        run = record.spec.sgd
-        name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
-        print(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
-    print(EXPECTATION)
-    print(paths)
-
-
 EXPECTATION = """\
-What to expect: where SGD and SGDM differ at l = 1 by curvature, they come closer as l grows; the noise per
-effective step stays the same, but every level is another draw of it."""
+What to expect: where curvature makes SGD and SGDM differ at l = 1, they come closer as l grows. The noise
+per effective step stays the same, but every level is another draw of it."""
 
 
 def svag_coefficients(level: int) -> tuple[float, float]:
-    """c1 and c2 of a level l >= 1: their sum is 1, the sum of their squares l."""
+    """c1 and c2 of a level l >= 1. Their sum is 1, and the sum of their squares is l."""
     root = math.sqrt(2 * level - 1)
     return (1 + root) / 2, (1 - root) / 2
 
@@ -111,9 +90,9 @@ class SvagSpec(CellSpec):
     """One cell: SGD and SGDM side by side at one level and seed.
 
     Attributes:
-        sgd: the SGD arm at l = 1, as a run: nominal rate and number of steps.
+        sgd: the SGD arm at l = 1, as a run, with the nominal rate and number of steps.
         momentum: beta of the SGDM arm.
-        n_times: comparisons on the way, evenly spaced in effective steps; it is at most `sgd.max_steps`.
+        n_times: how many comparisons there are, evenly spaced in effective steps, at most `sgd.max_steps`.
     """
 
     study: Literal["svag"] = "svag"
@@ -127,15 +106,17 @@ class SvagSpec(CellSpec):
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps (from 1) after which the arms are compared: l times the effective ones."""
+        """The steps (from 1) after which the arms are compared: l times the effective steps."""
         return tuple(self.level * step for step in even_steps(self.sgd.max_steps, self.n_times))
 
 
 class SvagPoint(Stored):
-    """SGD and SGDM after one effective step (step / l); losses in nats, of the whole split.
+    """SGD and SGDM after one effective step (step / l). Losses are in nats, over the whole split.
 
-    `distance` is ||x_sgd - x_sgdm|| over all parameters, `relative_distance` its ratio to
-    ||x_sgdm - x_0||, None where SGDM has not moved.
+    Attributes:
+        distance: ||x_sgd - x_sgdm|| over all parameters.
+        relative_distance: distance / ||x_sgdm - x_0||; None where SGDM has not moved.
+        cosine: between the displacements; None where one of them is zero.
     """
 
     effective_step: int
@@ -151,20 +132,40 @@ class SvagPoint(Stored):
 
 
 class SvagRecord(CellRecord):
-    """A finished cell. `diverged`: a loss was not finite, and points end before that step."""
+    """A finished cell. `diverged`: a loss was not finite, and the points end before that step."""
 
     spec: SvagSpec
     metric: str
     points: tuple[SvagPoint, ...]
 
 
+def read_levels(values: str | Sequence[int]) -> tuple[int, ...]:
+    """Raises: UserError, when a value is not a whole number from 1, or is there twice."""
+    try:
+        levels = tuple(int(word) for word in listed(values))
+    except ValueError:
+        levels = (0,)
+    if min(levels) < 1 or len(set(levels)) < len(levels):
+        raise UserError(f"--levels {values}: expected different whole numbers from 1, e.g. 1,2,4,8")
+    return levels
+
+
+def read_no_clipping(value: str) -> None:
+    """Raises: UserError, when a norm was given at which to clip."""
+    if value != "none":
+        raise UserError(
+            f"--max-grad-norm {value}: clipping changes the mean and the covariance of the combined "
+            f"gradient, and SVAG exists to control both. Leave it out"
+        )
+
+
 def svag_cells(
     specs: Sequence[RunSpec], momentum: float, levels: Sequence[int], n_times: int
 ) -> list[SvagSpec]:
-    """The cells of nominal SGD runs: every level for every seed.
+    """The cells that belong to nominal SGD runs: every level for every seed.
 
     Raises:
-        UserError: too few steps for the momentum at l = 1, where the most are needed.
+        UserError: too few steps for the momentum at l = 1, which has the fewest.
     """
     check_horizon(specs[0].max_steps, momentum)
     return [
@@ -174,11 +175,11 @@ def svag_cells(
     ]
 
 
-def svag(spec: SvagSpec, session: Session, workers: int) -> SvagRecord:
-    """Run one cell.
+def run_svag_cell(spec: SvagSpec, session: Session, models_at_a_time: int) -> SvagRecord:
+    """Run one cell: SGD and SGDM on the combined gradients of its level.
 
     Args:
-        workers: arms that compute at the same time, 2 at most; of no effect on results.
+        models_at_a_time: arms that compute at the same time, 2 at most; it has no effect on results.
 
     Raises:
         UserError: the split, the prompt or the model cannot be built.
@@ -203,7 +204,7 @@ def svag(spec: SvagSpec, session: Session, workers: int) -> SvagRecord:
     points: list[SvagPoint] = []
     failures: list[str] = []
     started = time.perf_counter()
-    with side_by_side(workers, run.threads_per_run) as pool:
+    with side_by_side(models_at_a_time, run.threads_per_run) as pool:
         for step in range(n_steps):
             losses = list(pool.map(descend, arms, repeat(step)))
             if not all(map(math.isfinite, losses)):
@@ -238,9 +239,9 @@ def svag(spec: SvagSpec, session: Session, workers: int) -> SvagRecord:
 
 
 def point_rows(records: Sequence[SvagRecord]) -> list[dict[str, Any]]:
-    """The rows of svag.csv, sorted by seed, level and effective step.
+    """The rows of svag.csv, sorted by seed, rate, level and effective step.
 
-    `learning_rate` is the effective rate at l = 1; torch's own rates are those that ran.
+    `learning_rate` is the effective rate at l = 1; the rates that torch ran with are in their own columns.
     """
     rows = []
     for record in records:
@@ -252,12 +253,12 @@ def point_rows(records: Sequence[SvagRecord]) -> list[dict[str, Any]]:
 
 
 def plot(records: Sequence[SvagRecord]) -> str:
-    """SVG: distance, train loss, dev loss and dev metric against effective step, one colour a level."""
+    """SVG: distance, train loss, dev loss and dev metric against effective step. Each level has a colour."""
     spec = records[0].spec
     levels = sorted({record.spec.level for record in records})
     colour = {level: COLOURS[i % len(COLOURS)] for i, level in enumerate(levels)}
     run = spec.sgd
-    title = f"SVAG, SGD beside SGDM (beta {spec.momentum:g}): {run.task}, {run.model}, {run.method}"
+    title = f"SVAG, SGD and SGDM (beta {spec.momentum:g}): {run.task}, {run.model}, {run.method}"
     with panels(2, 2, title) as (figure, (distance, train, dev_loss, dev_metric)):
         for record in records:
             steps = [point.effective_step for point in record.points]
@@ -281,3 +282,37 @@ def plot(records: Sequence[SvagRecord]) -> str:
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         return svg_text(figure)
+
+
+def svag_report(records: Sequence[SvagRecord]) -> list[str]:
+    """The last relative distance of each cell, and what to expect."""
+    lines = ["||x_sgd - x_sgdm|| / ||x_sgdm - x_0|| after the last effective step:"]
+    for record in records:
+        last = record.points[-1].relative_distance if record.status == "done" else None
+        run = record.spec.sgd
+        name = f"seed {run.seed}, eta {run.learning_rate:g}, l = {record.spec.level}"
+        lines.append(f"  {name}: {record.status if last is None else f'{last:.4f}'}")
+    return [*lines, EXPECTATION]
+
+
+def svag_tables(records: Sequence[SvagRecord]) -> Tables:
+    """The rows of svag.csv."""
+    return {"": point_rows(records)}
+
+
+def _cells(planned: PlannedStudy) -> list[SvagSpec]:
+    settings = planned.settings
+    return svag_cells(planned.specs, planned.sweep.momentum, settings["levels"], settings["n_times"])
+
+
+SVAG = Study(
+    name="svag",
+    presets=PRESETS,
+    readers={"levels": read_levels, "max_grad_norm": read_no_clipping},
+    make_cells=_cells,
+    run_cell=run_svag_cell,
+    record=SvagRecord,
+    tables=svag_tables,
+    plot=plot,
+    report=svag_report,
+)

@@ -18,7 +18,7 @@ import pytest
 
 from momentum_bench.harness.errors import UserError, without_secrets
 from momentum_bench.harness.execution import job as execution_job
-from momentum_bench.harness.execution import local
+from momentum_bench.harness.execution import local, one_run
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import MOST_DEATHS
 from momentum_bench.harness.inputs import Inputs
@@ -151,7 +151,7 @@ class ScriptedPool:
     def __init__(self, job: Job, deadly: dict[int, int], before_it_begins: bool = False):
         self.job, self.deadly, self.dead, self.before = job, deadly, False, before_it_begins
 
-    def submit(self, function: object, spec: RunSpec) -> Future[RunRecord | None]:
+    def submit(self, function: object, spec: RunSpec, job: Job) -> Future[RunRecord | None]:
         if self.dead:
             raise BrokenProcessPool
         future: Future[RunRecord | None] = Future()
@@ -174,7 +174,7 @@ class ScriptedPool:
 def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
     bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     made = iter(pools)
-    monkeypatch.setattr(local, "_new_pool", lambda job: next(made))
+    monkeypatch.setattr(local, "new_pool", lambda *words: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
     return {r.spec.seed: r.status for r in local.execute(specs, job, bench, 2, progress=False)}
 
@@ -193,7 +193,9 @@ def test_a_run_that_always_kills_its_worker_fails_and_the_others_go_on(
     assert states == dict.fromkeys(range(6), "done") | {3: "failed"}
     record = job.store.read(make_spec(seed=3).run_id)
     assert record is not None
-    assert record.failure == ("3 worker processes died under it: killed, by the system where memory ran out")
+    assert record.failure == (
+        "3 worker processes were killed while they did it; the system kills a process when memory runs out"
+    )
     names = {path.name for path in (job.store.output_dir / "runs" / record.spec.run_id).iterdir()}
     assert names == {"record.json", "lock"}
 
@@ -221,7 +223,7 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
     def finetune(*given: object) -> RunRecord:
         raise error
 
-    monkeypatch.setattr(execution_job, "finetune", finetune)
+    monkeypatch.setattr(one_run, "finetune", finetune)
     bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
         execution_job.run_and_store(make_spec(), job, bench, False)

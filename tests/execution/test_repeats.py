@@ -61,36 +61,43 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
     """Two different runs, taken for repetitions of one, have a spread."""
     from concurrent.futures import Future
 
-    from momentum_bench.harness.execution import repeats
+    from momentum_bench.harness.execution import repeats, workers
     from momentum_bench.harness.inputs import Inputs
-    from momentum_bench.harness.training.session import Session
     from tests.helpers.runs import spec_for
 
     class SameProcess:
         """Stands for the pool: each repetition starts with another seed, as if runs were noisy."""
 
-        def __init__(self, _workers, _context, start, words):
-            start(*words)
-            self.seed = 13
+        seed = 13
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, repeat, spec, path):
+        def submit(self, repeat, spec, inputs, path):
             self.seed += 8
             future: Future = Future()
-            future.set_result(repeat(spec.model_copy(update={"seed": self.seed}), path))
+            future.set_result(repeat(spec.model_copy(update={"seed": self.seed}), inputs, path))
             return future
 
-    monkeypatch.setattr(repeats, "ProcessPoolExecutor", SameProcess)
+        def shutdown(self):
+            pass
+
+    monkeypatch.setattr(repeats, "new_pool", lambda *words: SameProcess())
+    monkeypatch.setattr(workers, "_kept", None)
     inputs = Inputs(str(tiny_model), toy_data)
-    spec = spec_for(Session(inputs, repeats.make_accelerator("fp32")), learning_rate=0.3)
+    spec = spec_for(workers.kept_session(inputs, "fp32"), learning_rate=0.3)
     spread, records = repeats.spread(spec, inputs, repeats=3, workers=1)
     assert spread.n_distinct == len(records) == 3
     assert spread.largest_parameter_difference > 0.01
+
+
+def test_a_run_without_training_is_repeated(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    from momentum_bench.harness.execution import repeats, workers
+    from momentum_bench.harness.inputs import Inputs
+    from tests.helpers.runs import spec_for
+
+    inputs = Inputs(str(tiny_model), toy_data)
+    spec = spec_for(workers.kept_session(inputs, "fp32"), method="prompt", max_steps=0)
+    record = repeats._repeat(spec, inputs, tmp_path / "0.safetensors")
+    assert (record.status, record.best_step) == ("done", 0)
+    assert (tmp_path / "0.safetensors").is_file()
 
 
 def test_what_is_printed():

@@ -15,13 +15,13 @@ from momentum_bench.harness.studies.batch_size import (
     BatchSizePoint,
     BatchSizeRecord,
     BatchSizeSpec,
-    batch_size,
     batch_size_cells,
     conclusion,
     gap_table,
     gaps,
     mean_gaps,
     plot,
+    run_batch_size_cell,
 )
 from momentum_bench.harness.studies.gradient_noise import GradientNoise
 from momentum_bench.harness.training.finetune import finetune
@@ -38,7 +38,9 @@ def bench(tiny_model: Path, toy_data: Path) -> Session:
 @pytest.mark.parametrize("size", [2, 8])
 def test_arms_are_the_runs_of_the_training_loop(bench: Session, tmp_path: Path, size: int):
     run = plain_run(bench, batch_size=size)
-    record = batch_size(BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=64), bench, workers=2)
+    record = run_batch_size_cell(
+        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=64), bench, models_at_a_time=2
+    )
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.5}}
     for arm, change in zip(record.arms, ({}, sgdm), strict=True):
         alone = finetune(run.model_copy(update=change), bench, Journal(tmp_path / "run" / "journal"))
@@ -51,7 +53,9 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Session, tmp_path: Path, 
 
 def test_one_arm_may_diverge_alone(bench: Session, monkeypatch):
     run = plain_run(bench, learning_rate=1e30, max_steps=4, eval_every=4)
-    record = batch_size(BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=4), bench, workers=1)
+    record = run_batch_size_cell(
+        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=4), bench, models_at_a_time=1
+    )
     assert record.status == "diverged"
     assert "training loss of sgd not finite" in record.failure
     assert gaps([record])[0].train is None
@@ -145,9 +149,9 @@ def test_intervals_are_paired_t_intervals_and_need_three_seeds():
         ({1: 0.0, 4: -0.5, 8: -0.6}, "From batch size 4 on, momentum pays"),
         (
             {1: 0.0, 4: -0.5, 8: 0.0},
-            "not shown to pay from any batch size tried up to the largest (it does at 4,",
+            "No batch size is shown from which momentum pays up to the largest one. It pays at 4,",
         ),
-        ({1: 0.1, 4: 0.2}, "not shown to pay from any batch size tried up to the largest."),
+        ({1: 0.1, 4: 0.2}, "No batch size is shown from which momentum pays up to the largest one."),
     ],
 )
 def test_the_sentence_follows_the_intervals(differences: dict[int, float], sentence: str):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import math
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,19 +18,20 @@ from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.harness.records.store import LOCK, Journal, Store
-from momentum_bench.harness.studies import cells
+from momentum_bench.harness.studies import study as study_file
 from momentum_bench.harness.studies.arms import disagreement, mean_kl, separation
 from momentum_bench.harness.studies.closeness import (
+    CLOSENESS,
     ClosenessRecord,
     ClosenessSpec,
     Comparison,
-    closeness,
     closeness_cells,
     control_distance,
     fit_slopes,
     plot,
+    run_closeness_cell,
 )
-from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.studies.study import run_study, study_sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
 from tests.conftest import SOURCES, cli_environment
@@ -47,7 +50,7 @@ def cell(bench: Session) -> ClosenessSpec:
 
 
 def test_arms_are_the_runs_of_the_training_loop(bench: Session, cell: ClosenessSpec, tmp_path: Path):
-    record = closeness(cell, bench, workers=2)
+    record = run_closeness_cell(cell, bench, models_at_a_time=2)
     hashes = {arm.name: arm.parameters_hash for arm in record.arms}
     for name, momentum in (("sgd", None), ("sgdm 0", 0.0), ("sgdm 0.5", 0.5)):
         change = {} if momentum is None else {"optimizer": "sgdm", "hyperparameters": {"momentum": momentum}}
@@ -62,7 +65,7 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Session, cell: ClosenessS
 
 
 def test_what_is_compared_is_what_the_arms_are(bench: Session, cell: ClosenessSpec):
-    record = closeness(cell, bench, workers=1)
+    record = run_closeness_cell(cell, bench, models_at_a_time=1)
     assert record.status == "done"
     found = {(c.momentum, c.batches, c.step): c for c in record.comparisons}
     assert {step for *_, step in found} == {5, 10, 15, 20}
@@ -82,19 +85,19 @@ def test_what_is_compared_is_what_the_arms_are(bench: Session, cell: ClosenessSp
     assert found[0.5, "common", 20].distance < found[0.5, "independent", 20].distance
 
 
-def test_the_number_of_workers_changes_nothing(bench: Session, cell: ClosenessSpec):
-    one, three = (closeness(cell, bench, workers) for workers in (1, 3))
+def test_the_number_of_models_at_a_time_changes_nothing(bench: Session, cell: ClosenessSpec):
+    one, three = (run_closeness_cell(cell, bench, models_at_a_time) for models_at_a_time in (1, 3))
     assert one.comparisons == three.comparisons
     assert one.arms == three.arms
 
 
 def test_what_the_process_computed_before_changes_nothing(bench: Session, cell: ClosenessSpec):
-    once = closeness(cell, bench, workers=1)
+    once = run_closeness_cell(cell, bench, models_at_a_time=1)
     precision = torch.get_float32_matmul_precision()
     torch.use_deterministic_algorithms(True)
     torch.set_float32_matmul_precision("medium")
     try:
-        again = closeness(cell, bench, workers=1)
+        again = run_closeness_cell(cell, bench, models_at_a_time=1)
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.are_deterministic_algorithms_enabled()
     finally:
@@ -106,7 +109,7 @@ def test_what_the_process_computed_before_changes_nothing(bench: Session, cell: 
 def test_paths_come_closer_with_the_rate(bench: Session):
     specs = [plain_run(bench, learning_rate=rate) for rate in (0.0005, 0.001, 0.002)]
     cells = closeness_cells(specs, (0.5,), n_times=4, n_dev=1)
-    records = [closeness(cell, bench, workers=2) for cell in cells]
+    records = [run_closeness_cell(cell, bench, models_at_a_time=2) for cell in cells]
     distances = [record.typical_distance(0.5, "common") for record in records]
     assert distances == sorted(distances)
     assert distances[0] < distances[2] / 2
@@ -114,7 +117,7 @@ def test_paths_come_closer_with_the_rate(bench: Session):
 
 def test_divergence_is_a_result_and_outside_the_fit(bench: Session):
     spec = ClosenessSpec(sgd=plain_run(bench, learning_rate=1e30), momenta=(0.5,), n_times=4, n_dev=2)
-    record = closeness(spec, bench, workers=1)
+    record = run_closeness_cell(spec, bench, models_at_a_time=1)
     assert record.status == "diverged"
     assert "not finite at step" in record.failure
     assert fit_slopes([record])[0].n == 0
@@ -124,7 +127,7 @@ def test_divergence_is_a_result_and_outside_the_fit(bench: Session):
 def test_dropout_that_cannot_be_turned_off_is_refused(bench: Session, cell: ClosenessSpec):
     bench.loaded(cell.sgd).model.add_module("another", torch.nn.Dropout(0.3))
     with pytest.raises(UserError, match=r"keeps \[0\.3\]"):
-        closeness(cell, bench, workers=1)
+        run_closeness_cell(cell, bench, models_at_a_time=1)
 
 
 def test_cells_share_the_horizon_and_the_control_is_at_the_largest_rate():
@@ -251,7 +254,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
     )
     assert done.returncode == 0, done.stderr
     assert "largest distance 0, expected 0" in done.stdout
-    assert "is no prediction of these slopes" in done.stdout
+    assert "does not predict these slopes" in done.stdout
     folder = tmp_path / "results" / "studies"
     names = ("closeness.csv", "closeness_slopes.csv", "closeness.svg")
     files = {name: (folder / name).read_bytes() for name in names}
@@ -280,9 +283,10 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
         (["--momenta", "0.5,1"], "--momenta 0.5,1: expected different numbers"),
         (["--momenta", "much"], "--momenta much: expected different numbers"),
         (["--task", "sst2,trec"], "a study takes one task at a time"),
-        (["--task", "digits"], "studies are of text tasks"),
-        (["--method", "causal"], "trained by head or prompt"),
+        (["--task", "digits"], "studies take tasks of text"),
+        (["--method", "causal"], "a study trains its models by head or prompt"),
         (["--learning-rates", "-1"], "--learning-rates: a learning rate is a finite number above 0"),
+        (["--workers", "2"], "--workers is now called --runs-at-a-time"),
     ],
 )
 def test_wrong_words_end_in_one_message(words: list[str], message: str, tmp_path: Path, monkeypatch, capsys):
@@ -290,6 +294,51 @@ def test_wrong_words_end_in_one_message(words: list[str], message: str, tmp_path
     assert study("closeness", *words) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_study_runs_from_python_and_tells_what_it_does(
+    tiny_model: Path, toy_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    given = {"task": "sst2", "model": str(tiny_model), "method": "head", "data_dir": toy_data}
+    given |= {"k": 4, "momenta": (0.5,), "learning_rates": "0.03", "steps": 20, "output_dir": tmp_path / "r"}
+    capfd.readouterr()
+    told: list[str] = []
+    outcome = run_study(CLOSENESS, CLOSENESS.settings("small", given), told.append)
+    assert [path.name for path in outcome.files] == [
+        "closeness.csv",
+        "closeness_slopes.csv",
+        "closeness.svg",
+    ]
+    assert all(path.is_file() for path in outcome.files)
+    assert [record.spec.momenta for record in outcome.records] == [(0.5,)]
+    assert "expected 0" not in outcome.report[0]  # there is no control
+    assert told[2:] == ["1 cells, 0 of them already there", told[3]]
+    assert told[3].startswith("[1/1] sst2 sgd lr 0.03 seed 13, 20 steps")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "cells" not in err
+
+
+def test_the_number_of_models_at_a_time_reaches_the_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def run_cell(cell: ClosenessSpec, session: object, models_at_a_time: int) -> ClosenessRecord:
+        seen.append((models_at_a_time, cell.sgd.threads_per_run))
+        return power_law(0.01, 0.5, 1.0).model_copy(update={"spec": cell})
+
+    given = {"task": "sst2", "output_dir": tmp_path / "r", "threads_per_run": 2}
+    device = SimpleNamespace(accelerator=SimpleNamespace(device=SimpleNamespace(type="cpu")))
+    planned = study_file.PlannedStudy({}, study_sweep(CLOSENESS.settings("small", given)), None, [], None)
+    monkeypatch.setattr(study_file, "prepare", lambda *words: device)
+    monkeypatch.setattr(study_file, "usable_cores", lambda: 6)
+    study = dataclasses.replace(CLOSENESS, run_cell=run_cell)
+    for number in (None, 5):
+        cell = ClosenessSpec(
+            sgd=make_spec(seed=number or 1, threads_per_run=2), momenta=(0.5,), n_times=2, n_dev=1
+        )
+        planned = dataclasses.replace(planned, models_at_a_time=number)
+        study_file.finish_cells(study, [cell], planned, lambda line: None)
+    assert seen == [(3, 2), (5, 2)]
 
 
 def test_a_record_is_read_as_it_was_written(tmp_path: Path):
@@ -313,8 +362,6 @@ def test_what_a_study_writes_is_not_taken_for_that_of_a_killed_process(
             pass
         seen.append(path.name)
 
-    monkeypatch.setattr(cells, "write_atomically", noting)
-    cells.write_results(
-        "noise", make_sweep({"task": "sst2", "output_dir": str(tmp_path)}, None), {"": []}, ""
-    )
+    monkeypatch.setattr(study_file, "write_atomically", noting)
+    study_file.write_results("noise", tmp_path, {"": []}, "")
     assert seen == ["noise.csv", "noise.svg"]

@@ -30,9 +30,9 @@ from momentum_bench.harness.studies.noise import (
     conclusion,
     degree_table,
     degrees,
-    noise,
     noise_cells,
     plot,
+    run_noise_cell,
 )
 from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.session import Session
@@ -199,7 +199,7 @@ def test_a_cell_measures_what_it_says(bench: Session):
     run = plain_run(bench, max_steps=5, eval_every=5)
     cell = NoiseSpec(sgd=run, momentum=0.5, n_times=5, n_examples=64)
     assert cell.steps == (1, 2, 3, 4, 5)
-    record = noise(cell, bench, workers=2)
+    record = run_noise_cell(cell, bench, models_at_a_time=2)
     assert record.status == "done"
     for methods, beta in ((("sgd",), 0.0), (("shb", "nshb"), 0.5)):
         for step, (full, batch, buffer, variance) in enumerate(gradients_along(bench, run, beta)):
@@ -226,7 +226,9 @@ def test_a_cell_measures_what_it_says(bench: Session):
 
 def test_a_full_batch_has_no_noise(bench: Session):
     run = plain_run(bench, batch_size=8, max_steps=3, eval_every=3)
-    record = noise(NoiseSpec(sgd=run, momentum=0.5, n_times=3, n_examples=64), bench, workers=1)
+    record = run_noise_cell(
+        NoiseSpec(sgd=run, momentum=0.5, n_times=3, n_examples=64), bench, models_at_a_time=1
+    )
     assert record.split.n_train == 8
     for point in record.points:
         assert point.batch_noise < 1e-3 * point.gradient.gradient_norm
@@ -234,16 +236,16 @@ def test_a_full_batch_has_no_noise(bench: Session):
     assert all(p.direction_noise < 1e-3 * p.gradient.gradient_norm for p in record.path("sgd"))
 
 
-def test_the_number_of_workers_changes_nothing(bench: Session):
+def test_the_number_of_models_at_a_time_changes_nothing(bench: Session):
     cell = NoiseSpec(sgd=plain_run(bench), momentum=0.5, n_times=3, n_examples=4)
-    one, two = (noise(cell, bench, workers) for workers in (1, 2))
+    one, two = (run_noise_cell(cell, bench, n) for n in (1, 2))
     assert (one.points, one.arms) == (two.points, two.arms)
     assert one.points[0].gradient.n_examples == 4
 
 
 def test_divergence_is_a_result(bench: Session):
     cell = NoiseSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.5, n_times=2, n_examples=4)
-    record = noise(cell, bench, workers=1)
+    record = run_noise_cell(cell, bench, models_at_a_time=1)
     assert record.status == "diverged"
     assert "training loss of sgd not finite" in record.failure
     assert "<svg" in plot([record])
@@ -259,6 +261,7 @@ def test_a_horizon_too_short_for_the_momentum_is_refused():
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     source = (ROOT / "tasks" / "sst2.py").read_text()
+    source = source.replace("from momentum_bench.tasks.task import", "from momentum_bench import")
     (tmp_path / "mine.py").write_text(source.replace('name="sst2"', 'name="mine", folder="sst2"'))
     words = ["noise", "--task-file", tmp_path / "mine.py", "--model", tiny_model, "--method", "head"]
     words += ["--data-dir", toy_data, "--momentum", 0.5, "--steps", 20, "--n-examples", 4]

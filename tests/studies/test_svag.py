@@ -14,7 +14,7 @@ from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.seeds import batch_indices, derived_seed
-from momentum_bench.harness.studies.svag import SvagSpec, plot, svag, svag_cells, svag_coefficients
+from momentum_bench.harness.studies.svag import SvagSpec, plot, run_svag_cell, svag_cells, svag_coefficients
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.session import Session
@@ -57,7 +57,7 @@ def test_coefficients_are_the_published_ones():
 
 def test_level_1_is_the_training_loop(bench: Session, tmp_path: Path):
     cell = SvagSpec(sgd=plain_run(bench), momentum=0.9, level=1, n_times=2)
-    record = svag(cell, bench, workers=2)
+    record = run_svag_cell(cell, bench, models_at_a_time=2)
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.9}}
     for arm, change in zip(record.arms, ({}, sgdm), strict=True):
         alone = finetune(cell.sgd.model_copy(update=change), bench, Journal(tmp_path / "run" / "journal"))
@@ -72,7 +72,7 @@ def test_level_4_is_the_recipe(bench: Session):
     """By hand: a gradient of each batch, combined; rate / 4, four times the steps, beta unchanged."""
     run = plain_run(bench, max_steps=3, eval_every=3)
     cell = SvagSpec(sgd=run, momentum=0.9, level=4, n_times=3)
-    record = svag(cell, bench, workers=1)
+    record = run_svag_cell(cell, bench, models_at_a_time=1)
     assert cell.steps == (4, 8, 12)
     assert [point.effective_step for point in record.points] == [1, 2, 3]
     c1, c2 = svag_coefficients(4)
@@ -137,6 +137,6 @@ def test_levels_that_cannot_be(levels: str, capfd):
 
 def test_divergence_is_a_result(bench: Session):
     cell = SvagSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.9, level=2, n_times=2)
-    record = svag(cell, bench, workers=1)
+    record = run_svag_cell(cell, bench, models_at_a_time=1)
     assert (record.status, record.points) == ("diverged", ())
     assert "<svg" in plot([record])

@@ -1,0 +1,100 @@
+"""Worker processes end with the process that started them, however that one ends."""
+
+from __future__ import annotations
+
+import ast
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from momentum_bench.harness.execution import workers
+from momentum_bench.harness.inputs import Inputs
+from tests.conftest import ROOT, SOURCES, cli_environment
+
+SECONDS = 120
+"""Longer than any event here takes; a test that waits so long has failed."""
+
+PARENT = """
+import os
+import sys
+import threading
+from pathlib import Path
+
+from momentum_bench.harness.execution import local, repeats
+from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.store import Store
+from tests.helpers.specs import make_spec
+
+
+def work_for_ever(*words):
+    print(os.getpid(), flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    inputs, specs = Inputs("no-model", None), [make_spec(seed=1), make_spec(seed=2)]
+    if sys.argv[1] == "sweep":
+        local._run_in_worker = work_for_ever
+        store = Store(Path("results"))
+        store.open()
+        job = Job(inputs, "fp32", store, retry_failed=False)
+        list(local.execute(specs, job, None, 2, progress=False))
+    else:
+        repeats._repeat = work_for_ever
+        repeats.spread(specs[0], inputs, 2, 2)
+"""
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("pool", ["sweep", "noise-floor"])
+def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_path: Path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    parent = subprocess.Popen(
+        [sys.executable, "parent.py", pool],
+        cwd=tmp_path,
+        env=cli_environment(PYTHONPATH=f"{SOURCES}:{ROOT}"),
+        stdout=subprocess.PIPE,
+        stderr=(tmp_path / "log.txt").open("w"),
+        text=True,
+    )
+    assert parent.stdout is not None
+    alive: list[psutil.Process] = []
+    try:
+        numbers = [parent.stdout.readline().strip() for _ in range(2)]
+        assert all(numbers), (tmp_path / "log.txt").read_text()
+        children = [psutil.Process(int(number)) for number in numbers]
+        parent.send_signal(ended_by)
+        _, alive = psutil.wait_procs(children, timeout=SECONDS)
+        assert not alive
+    finally:
+        for process in (parent, *alive):
+            process.kill()
+        parent.stdout.close()
+        parent.wait()
+
+
+def test_only_one_file_starts_processes():
+    """Another pool would have to watch its parent too."""
+    names = {"ProcessPoolExecutor", "multiprocessing", "get_context", "Popen", "Pool"}
+    starters = set()
+    for path in (ROOT / "harness").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import | ast.ImportFrom) and names & {a.name for a in node.names}:
+                starters.add(path.name)
+    assert "workers.py" in starters
+    assert starters <= {"workers.py", "local.py"}  # local.py names the type of its pools
+
+
+def test_a_process_keeps_one_session_for_the_same_inputs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(workers, "_kept", None)
+    inputs = Inputs("model", tmp_path)
+    session = workers.kept_session(inputs, "fp32")
+    assert workers.kept_session(Inputs("model", tmp_path), "fp32") is session
+    other = workers.kept_session(Inputs("another", tmp_path), "fp32")
+    assert other is not session
+    assert other.inputs.model == "another"
