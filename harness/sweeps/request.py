@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,7 +13,6 @@ from pydantic import (
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from momentum_bench.harness.data.find_task import find_task, task_of
@@ -22,8 +21,10 @@ from momentum_bench.harness.records.schema import Stored
 from momentum_bench.tasks import SUITES, UnknownTaskError
 from momentum_bench.tasks.image_task import AnyMethod
 
-if TYPE_CHECKING:
-    pass
+
+def flag_of(name: str) -> str:
+    """How a setting is typed on the command line."""
+    return "--data-parallel" if name == "data_parallel_ranks" else "--" + name.replace("_", "-")
 
 
 def listed(value: Any) -> Any:
@@ -146,98 +147,6 @@ class Sweep(Stored):
         if bad := [rate for rate in rates if not (math.isfinite(rate) and rate > 0)]:
             raise ValueError(f"a learning rate is a finite number above 0, found {bad[0]}")
         return _without_repeats(rates)
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Sweep:
-        if self.max_steps == 0 and self.method == "head":
-            raise ValueError(
-                "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
-                "classifier on it, whose score says nothing: use --method prompt, or causal with a decoder"
-            )
-        if self.max_steps == 0 and (self.peft or self.freeze):
-            raise ValueError(
-                f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
-                f"{self.peft or self.freeze} says nothing: leave it out"
-            )
-        self._check_scratch()
-        if self.warmup_steps >= max(self.max_steps, 1):
-            raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
-        if self.batch_size % self.gradient_accumulation_steps:
-            raise ValueError(
-                f"batch_size {self.batch_size} is the global batch and does not divide into "
-                f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
-            )
-        micro_batch = self.batch_size // self.gradient_accumulation_steps
-        if self.data_parallel_ranks and micro_batch % self.data_parallel_ranks:
-            raise ValueError(
-                f"a micro-batch of {micro_batch} (batch_size {self.batch_size} over "
-                f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
-                f"parts for {self.data_parallel_ranks} ranks"
-            )
-        if self.data_parallel_ranks and ((self.workers or 1) > 1 or self.runs_per_gpu):
-            raise ValueError(
-                f"{f'runs_per_gpu {self.runs_per_gpu}' if self.runs_per_gpu else f'workers {self.workers}'}: "
-                f"with --data-parallel all ranks work on one run at a time"
-            )
-        if self.workers and self.runs_per_gpu:
-            raise ValueError(
-                f"workers {self.workers} and runs_per_gpu {self.runs_per_gpu} both say how many runs a "
-                f"process has at a time: leave out one of them"
-            )
-        if self.data_parallel_ranks and self.checkpoint_every:
-            raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
-        if self.cuda_graphs:
-            self._check_recorded()
-        if self.executor == "ray" and self.checkpoint_every:
-            raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
-        if self.executor == "local" and (self.ray_address or self.gpus_per_run):
-            raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
-        if self.executor == "ray" and self.log_with:
-            raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
-        if self.executor == "ray" and (self.workers or self.runs_per_gpu):
-            raise ValueError(
-                f"{'workers' if self.workers else 'runs_per_gpu'} is for one machine: on a cluster, Ray "
-                f"places as many runs as fit, several on a GPU by --gpus-per-run"
-            )
-        if self.peft and self.freeze:
-            raise ValueError(
-                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
-                f"pre-trained model as it is: leave out one of them"
-            )
-        return self
-
-    def _check_recorded(self) -> None:
-        """Raises: ValueError, where steps are to be recorded that are not alike, or not one process's."""
-        others = {
-            "--data-parallel": self.data_parallel_ranks,
-            "--checkpoint-every": self.checkpoint_every,
-            "--gradient-accumulation-steps above 1": self.gradient_accumulation_steps > 1,
-            "--max-steps 0": not self.max_steps,
-        }
-        if found := [flag for flag, given in others.items() if given]:
-            raise ValueError(f"--cuda-graphs does not go with {found[0]}: leave out one of them")
-
-    def _check_scratch(self) -> None:
-        """Raises: ValueError, where what is for images meets what is for pre-trained models."""
-        if (self.lr_schedule == "step") != bool(self.decay_steps):
-            raise ValueError("--lr-schedule step needs --decay-steps, such as 500,750, and no other does")
-        decays = self.decay_steps or ()
-        inside = all(self.warmup_steps < step < self.max_steps for step in decays)
-        if not inside or list(decays) != sorted(set(decays)):
-            raise ValueError(
-                f"--decay-steps {','.join(map(str, decays))} must ascend between warmup_steps "
-                f"{self.warmup_steps} and max_steps {self.max_steps}"
-            )
-        if self.method != "scratch":
-            if self.k == 0:
-                raise ValueError("--k: expected at least 1 example of each class, found 0")
-            return
-        for name in ("peft", "freeze", "dropout", "data_parallel_ranks"):
-            if (value := getattr(self, name)) is not None:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} {value} is for pre-trained models, and an image task's "
-                    f"network is trained from scratch: leave it out"
-                )
 
 
 def check_installed(name: str | None) -> str | None:
