@@ -13,10 +13,10 @@ from pydantic import ValidationError
 from momentum_bench.harness.data.find_task import task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.sweeps import image_defaults
-from momentum_bench.harness.sweeps.defaults import DEFAULTS, EMBEDDED_TASK, QUICK_START
+from momentum_bench.harness.sweeps.defaults import DEFAULTS, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.harness.sweeps.request import Sweep, flag_of, listed
+from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep, flag_of, listed
 from momentum_bench.harness.sweeps.rules import check_rules
 from momentum_bench.tasks import get_task, task_names
 from momentum_bench.tasks.image_task import ImageTask

@@ -1,4 +1,4 @@
-"""What the user asks for, checked, and the runs that follow from it."""
+"""What the user asks for, each setting declared once. No torch here."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from momentum_bench.harness.data.find_task import find_task, task_of
+from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import Stored
+from momentum_bench.harness.records.schema import AdapterName, FrozenPart, PrecisionName, Schedule, Stored
+from momentum_bench.harness.sweeps.settings import (
+    FILES,
+    GRID,
+    HARDWARE,
+    METHOD,
+    TRAINING,
+    WHAT,
+    About,
+    settings_of,
+)
 from momentum_bench.tasks import SUITES, UnknownTaskError
 from momentum_bench.tasks.image_task import AnyMethod
 
-
-def flag_of(name: str) -> str:
-    """How a setting is typed on the command line."""
-    return "--data-parallel" if name == "data_parallel_ranks" else "--" + name.replace("_", "-")
+EMBEDDED_TASK = "bbc_news"
+"""The task of the quick start, which a pip package carries."""
 
 
 def listed(value: Any) -> Any:
@@ -51,58 +54,273 @@ def _without_repeats(values: tuple) -> tuple:
     return values
 
 
+def check_installed(name: str | None) -> str | None:
+    """The name. Raises: ValueError, where the tracker's package is not installed."""
+    if name is not None and find_spec(name) is None:
+        raise ValueError(f"{name} is not installed: pip install {name}")
+    return name
+
+
+def _both(value: Any) -> dict[str, Any]:
+    """The same default in both protocols of text tasks."""
+    return {"mezo": value, "lm-bff": value}
+
+
+def _grid_text() -> str:
+    """The default grids of optimizers on SGD's scale, in words."""
+    grids = {method: f"{min(rates):g} .. {max(rates):g}" for method, rates in DEFAULT_RATES.items()}
+    methods = {text: [method for method in grids if grids[method] == text] for text in grids.values()}
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in methods.items())
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Rates = Annotated[tuple[float, ...], BeforeValidator(listed)]
+OrNone = BeforeValidator(_or_none)  # after Field, or its limits would meet None
 
 
 class Sweep(Stored):
     """A checked request: tasks x seeds x learning rates x optimizers, and how each run goes.
 
-    The fields are the command line's flags and the keys of a sweep file.
+    Each field is declared once: the option of `run`, its help and its default, and the key of a sweep
+    file are made from it. A field without a default here has one in each protocol.
     """
 
-    task_file: Path | None
-    task: Words
-    model: str = Field(min_length=1)
-    method: AnyMethod
-    k: int = Field(ge=0)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(listed)]
-    optimizer_file: Path | None
-    optimizers: Words
-    learning_rates: Rates | None
-    extend_grid: int = Field(ge=0)
-    momentum: float = Field(ge=0, lt=1)
-    protocol: Literal["mezo", "lm-bff", "from-scratch"]
-    batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(ge=1)
-    max_steps: int = Field(ge=0)
-    eval_every: int = Field(ge=1)
-    lr_schedule: Literal["linear", "constant", "cosine", "step"]
-    decay_steps: Annotated[tuple[int, ...] | None, BeforeValidator(listed)]
-    warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(ge=0, allow_inf_nan=False)
-    max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
-    test_limit: Annotated[int | None, BeforeValidator(_or_none)] = Field(ge=1)
-    dropout: float | None = Field(ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "medium", "tf32"]
-    threads_per_run: int = Field(ge=1)
-    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
-    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
-    learning_rate_axis: Literal["effective", "torch"]
-    data_dir: Path | None
-    output_dir: Path
-    workers: int | None = Field(ge=1)
-    runs_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] | None
-    checkpoint_every: int | None = Field(ge=1)
-    log_with: Annotated[
-        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
+    task_file: Annotated[
+        Path | None,
+        About("Python file that defines TASK, a task of your own; it is then the default of --task", FILES),
+    ] = None
+    task: Annotated[
+        Words,
+        About("Tasks or suites (see `tasks list`), for example sst2,trec or glue", WHAT, metavar="NAMES"),
+    ] = (EMBEDDED_TASK,)
+    optimizer_file: Annotated[
+        Path | None,
+        About("Python file that defines OPTIMIZER; its name is the file's name without .py", FILES),
+    ] = None
+    optimizers: Annotated[
+        Words, About("Optimizers, for example sgd,sgdm,nesterov", WHAT, metavar="NAMES")
+    ] = ("sgd", "sgdm")
+    momentum: Annotated[
+        float, Field(ge=0, lt=1), About("beta of all optimizers that have momentum", WHAT, metavar="BETA")
+    ] = 0.9
+    k: Annotated[
+        int, Field(ge=0), About("Examples of each class, in train and again in dev", WHAT, metavar="N")
+    ] = 16
+    seeds: Annotated[
+        tuple[int, ...],
+        BeforeValidator(listed),
+        About("Seeds of the split, the new head, the batch order and dropout", WHAT, metavar="LIST"),
+    ] = (13, 21, 42, 87, 100)
+    test_limit: Annotated[
+        int | None,
+        Field(ge=1),
+        OrNone,
+        About(
+            "Largest number of test rows, or none",
+            WHAT,
+            by_protocol={"mezo": 1000, "lm-bff": None},
+            metavar="N",
+        ),
     ]
-    executor: Literal["local", "ray"]
-    ray_address: str | None = Field(min_length=1)
-    gpus_per_run: float | None = Field(gt=0)
-    data_parallel_ranks: int | None = Field(ge=1)
-    deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
-    cuda_graphs: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
+
+    model: Annotated[
+        str,
+        Field(min_length=1),
+        About("Hub id, folder, or package:NAME for a model in a pip package", METHOD, metavar="MODEL"),
+    ] = "roberta-large"
+    method: Annotated[
+        AnyMethod,
+        About(
+            "prompt (masked LM), head (new classifier), causal (decoder) or scratch (image tasks only)",
+            METHOD,
+            metavar="NAME",
+        ),
+    ] = "prompt"
+    peft: Annotated[
+        AdapterName | None,
+        OrNone,
+        About("Train an adapter in place of the model: lora, prefix, prompt or ia3", METHOD, metavar="NAME"),
+    ] = None
+    freeze: Annotated[
+        FrozenPart | None,
+        OrNone,
+        About("Part that is not trained: embeddings, or encoder (all but the head)", METHOD, metavar="PART"),
+    ] = None
+    dropout: Annotated[
+        float | None,
+        Field(ge=0, lt=1),
+        About("Dropout probability in the whole model", METHOD, default_text="the model's own", metavar="P"),
+    ] = None
+
+    learning_rates: Annotated[
+        Rates | None,
+        About("Grid of effective learning rates", GRID, default_text=_grid_text(), metavar="LIST"),
+    ] = None
+    learning_rate_axis: Annotated[
+        Literal["effective", "torch"],
+        About("What --learning-rates means: effective rates, or torch's own", GRID, metavar="NAME"),
+    ] = "effective"
+    extend_grid: Annotated[
+        int,
+        Field(ge=0),
+        About(
+            "How many times a grid may grow by one rate where its best rate is on its edge",
+            GRID,
+            metavar="N",
+        ),
+    ] = 0
+
+    protocol: Annotated[
+        Literal["mezo", "lm-bff", "from-scratch"],
+        About(
+            "Set of defaults: mezo, lm-bff, or from-scratch, which image tasks have anyway",
+            TRAINING,
+            metavar="NAME",
+        ),
+    ] = "mezo"
+    batch_size: Annotated[
+        int,
+        Field(ge=1),
+        About(
+            "Examples of one step, on all hardware together",
+            TRAINING,
+            by_protocol=_both(8),
+            metavar="N",
+        ),
+    ]
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=1), About("Micro-batches of one batch", TRAINING, metavar="N")
+    ] = 1
+    max_steps: Annotated[
+        int,
+        Field(ge=0),
+        About(
+            "Optimizer steps of a run; 0 scores without training",
+            TRAINING,
+            by_protocol=_both(1000),
+            metavar="N",
+        ),
+    ]
+    eval_every: Annotated[
+        int,
+        Field(ge=1),
+        About("Steps from one scoring of dev to the next", TRAINING, by_protocol=_both(100), metavar="N"),
+    ]
+    lr_schedule: Annotated[
+        Schedule,
+        About("linear, constant, cosine or step", TRAINING, by_protocol=_both("linear"), metavar="NAME"),
+    ]
+    decay_steps: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(listed),
+        About(
+            "With --lr-schedule step: after each of these steps the rate is a tenth, for example 500,750",
+            TRAINING,
+            metavar="LIST",
+        ),
+    ] = None
+    warmup_steps: Annotated[
+        int, Field(ge=0), About("Steps of linear warm-up", TRAINING, by_protocol=_both(0), metavar="N")
+    ]
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        About(
+            "Weight decay of matrices; adamw and signsgd keep it out of the gradient",
+            TRAINING,
+            by_protocol=_both(0.0),
+            metavar="X",
+        ),
+    ]
+    max_grad_norm: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        OrNone,
+        About("Largest gradient norm; a larger one is clipped; or none", TRAINING, _both(1.0), metavar="X"),
+    ]
+
+    precision: Annotated[
+        PrecisionName,
+        About(
+            "fp32, bf16 (autocast), medium (CPU) or tf32 (GPU); weights stay fp32", HARDWARE, metavar="NAME"
+        ),
+    ] = "fp32"
+    threads_per_run: Annotated[int, Field(ge=1), About("CPU threads of a run", HARDWARE, metavar="N")] = 1
+    workers: Annotated[
+        int | None,
+        Field(ge=1),
+        About(
+            "Runs at a time in each process of a launch; results do not depend on it",
+            HARDWARE,
+            default_text="by cores and memory; 1 on a GPU and under a launcher",
+            metavar="N",
+        ),
+    ] = None
+    runs_per_gpu: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+        About("Runs at a time on each GPU, or auto: as many as its memory holds", HARDWARE, default_text="1"),
+    ] = None
+    data_parallel_ranks: Annotated[
+        int | None,
+        Field(ge=1),
+        About("All ranks of a launch share each batch of one run", HARDWARE, flag="--data-parallel"),
+    ] = None
+    executor: Annotated[
+        Literal["local", "ray"],
+        About("local, or ray: Ray places the runs on a cluster", HARDWARE, metavar="NAME"),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Field(min_length=1),
+        About(
+            "auto, or HOST:PORT of `ray start --head`",
+            HARDWARE,
+            default_text="a new cluster of this machine",
+            metavar="ADDRESS",
+        ),
+    ] = None
+    gpus_per_run: Annotated[
+        float | None,
+        Field(gt=0),
+        About("For Ray: 0.5 packs two runs on a GPU", HARDWARE, default_text="1 where there are GPUs"),
+    ] = None
+    deterministic: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Only algorithms that give the same bits each time, also on a GPU", HARDWARE),
+    ] = None
+    cuda_graphs: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("On a GPU: record a training step once and replay it (sgd and sgdm)", HARDWARE),
+    ] = None
+
+    data_dir: Annotated[
+        Path | None,
+        About(
+            "Read the rows from DIR/TASK/, files train, validation and test: .jsonl, .jsonl.gz, .csv, .tsv "
+            "or .parquet",
+            FILES,
+            metavar="DIR",
+        ),
+    ] = None
+    output_dir: Annotated[Path, About("Folder of records, tables and the page", FILES, metavar="DIR")] = Path(
+        "results"
+    )
+    checkpoint_every: Annotated[
+        int | None,
+        Field(ge=1),
+        About(
+            "Steps after which a run is saved, so that it can go on; results do not depend on it",
+            FILES,
+            metavar="N",
+        ),
+    ] = None
+    log_with: Annotated[
+        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None,
+        AfterValidator(check_installed),
+        About("Also show finished runs in tensorboard, wandb, trackio or mlflow", FILES, metavar="NAME"),
+    ] = None
 
     @field_validator("task")
     @classmethod
@@ -149,8 +367,10 @@ class Sweep(Stored):
         return _without_repeats(rates)
 
 
-def check_installed(name: str | None) -> str | None:
-    """The name. Raises: ValueError, where the tracker's package is not installed."""
-    if name is not None and find_spec(name) is None:
-        raise ValueError(f"{name} is not installed: pip install {name}")
-    return name
+SETTINGS = settings_of(Sweep)
+"""All settings of `run`, by name, in the order of its help."""
+
+
+def flag_of(name: str) -> str:
+    """How a setting is typed on the command line; of a name that is no setting, as one would type it."""
+    return SETTINGS[name].flag if name in SETTINGS else "--" + name.replace("_", "-")
