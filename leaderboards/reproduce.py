@@ -10,10 +10,9 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
-from momentum_bench.harness.sweeps.defaults import EMBEDDED_TASK
 from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep
 from momentum_bench.leaderboards.printable import short_line, toml_text
 from momentum_bench.leaderboards.rows import Row, rows_of
 from momentum_bench.tasks import get_task, task_names

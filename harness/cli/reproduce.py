@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
+from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -17,7 +18,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.run import build_board, option, terminal_events
+from momentum_bench.harness.cli.run import build_board, terminal_events
 
 
 def reproduce(

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
 from momentum_bench.harness.cli.leaderboard import RESULTS
+from momentum_bench.harness.cli.options import OUTPUT, option, with_settings
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.sweeps.settings import FILES
 
 if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
@@ -27,120 +28,20 @@ if TYPE_CHECKING:
     from momentum_bench.harness.records.store import Store
 
 
-def option(help_text: str, *names: str) -> Any:
-    return typer.Option(*names, help=help_text, show_default=False)
-
-
+@with_settings
 def run(
-    task: Annotated[
-        str | None, option("Tasks or suites (see `tasks list`), e.g. sst2,trec or glue (default: bbc_news)")
+    *,
+    sweep: Annotated[
+        Path | None,
+        option("TOML file with the same names; options on the command line override it", group=FILES),
     ] = None,
-    task_file: Annotated[
-        Path | None, option("Python file that defines TASK, a task of your own (default for --task)")
-    ] = None,
-    model: Annotated[
-        str | None, option("Hub id, folder, or package:NAME of a pip package (default: roberta-large)")
-    ] = None,
-    method: Annotated[
-        str | None, option("prompt (masked LM), head (classifier) or causal (decoder) (default: prompt)")
-    ] = None,
-    k: Annotated[int | None, option("Examples of each class, in train and in dev (default: 16)")] = None,
-    seeds: Annotated[
-        str | None, option("Seeds of split, head, order, dropout (default: 13,21,42,87,100)")
-    ] = None,
-    optimizers: Annotated[
-        str | None, option("One or more, e.g. sgd,sgdm,nesterov (default: sgd,sgdm)")
-    ] = None,
-    optimizer_file: Annotated[
-        Path | None, option("Python file that defines OPTIMIZER, known by the file's name")
-    ] = None,
-    learning_rates: Annotated[
-        str | None,
-        option("Grid of effective rates (default: prompt, causal: 1e-4 .. 3e-2, head: 3e-3 .. 1; six)"),
-    ] = None,
-    extend_grid: Annotated[
-        int | None, option("Add rates, at most so often, where the best is on the grid's edge (default: 0)")
-    ] = None,
-    learning_rate_axis: Annotated[
-        str | None, option("Read the grid as effective rates or as torch's own (default: effective)")
-    ] = None,
-    momentum: Annotated[float | None, option("beta of all optimizers that have one (default: 0.9)")] = None,
-    protocol: Annotated[str | None, option("Set of defaults: mezo or lm-bff (default: mezo)")] = None,
-    batch_size: Annotated[int | None, option("Global batch, whatever the hardware (default: 8)")] = None,
-    gradient_accumulation_steps: Annotated[
-        int | None, option("Micro-batches of a batch (default: 1)")
-    ] = None,
-    max_steps: Annotated[int | None, option("Optimizer steps of a run; 0: zero-shot (default: 1000)")] = None,
-    eval_every: Annotated[int | None, option("Steps between scorings of dev (default: 100)")] = None,
-    lr_schedule: Annotated[
-        str | None, option("linear, constant, cosine or step (default: linear; images: step)")
-    ] = None,
-    decay_steps: Annotated[
-        str | None, option("Of the schedule step: a tenth of the rate after each, e.g. 500,750")
-    ] = None,
-    warmup_steps: Annotated[int | None, option("Steps of linear warm-up (default: 0)")] = None,
-    weight_decay: Annotated[
-        float | None, option("Coupled (adamw, signsgd: decoupled); matrices only (default: 0)")
-    ] = None,
-    max_grad_norm: Annotated[
-        str | None, option("Clip the global gradient norm, or none (default: 1.0)")
-    ] = None,
-    test_limit: Annotated[str | None, option("Test rows at most, or none (default: mezo: 1000)")] = None,
-    dropout: Annotated[
-        float | None, option("Probability in the whole model (default: the model's own)")
-    ] = None,
-    precision: Annotated[
-        str | None,
-        option("fp32, bf16 (autocast), medium (CPU), tf32 (GPU); weights stay fp32 (default: fp32)"),
-    ] = None,
-    threads_per_run: Annotated[int | None, option("CPU threads of a run (default: 1)")] = None,
-    peft: Annotated[
-        str | None, option("Train an adapter: lora, prefix, prompt, ia3 or none (default: none)")
-    ] = None,
-    freeze: Annotated[
-        str | None, option("Do not train: embeddings, encoder (all but the head) or none (default: none)")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, option("Read DIR/TASK/{train,validation,test}.{jsonl,jsonl.gz,csv,tsv,parquet}")
-    ] = None,
-    output_dir: Annotated[Path | None, option("Where records and tables go (default: results)")] = None,
-    sweep: Annotated[Path | None, option("TOML file with the same names; flags override it")] = None,
-    deterministic: Annotated[
-        bool | None, option("Algorithms that give the same bits on a GPU, too", "--deterministic")
-    ] = None,
-    cuda_graphs: Annotated[
-        bool | None, option("On a GPU: record a training step, replay it (SGD, SGDM)", "--cuda-graphs")
-    ] = None,
-    data_parallel: Annotated[
-        bool, option("All ranks of the launch share each batch of one run", "--data-parallel")
+    retry_failed: Annotated[
+        bool, option("Run again what is recorded as failed", "--retry-failed", group=OUTPUT)
     ] = False,
-    log_with: Annotated[
-        str | None, option("Show finished runs in tensorboard, wandb, trackio or mlflow (default: none)")
-    ] = None,
-    executor: Annotated[
-        str | None, option("local, or ray: a cluster, where Ray places the runs (default: local)")
-    ] = None,
-    ray_address: Annotated[
-        str | None, option("auto, or HOST:PORT of `ray start --head` (default: a cluster of this machine)")
-    ] = None,
-    gpus_per_run: Annotated[
-        float | None, option("For Ray: 0.5 packs two runs on a GPU (default: 1 where there are GPUs)")
-    ] = None,
-    workers: Annotated[
-        int | None,
-        option(
-            "Runs at a time in each process of a launch, so on its GPU; no effect on results "
-            "(default: by cores and memory; 1 on a GPU and under a launcher)"
-        ),
-    ] = None,
-    runs_per_gpu: Annotated[
-        str | None, option("Runs at a time on each GPU, or auto: as many as its memory holds (default: 1)")
-    ] = None,
-    checkpoint_every: Annotated[
-        int | None, option("Steps after which a run is saved, to be resumed; no effect on results")
-    ] = None,
-    retry_failed: Annotated[bool, option("Run again what is recorded as failed", "--retry-failed")] = False,
-    dry_run: Annotated[bool, option("Print the runs and which of them are there", "--dry-run")] = False,
+    dry_run: Annotated[
+        bool, option("Print the runs and which of them are there, and stop", "--dry-run", group=OUTPUT)
+    ] = False,
+    **given: Any,
 ) -> None:
     """Fine-tune over a grid of learning rates, SGD against SGDM, and build the leaderboard.
 
@@ -148,9 +49,8 @@ def run(
     --method head, with 3 seeds and a small grid. Finished runs are never run again: type the same
     command to go on after an interruption.
     """
-    given = {name: value for name, value in locals().items() if value is not None}
-    flags = {name: value for name, value in given.items() if name in Sweep.model_fields}
-    if data_parallel:
+    flags = {name: value for name, value in given.items() if value is not None}
+    if "data_parallel_ranks" in flags:  # typed as a flag; how many ranks there are, the launcher says
         flags["data_parallel_ranks"] = launched().ranks
     with plain_errors("finished runs are kept, type the same command to go on"):
         asked = make_sweep(flags, sweep)

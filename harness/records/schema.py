@@ -14,6 +14,11 @@ NO_OPTIMIZER = "none"
 NETWORK = "task:"
 """A model name that starts like this, `task:NAME`, is the untrained network of that image task."""
 
+Schedule = Literal["linear", "constant", "cosine", "step"]
+PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
+AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
+FrozenPart = Literal["embeddings", "encoder"]
+
 PROTOCOL_VERSION = 1
 """A larger number whenever the same `RunSpec` would give another result; no directory mixes versions."""
 
@@ -88,7 +93,7 @@ class RunSpec(Stored):
     optimizer: str
     hyperparameters: dict[str, float]
     learning_rate: float
-    lr_schedule: Literal["linear", "constant", "cosine", "step"]
+    lr_schedule: Schedule
     warmup_steps: int
     weight_decay: float
     max_grad_norm: float | None
@@ -98,13 +103,13 @@ class RunSpec(Stored):
     eval_every: int
     test_limit: int | None
     dropout: float | None
-    precision: Literal["fp32", "bf16", "medium", "tf32"]
+    precision: PrecisionName
     threads_per_run: int
     data_parallel_ranks: int | None = None
     deterministic: Literal[True] | None = None
     cuda_graphs: Literal[True] | None = None
-    peft: Literal["lora", "prefix", "prompt", "ia3"] | None = None
-    freeze: Literal["embeddings", "encoder"] | None = None
+    peft: AdapterName | None = None
+    freeze: FrozenPart | None = None
     decay_steps: tuple[int, ...] | None = None
 
     @property

@@ -1,39 +1,15 @@
-"""What holds where nothing was asked for."""
+"""What holds where nothing was asked for. No torch here."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from momentum_bench.harness.sweeps.protocols import UNLESS_STATED
+from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, SETTINGS
 
-EMBEDDED_TASK = "bbc_news"
-
-DEFAULTS: dict[str, Any] = UNLESS_STATED | {
-    "model": "roberta-large",
-    "method": "prompt",
-    "k": 16,
-    "seeds": (13, 21, 42, 87, 100),
-    "optimizers": ("sgd", "sgdm"),
-    "optimizer_file": None,
-    "task_file": None,
-    "learning_rates": None,
-    "extend_grid": 0,
-    "momentum": 0.9,
-    "protocol": "mezo",
-    "learning_rate_axis": "effective",
-    "data_dir": None,
-    "output_dir": "results",
-    "workers": None,
-    "runs_per_gpu": None,
-    "checkpoint_every": None,
-    "log_with": None,
-    "executor": "local",
-    "ray_address": None,
-    "gpus_per_run": None,
-    "data_parallel_ranks": None,
-    "deterministic": None,
-    "cuda_graphs": None,
+DEFAULTS: dict[str, Any] = {
+    name: setting.default for name, setting in SETTINGS.items() if setting.about.by_protocol is None
 }
+"""Of the settings whose default is the same in every protocol."""
 
 QUICK_START: dict[str, Any] = {
     "task": (EMBEDDED_TASK,),
@@ -43,4 +19,4 @@ QUICK_START: dict[str, Any] = {
     "max_steps": 40,
     "eval_every": 20,
 }
-"""Defaults of the embedded task, alone: no hub, minutes on two cores."""
+"""Defaults of the embedded task alone: it needs no hub and takes minutes on two cores."""

@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    ValidationError,
-)
+from pydantic import ValidationError
 
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.sweeps import image_defaults
-from momentum_bench.harness.sweeps.defaults import DEFAULTS, EMBEDDED_TASK, QUICK_START
+from momentum_bench.harness.sweeps.defaults import DEFAULTS, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.harness.sweeps.request import Sweep, listed
+from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep, flag_of, listed
+from momentum_bench.harness.sweeps.rules import check_rules
 from momentum_bench.tasks import task_names
 from momentum_bench.tasks.types import ImageTask
 
@@ -60,6 +59,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
         sweep = Sweep.model_validate(settings)
     except ValidationError as error:
         raise UserError("\n".join(map(_in_words, error.errors()))) from None
+    check_rules(sweep)
     for name in sweep.optimizers:
         check_entry(sweep, name)
     return sweep
@@ -91,7 +91,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 
 
 def _in_words(error: Any) -> str:
-    flag = "--" + str(error["loc"][0]).replace("_", "-") + ": " if error["loc"] else ""
+    flag = flag_of(str(error["loc"][0])) + ": " if error["loc"] else ""
     message = error["msg"].removeprefix("Value error, ")
     found = f" (found {error['input']!r})" if not message.endswith(str(error["input"])) else ""
     return f"{flag}{message}{found if error['type'] != 'value_error' else ''}"

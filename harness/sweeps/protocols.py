@@ -1,4 +1,4 @@
-"""Named sets of defaults, and the name that a run's settings go by."""
+"""Named sets of defaults, and the name that a table gives to a run's settings. No torch here."""
 
 from __future__ import annotations
 
@@ -6,38 +6,50 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.sweeps.request import SETTINGS
 
-_MEZO: dict[str, Any] = {
-    "batch_size": 8,
-    "max_steps": 1000,
-    "eval_every": 100,
-    "lr_schedule": "linear",
-    "warmup_steps": 0,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "test_limit": 1000,
-}
+BY_PROTOCOL = (
+    "batch_size",
+    "max_steps",
+    "eval_every",
+    "lr_schedule",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "test_limit",
+)
+"""Settings whose default depends on the protocol, in the order in which tables name them."""
+
+
+def _defaults_of(protocol: str) -> dict[str, Any]:
+    defaults = {name: SETTINGS[name].about.by_protocol for name in BY_PROTOCOL}
+    return {name: of_each[protocol] for name, of_each in defaults.items() if of_each is not None}
+
 
 PROTOCOLS: dict[str, dict[str, Any]] = {
-    "mezo": _MEZO,  # Malladi et al. 2023, RoBERTa experiments; the code the paper used
-    "from-scratch": dict.fromkeys([*_MEZO, "decay_steps"]),  # an image task's own; all are named
-    "lm-bff": _MEZO | {"test_limit": None},  # Gao et al. 2021, but for its optimizer and grids
+    "mezo": _defaults_of("mezo"),  # Malladi et al. 2023, RoBERTa experiments; the code the paper used
+    # the defaults of an image task are its own, so a table names all of them
+    "from-scratch": dict.fromkeys([*BY_PROTOCOL, "decay_steps"]),
+    "lm-bff": _defaults_of("lm-bff"),  # Gao et al. 2021, but for its optimizer and grids
 }
 
 UNLESS_STATED: dict[str, Any] = {
-    "dropout": None,
-    "precision": "fp32",
-    "gradient_accumulation_steps": 1,
-    "threads_per_run": 1,
-    "peft": None,
-    "freeze": None,
-    "decay_steps": None,
+    name: SETTINGS[name].default
+    for name in (
+        "dropout",
+        "precision",
+        "gradient_accumulation_steps",
+        "threads_per_run",
+        "peft",
+        "freeze",
+        "decay_steps",
+    )
 }
-"""Settings that no protocol speaks of, with the values that need no mention."""
+"""Settings with the same default in every protocol, which tables name only where they differ from it."""
 
 
 def settings_name(spec: RunSpec) -> str:
-    """The protocol's name, followed by every setting that departs from it: `mezo max_steps=40`.
+    """The protocol's name, then every setting that differs from it: `mezo max_steps=40`.
 
     Raises:
         UserError: a record of another version names a protocol that this one does not know.

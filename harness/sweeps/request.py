@@ -1,29 +1,33 @@
-"""What the user asks for, checked, and the runs that follow from it."""
+"""What the user asks for, each setting declared once. No torch here."""
 
 from __future__ import annotations
 
 import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from momentum_bench.harness.data.find_task import find_task, task_of
+from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import Stored
+from momentum_bench.harness.records.schema import AdapterName, FrozenPart, PrecisionName, Schedule, Stored
+from momentum_bench.harness.sweeps.settings import (
+    FILES,
+    GRID,
+    HARDWARE,
+    METHOD,
+    TRAINING,
+    WHAT,
+    About,
+    settings_of,
+)
 from momentum_bench.tasks import SUITES, UnknownTaskError
 from momentum_bench.tasks.types import AnyMethod
 
-if TYPE_CHECKING:
-    pass
+EMBEDDED_TASK = "bbc_news"
+"""The task of the quick start, which a pip package carries."""
 
 
 def listed(value: Any) -> Any:
@@ -50,58 +54,273 @@ def _without_repeats(values: tuple) -> tuple:
     return values
 
 
+def check_installed(name: str | None) -> str | None:
+    """The name. Raises: ValueError, where the tracker's package is not installed."""
+    if name is not None and find_spec(name) is None:
+        raise ValueError(f"{name} is not installed: pip install {name}")
+    return name
+
+
+def _both(value: Any) -> dict[str, Any]:
+    """The same default in both protocols of text tasks."""
+    return {"mezo": value, "lm-bff": value}
+
+
+def _grid_text() -> str:
+    """The default grids of optimizers on SGD's scale, in words."""
+    grids = {method: f"{min(rates):g} .. {max(rates):g}" for method, rates in DEFAULT_RATES.items()}
+    methods = {text: [method for method in grids if grids[method] == text] for text in grids.values()}
+    return "; ".join(f"{', '.join(names)}: {text}" for text, names in methods.items())
+
+
 Words = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Rates = Annotated[tuple[float, ...], BeforeValidator(listed)]
+OrNone = BeforeValidator(_or_none)  # after Field, or its limits would meet None
 
 
 class Sweep(Stored):
     """A checked request: tasks x seeds x learning rates x optimizers, and how each run goes.
 
-    The fields are the command line's flags and the keys of a sweep file.
+    Each field is declared once: the option of `run`, its help and its default, and the key of a sweep
+    file are made from it. A field without a default here has one in each protocol.
     """
 
-    task_file: Path | None
-    task: Words
-    model: str = Field(min_length=1)
-    method: AnyMethod
-    k: int = Field(ge=0)
-    seeds: Annotated[tuple[int, ...], BeforeValidator(listed)]
-    optimizer_file: Path | None
-    optimizers: Words
-    learning_rates: Rates | None
-    extend_grid: int = Field(ge=0)
-    momentum: float = Field(ge=0, lt=1)
-    protocol: Literal["mezo", "lm-bff", "from-scratch"]
-    batch_size: int = Field(ge=1)
-    gradient_accumulation_steps: int = Field(ge=1)
-    max_steps: int = Field(ge=0)
-    eval_every: int = Field(ge=1)
-    lr_schedule: Literal["linear", "constant", "cosine", "step"]
-    decay_steps: Annotated[tuple[int, ...] | None, BeforeValidator(listed)]
-    warmup_steps: int = Field(ge=0)
-    weight_decay: float = Field(ge=0, allow_inf_nan=False)
-    max_grad_norm: Annotated[float | None, BeforeValidator(_or_none)] = Field(gt=0, allow_inf_nan=False)
-    test_limit: Annotated[int | None, BeforeValidator(_or_none)] = Field(ge=1)
-    dropout: float | None = Field(ge=0, lt=1)
-    precision: Literal["fp32", "bf16", "medium", "tf32"]
-    threads_per_run: int = Field(ge=1)
-    peft: Annotated[Literal["lora", "prefix", "prompt", "ia3"] | None, BeforeValidator(_or_none)]
-    freeze: Annotated[Literal["embeddings", "encoder"] | None, BeforeValidator(_or_none)]
-    learning_rate_axis: Literal["effective", "torch"]
-    data_dir: Path | None
-    output_dir: Path
-    workers: int | None = Field(ge=1)
-    runs_per_gpu: Annotated[int, Field(ge=1)] | Literal["auto"] | None
-    checkpoint_every: int | None = Field(ge=1)
-    log_with: Annotated[
-        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None, AfterValidator(check_installed)
+    task_file: Annotated[
+        Path | None,
+        About("Python file that defines TASK, a task of your own; it is then the default of --task", FILES),
+    ] = None
+    task: Annotated[
+        Words,
+        About("Tasks or suites (see `tasks list`), for example sst2,trec or glue", WHAT, metavar="NAMES"),
+    ] = (EMBEDDED_TASK,)
+    optimizer_file: Annotated[
+        Path | None,
+        About("Python file that defines OPTIMIZER; its name is the file's name without .py", FILES),
+    ] = None
+    optimizers: Annotated[
+        Words, About("Optimizers, for example sgd,sgdm,nesterov", WHAT, metavar="NAMES")
+    ] = ("sgd", "sgdm")
+    momentum: Annotated[
+        float, Field(ge=0, lt=1), About("beta of all optimizers that have momentum", WHAT, metavar="BETA")
+    ] = 0.9
+    k: Annotated[
+        int, Field(ge=0), About("Examples of each class, in train and again in dev", WHAT, metavar="N")
+    ] = 16
+    seeds: Annotated[
+        tuple[int, ...],
+        BeforeValidator(listed),
+        About("Seeds of the split, the new head, the batch order and dropout", WHAT, metavar="LIST"),
+    ] = (13, 21, 42, 87, 100)
+    test_limit: Annotated[
+        int | None,
+        Field(ge=1),
+        OrNone,
+        About(
+            "Largest number of test rows, or none",
+            WHAT,
+            by_protocol={"mezo": 1000, "lm-bff": None},
+            metavar="N",
+        ),
     ]
-    executor: Literal["local", "ray"]
-    ray_address: str | None = Field(min_length=1)
-    gpus_per_run: float | None = Field(gt=0)
-    data_parallel_ranks: int | None = Field(ge=1)
-    deterministic: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
-    cuda_graphs: Annotated[Literal[True] | None, BeforeValidator(_true_or_none)]
+
+    model: Annotated[
+        str,
+        Field(min_length=1),
+        About("Hub id, folder, or package:NAME for a model in a pip package", METHOD, metavar="MODEL"),
+    ] = "roberta-large"
+    method: Annotated[
+        AnyMethod,
+        About(
+            "prompt (masked LM), head (new classifier), causal (decoder) or scratch (image tasks only)",
+            METHOD,
+            metavar="NAME",
+        ),
+    ] = "prompt"
+    peft: Annotated[
+        AdapterName | None,
+        OrNone,
+        About("Train an adapter in place of the model: lora, prefix, prompt or ia3", METHOD, metavar="NAME"),
+    ] = None
+    freeze: Annotated[
+        FrozenPart | None,
+        OrNone,
+        About("Part that is not trained: embeddings, or encoder (all but the head)", METHOD, metavar="PART"),
+    ] = None
+    dropout: Annotated[
+        float | None,
+        Field(ge=0, lt=1),
+        About("Dropout probability in the whole model", METHOD, default_text="the model's own", metavar="P"),
+    ] = None
+
+    learning_rates: Annotated[
+        Rates | None,
+        About("Grid of effective learning rates", GRID, default_text=_grid_text(), metavar="LIST"),
+    ] = None
+    learning_rate_axis: Annotated[
+        Literal["effective", "torch"],
+        About("What --learning-rates means: effective rates, or torch's own", GRID, metavar="NAME"),
+    ] = "effective"
+    extend_grid: Annotated[
+        int,
+        Field(ge=0),
+        About(
+            "How many times a grid may grow by one rate where its best rate is on its edge",
+            GRID,
+            metavar="N",
+        ),
+    ] = 0
+
+    protocol: Annotated[
+        Literal["mezo", "lm-bff", "from-scratch"],
+        About(
+            "Set of defaults: mezo, lm-bff, or from-scratch, which image tasks have anyway",
+            TRAINING,
+            metavar="NAME",
+        ),
+    ] = "mezo"
+    batch_size: Annotated[
+        int,
+        Field(ge=1),
+        About(
+            "Examples of one step, on all hardware together",
+            TRAINING,
+            by_protocol=_both(8),
+            metavar="N",
+        ),
+    ]
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=1), About("Micro-batches of one batch", TRAINING, metavar="N")
+    ] = 1
+    max_steps: Annotated[
+        int,
+        Field(ge=0),
+        About(
+            "Optimizer steps of a run; 0 scores without training",
+            TRAINING,
+            by_protocol=_both(1000),
+            metavar="N",
+        ),
+    ]
+    eval_every: Annotated[
+        int,
+        Field(ge=1),
+        About("Steps from one scoring of dev to the next", TRAINING, by_protocol=_both(100), metavar="N"),
+    ]
+    lr_schedule: Annotated[
+        Schedule,
+        About("linear, constant, cosine or step", TRAINING, by_protocol=_both("linear"), metavar="NAME"),
+    ]
+    decay_steps: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(listed),
+        About(
+            "With --lr-schedule step: after each of these steps the rate is a tenth, for example 500,750",
+            TRAINING,
+            metavar="LIST",
+        ),
+    ] = None
+    warmup_steps: Annotated[
+        int, Field(ge=0), About("Steps of linear warm-up", TRAINING, by_protocol=_both(0), metavar="N")
+    ]
+    weight_decay: Annotated[
+        float,
+        Field(ge=0, allow_inf_nan=False),
+        About(
+            "Weight decay of matrices; adamw and signsgd keep it out of the gradient",
+            TRAINING,
+            by_protocol=_both(0.0),
+            metavar="X",
+        ),
+    ]
+    max_grad_norm: Annotated[
+        float | None,
+        Field(gt=0, allow_inf_nan=False),
+        OrNone,
+        About("Largest gradient norm; a larger one is clipped; or none", TRAINING, _both(1.0), metavar="X"),
+    ]
+
+    precision: Annotated[
+        PrecisionName,
+        About(
+            "fp32, bf16 (autocast), medium (CPU) or tf32 (GPU); weights stay fp32", HARDWARE, metavar="NAME"
+        ),
+    ] = "fp32"
+    threads_per_run: Annotated[int, Field(ge=1), About("CPU threads of a run", HARDWARE, metavar="N")] = 1
+    workers: Annotated[
+        int | None,
+        Field(ge=1),
+        About(
+            "Runs at a time in each process of a launch; results do not depend on it",
+            HARDWARE,
+            default_text="by cores and memory; 1 on a GPU and under a launcher",
+            metavar="N",
+        ),
+    ] = None
+    runs_per_gpu: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
+        About("Runs at a time on each GPU, or auto: as many as its memory holds", HARDWARE, default_text="1"),
+    ] = None
+    data_parallel_ranks: Annotated[
+        int | None,
+        Field(ge=1),
+        About("All ranks of a launch share each batch of one run", HARDWARE, flag="--data-parallel"),
+    ] = None
+    executor: Annotated[
+        Literal["local", "ray"],
+        About("local, or ray: Ray places the runs on a cluster", HARDWARE, metavar="NAME"),
+    ] = "local"
+    ray_address: Annotated[
+        str | None,
+        Field(min_length=1),
+        About(
+            "auto, or HOST:PORT of `ray start --head`",
+            HARDWARE,
+            default_text="a new cluster of this machine",
+            metavar="ADDRESS",
+        ),
+    ] = None
+    gpus_per_run: Annotated[
+        float | None,
+        Field(gt=0),
+        About("For Ray: 0.5 packs two runs on a GPU", HARDWARE, default_text="1 where there are GPUs"),
+    ] = None
+    deterministic: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Only algorithms that give the same bits each time, also on a GPU", HARDWARE),
+    ] = None
+    cuda_graphs: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("On a GPU: record a training step once and replay it (sgd and sgdm)", HARDWARE),
+    ] = None
+
+    data_dir: Annotated[
+        Path | None,
+        About(
+            "Read the rows from DIR/TASK/, files train, validation and test: .jsonl, .jsonl.gz, .csv, .tsv "
+            "or .parquet",
+            FILES,
+            metavar="DIR",
+        ),
+    ] = None
+    output_dir: Annotated[Path, About("Folder of records, tables and the page", FILES, metavar="DIR")] = Path(
+        "results"
+    )
+    checkpoint_every: Annotated[
+        int | None,
+        Field(ge=1),
+        About(
+            "Steps after which a run is saved, so that it can go on; results do not depend on it",
+            FILES,
+            metavar="N",
+        ),
+    ] = None
+    log_with: Annotated[
+        Literal["tensorboard", "wandb", "trackio", "mlflow"] | None,
+        AfterValidator(check_installed),
+        About("Also show finished runs in tensorboard, wandb, trackio or mlflow", FILES, metavar="NAME"),
+    ] = None
 
     @field_validator("task")
     @classmethod
@@ -147,101 +366,11 @@ class Sweep(Stored):
             raise ValueError(f"a learning rate is a finite number above 0, found {bad[0]}")
         return _without_repeats(rates)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Sweep:
-        if self.max_steps == 0 and self.method == "head":
-            raise ValueError(
-                "--max-steps 0 scores the pre-trained model as it is, and --method head puts a new, random "
-                "classifier on it, whose score says nothing: use --method prompt, or causal with a decoder"
-            )
-        if self.max_steps == 0 and (self.peft or self.freeze):
-            raise ValueError(
-                f"--max-steps 0 trains nothing, so --{'peft' if self.peft else 'freeze'} "
-                f"{self.peft or self.freeze} says nothing: leave it out"
-            )
-        self._check_scratch()
-        if self.warmup_steps >= max(self.max_steps, 1):
-            raise ValueError(f"warmup_steps {self.warmup_steps} leaves no step of {self.max_steps}")
-        if self.batch_size % self.gradient_accumulation_steps:
-            raise ValueError(
-                f"batch_size {self.batch_size} is the global batch and does not divide into "
-                f"{self.gradient_accumulation_steps} equal gradient_accumulation_steps"
-            )
-        micro_batch = self.batch_size // self.gradient_accumulation_steps
-        if self.data_parallel_ranks and micro_batch % self.data_parallel_ranks:
-            raise ValueError(
-                f"a micro-batch of {micro_batch} (batch_size {self.batch_size} over "
-                f"{self.gradient_accumulation_steps} gradient_accumulation_steps) does not divide into equal "
-                f"parts for {self.data_parallel_ranks} ranks"
-            )
-        if self.data_parallel_ranks and ((self.workers or 1) > 1 or self.runs_per_gpu):
-            raise ValueError(
-                f"{f'runs_per_gpu {self.runs_per_gpu}' if self.runs_per_gpu else f'workers {self.workers}'}: "
-                f"with --data-parallel all ranks work on one run at a time"
-            )
-        if self.workers and self.runs_per_gpu:
-            raise ValueError(
-                f"workers {self.workers} and runs_per_gpu {self.runs_per_gpu} both say how many runs a "
-                f"process has at a time: leave out one of them"
-            )
-        if self.data_parallel_ranks and self.checkpoint_every:
-            raise ValueError("checkpoint_every is for runs of one process, not for --data-parallel")
-        if self.cuda_graphs:
-            self._check_recorded()
-        if self.executor == "ray" and self.checkpoint_every:
-            raise ValueError("checkpoint_every is for --executor local: a lost run of a cluster starts over")
-        if self.executor == "local" and (self.ray_address or self.gpus_per_run):
-            raise ValueError("ray_address and gpus_per_run are for --executor ray, which is not asked for")
-        if self.executor == "ray" and self.log_with:
-            raise ValueError("log_with is for --executor local: runs of a cluster end on other machines")
-        if self.executor == "ray" and (self.workers or self.runs_per_gpu):
-            raise ValueError(
-                f"{'workers' if self.workers else 'runs_per_gpu'} is for one machine: on a cluster, Ray "
-                f"places as many runs as fit, several on a GPU by --gpus-per-run"
-            )
-        if self.peft and self.freeze:
-            raise ValueError(
-                f"--freeze {self.freeze} adds nothing to --peft {self.peft}, which leaves the whole "
-                f"pre-trained model as it is: leave out one of them"
-            )
-        return self
 
-    def _check_recorded(self) -> None:
-        """Raises: ValueError, where steps are to be recorded that are not alike, or not one process's."""
-        others = {
-            "--data-parallel": self.data_parallel_ranks,
-            "--checkpoint-every": self.checkpoint_every,
-            "--gradient-accumulation-steps above 1": self.gradient_accumulation_steps > 1,
-            "--max-steps 0": not self.max_steps,
-        }
-        if found := [flag for flag, given in others.items() if given]:
-            raise ValueError(f"--cuda-graphs does not go with {found[0]}: leave out one of them")
-
-    def _check_scratch(self) -> None:
-        """Raises: ValueError, where what is for images meets what is for pre-trained models."""
-        if (self.lr_schedule == "step") != bool(self.decay_steps):
-            raise ValueError("--lr-schedule step needs --decay-steps, such as 500,750, and no other does")
-        decays = self.decay_steps or ()
-        inside = all(self.warmup_steps < step < self.max_steps for step in decays)
-        if not inside or list(decays) != sorted(set(decays)):
-            raise ValueError(
-                f"--decay-steps {','.join(map(str, decays))} must ascend between warmup_steps "
-                f"{self.warmup_steps} and max_steps {self.max_steps}"
-            )
-        if self.method != "scratch":
-            if self.k == 0:
-                raise ValueError("--k: expected at least 1 example of each class, found 0")
-            return
-        for name in ("peft", "freeze", "dropout", "data_parallel_ranks"):
-            if (value := getattr(self, name)) is not None:
-                raise ValueError(
-                    f"--{name.replace('_', '-')} {value} is for pre-trained models, and an image task's "
-                    f"network is trained from scratch: leave it out"
-                )
+SETTINGS = settings_of(Sweep)
+"""All settings of `run`, by name, in the order of its help."""
 
 
-def check_installed(name: str | None) -> str | None:
-    """The name. Raises: ValueError, where the tracker's package is not installed."""
-    if name is not None and find_spec(name) is None:
-        raise ValueError(f"{name} is not installed: pip install {name}")
-    return name
+def flag_of(name: str) -> str:
+    """How a setting is typed on the command line; of a name that is no setting, as one would type it."""
+    return SETTINGS[name].flag if name in SETTINGS else "--" + name.replace("_", "-")

@@ -87,8 +87,11 @@ def test_without_a_gpu_the_flag_is_refused(bench: Session):
     ("flags", "message"),
     [
         ({"runs_per_gpu": "2", "workers": 2}, "both say how many runs"),
-        ({"runs_per_gpu": "auto", "data_parallel_ranks": 2}, "runs_per_gpu auto: with --data-parallel"),
-        ({"runs_per_gpu": "auto", "executor": "ray"}, "several on a GPU by --gpus-per-run"),
+        (
+            {"runs_per_gpu": "auto", "data_parallel_ranks": 2},
+            "--runs-per-gpu auto does not go with --data-parallel",
+        ),
+        ({"runs_per_gpu": "auto", "executor": "ray"}, "--runs-per-gpu auto does not go with --executor ray"),
         ({"runs_per_gpu": "all"}, "'auto'"),
         ({"runs_per_gpu": "0"}, "greater than or equal to 1"),
     ],

@@ -104,7 +104,7 @@ def test_a_sweep_survives_the_death_of_a_node(
 
 
 def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(UserError, match="are for --executor ray"):
+    with pytest.raises(UserError, match="does not go with --executor local"):
         make_sweep({"gpus_per_run": 0.5}, None)
     with pytest.raises(UserError, match="Ray places as many runs as fit"):
         make_sweep({"executor": "ray", "workers": 2}, None)

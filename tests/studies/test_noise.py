@@ -261,7 +261,7 @@ def test_a_horizon_too_short_for_the_momentum_is_refused():
 def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     source = (ROOT / "tasks" / "sst2.py").read_text()
-    source = source.replace("from momentum_bench.tasks.task import", "from momentum_bench import")
+    source = source.replace("from momentum_bench.tasks.types import", "from momentum_bench import")
     (tmp_path / "mine.py").write_text(source.replace('name="sst2"', 'name="mine", folder="sst2"'))
     words = ["noise", "--task-file", tmp_path / "mine.py", "--model", tiny_model, "--method", "head"]
     words += ["--data-dir", toy_data, "--momentum", 0.5, "--steps", 20, "--n-examples", 4]

@@ -84,11 +84,14 @@ class TestDefaults:
             ({"batch_size": "many"}, "--batch-size: expected a whole number, found 'many'"),
             ({"method": "head"}, "digits is learnt from scratch.*leave out --method"),
             ({"model": "roberta-large"}, "leave out --model"),
-            ({"peft": "lora"}, "--peft lora is for pre-trained models"),
-            ({"dropout": 0.1}, "--dropout 0.1 is for pre-trained models"),
+            ({"peft": "lora"}, "--peft lora does not go with --method scratch: it is for pre-trained models"),
+            ({"dropout": 0.1}, "--dropout 0.1 does not go with --method scratch"),
             ({"decay_steps": "5,4"}, "--decay-steps 5,4 must ascend"),
             ({"decay_steps": "900"}, "must ascend between"),
-            ({"lr_schedule": "linear", "decay_steps": "3"}, "--lr-schedule step needs --decay-steps"),
+            (
+                {"lr_schedule": "linear", "decay_steps": "3"},
+                "--decay-steps 3 does not go with --lr-schedule linear",
+            ),
         ],
     )
     def test_what_does_not_fit_is_explained(self, flags: dict, message: str):

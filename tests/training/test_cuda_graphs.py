@@ -20,7 +20,6 @@ from momentum_bench.harness.models.forward import read
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
-from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.cuda_graphs import check_recordable, rounded
 from momentum_bench.harness.training.finetune import finetune
@@ -197,21 +196,6 @@ def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(bench: Ses
     spec = spec_for(bench, cuda_graphs=True)
     with pytest.raises(UserError, match="--cuda-graphs: this runs on cpu"):
         prepare([spec], bench.inputs, "fp32")
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"checkpoint_every": 5}, "--checkpoint-every"),
-        ({"gradient_accumulation_steps": 2}, "--gradient-accumulation-steps above 1"),
-        ({"data_parallel_ranks": 2}, "--data-parallel"),
-    ],
-)
-def test_what_does_not_go_with_it_is_refused(flags: dict, message: str):
-    asked = {"task": "sst2", "cuda_graphs": True}
-    assert make_sweep(asked, None).cuda_graphs
-    with pytest.raises(UserError, match=f"--cuda-graphs does not go with {message}: leave out one"):
-        make_sweep(asked | flags, None)
 
 
 @needs_gpu

@@ -1,0 +1,196 @@
+"""Which settings do not go together: a table of pairs, and a few rules of arithmetic. No torch here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.sweeps.request import Sweep, flag_of
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A setting at some of its values.
+
+    Attributes:
+        name: the setting.
+        only: the values that are meant; None: all that are not in `but`.
+        but: the values that are not meant. None, the value of most settings that nobody asked for, is
+            one of them unless others are named.
+    """
+
+    name: str
+    only: tuple[Any, ...] | None = None
+    but: tuple[Any, ...] = (None,)
+
+    def is_made(self, sweep: Sweep) -> bool:
+        """Whether the sweep has the setting at one of these values."""
+        value = getattr(sweep, self.name)
+        return value in self.only if self.only is not None else value not in self.but
+
+
+@dataclass(frozen=True)
+class Exclusive:
+    """Two choices that no sweep may have both.
+
+    Attributes:
+        reason: why, as the rest of a sentence after a colon.
+        advice: what to type instead.
+    """
+
+    first: Choice
+    second: Choice
+    reason: str
+    advice: str = "Leave out one of them."
+
+    def message(self, sweep: Sweep) -> str | None:
+        """What to tell the user; None: the sweep does not have both."""
+        if not (self.first.is_made(sweep) and self.second.is_made(sweep)):
+            return None
+        both = f"{typed(sweep, self.first.name)} does not go with {typed(sweep, self.second.name)}"
+        return f"{both}: {self.reason}. {self.advice}"
+
+
+_NO_STEPS = Choice("max_steps", only=(0,))
+_RAY = Choice("executor", only=("ray",))
+_TOGETHER = Choice("data_parallel_ranks")
+_CHECKPOINTS = Choice("checkpoint_every")
+_RECORDED = Choice("cuda_graphs")
+_SCRATCH = Choice("method", only=("scratch",))
+
+_NOTHING_TRAINED = "without steps nothing is trained"
+_ONE_PROCESS = "a recorded step belongs to one process"
+_PRE_TRAINED = "it is for pre-trained models, and the network of an image task starts from random weights"
+
+EXCLUSIVE: tuple[Exclusive, ...] = (
+    Exclusive(
+        _NO_STEPS,
+        Choice("method", only=("head",)),
+        "the head is new and random, so its score without training says nothing",
+        "Use --method prompt, or --method causal with a decoder.",
+    ),
+    Exclusive(_NO_STEPS, Choice("peft"), _NOTHING_TRAINED),
+    Exclusive(_NO_STEPS, Choice("freeze"), _NOTHING_TRAINED),
+    Exclusive(Choice("freeze"), Choice("peft"), "an adapter leaves the whole pre-trained model as it is"),
+    Exclusive(
+        Choice("decay_steps", but=(None, ())),
+        Choice("lr_schedule", but=("step",)),
+        "only the schedule step drops the rate at given steps",
+        "Use --lr-schedule step, or leave out --decay-steps.",
+    ),
+    Exclusive(
+        Choice("k", only=(0,)),
+        Choice("method", but=("scratch",)),
+        "0 stands for all training rows, which only image tasks use",
+        "Give --k at least 1.",
+    ),
+    Exclusive(Choice("peft"), _SCRATCH, _PRE_TRAINED, "Leave out --peft."),
+    Exclusive(Choice("freeze"), _SCRATCH, _PRE_TRAINED, "Leave out --freeze."),
+    Exclusive(Choice("dropout"), _SCRATCH, _PRE_TRAINED, "Leave out --dropout."),
+    Exclusive(_TOGETHER, _SCRATCH, _PRE_TRAINED, "Leave out --data-parallel."),
+    Exclusive(Choice("workers", but=(None, 1)), _TOGETHER, "all ranks work on one run at a time"),
+    Exclusive(Choice("runs_per_gpu"), _TOGETHER, "all ranks work on one run at a time"),
+    Exclusive(Choice("workers"), Choice("runs_per_gpu"), "both say how many runs a process has at a time"),
+    Exclusive(_CHECKPOINTS, _TOGETHER, "only runs of one process are saved"),
+    Exclusive(_RECORDED, _TOGETHER, _ONE_PROCESS),
+    Exclusive(_RECORDED, _CHECKPOINTS, "a run with recorded steps is not saved"),
+    Exclusive(
+        _RECORDED,
+        Choice("gradient_accumulation_steps", but=(1,)),
+        "all recorded steps must be alike, and micro-batches are not",
+    ),
+    Exclusive(_RECORDED, _NO_STEPS, "there is no step to record"),
+    Exclusive(_CHECKPOINTS, _RAY, "a run that a cluster loses starts from its first step"),
+    Exclusive(Choice("log_with"), _RAY, "the runs of a cluster end on other machines"),
+    Exclusive(Choice("workers"), _RAY, "Ray places as many runs as fit", "Use --gpus-per-run."),
+    Exclusive(Choice("runs_per_gpu"), _RAY, "Ray places as many runs as fit", "Use --gpus-per-run."),
+    Exclusive(
+        Choice("ray_address"),
+        Choice("executor", but=("ray",)),
+        "only Ray has an address",
+        "Add --executor ray, or leave out --ray-address.",
+    ),
+    Exclusive(
+        Choice("gpus_per_run"),
+        Choice("executor", but=("ray",)),
+        "only Ray shares out GPUs",
+        "Add --executor ray, or leave out --gpus-per-run.",
+    ),
+)
+"""Each pair that is refused, why, and what to do."""
+
+
+def _warm_up(sweep: Sweep) -> str | None:
+    if sweep.warmup_steps < max(sweep.max_steps, 1):
+        return None
+    return (
+        f"{typed(sweep, 'warmup_steps')} leaves no step of {typed(sweep, 'max_steps')}: "
+        f"give a smaller number of warm-up steps"
+    )
+
+
+def _micro_batches(sweep: Sweep) -> str | None:
+    if sweep.batch_size % sweep.gradient_accumulation_steps == 0:
+        return None
+    return (
+        f"{typed(sweep, 'batch_size')} is the global batch and does not divide into equal parts for "
+        f"{typed(sweep, 'gradient_accumulation_steps')}: give a multiple of "
+        f"{sweep.gradient_accumulation_steps} as the batch size"
+    )
+
+
+def _parts_of_ranks(sweep: Sweep) -> str | None:
+    micro_batch = sweep.batch_size // sweep.gradient_accumulation_steps
+    if sweep.data_parallel_ranks is None or micro_batch % sweep.data_parallel_ranks == 0:
+        return None
+    return (
+        f"--data-parallel: a micro-batch of {micro_batch} ({typed(sweep, 'batch_size')}, "
+        f"{typed(sweep, 'gradient_accumulation_steps')}) does not divide into equal parts for "
+        f"{sweep.data_parallel_ranks} ranks"
+    )
+
+
+def _decays_are_given(sweep: Sweep) -> str | None:
+    if sweep.lr_schedule != "step" or sweep.decay_steps:
+        return None
+    return "--lr-schedule step needs --decay-steps, for example --decay-steps 500,750"
+
+
+def _decays_ascend(sweep: Sweep) -> str | None:
+    decays = list(sweep.decay_steps or ())
+    inside = all(sweep.warmup_steps < step < sweep.max_steps for step in decays)
+    if inside and decays == sorted(set(decays)):
+        return None
+    return (
+        f"{typed(sweep, 'decay_steps')} must ascend between {typed(sweep, 'warmup_steps')} and "
+        f"{typed(sweep, 'max_steps')}"
+    )
+
+
+ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
+    _warm_up,
+    _micro_batches,
+    _parts_of_ranks,
+    _decays_are_given,
+    _decays_ascend,
+)
+
+
+def check_rules(sweep: Sweep) -> None:
+    """Raises: UserError, with a line for each rule that the sweep breaks."""
+    broken = [message for pair in EXCLUSIVE if (message := pair.message(sweep))]
+    broken += [message for rule in ARITHMETIC if (message := rule(sweep))]
+    if broken:
+        raise UserError("\n".join(broken))
+
+
+def typed(sweep: Sweep, name: str) -> str:
+    """A setting and its value in a sweep, as they are typed on the command line."""
+    value = getattr(sweep, name)
+    if value is True or name == "data_parallel_ranks":
+        return flag_of(name)
+    if isinstance(value, tuple):
+        value = ",".join(map(str, value))
+    return f"{flag_of(name)} {'none' if value is None else value}"
