@@ -8,6 +8,7 @@ other; nothing of that is kept, and no record is ever unpickled.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -45,12 +46,11 @@ OBJECT_STORE_BYTES = 100 * 2**20
 def _ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
             "--executor ray needs Ray, which is not installed: pip install 'momentum-bench[cluster]'"
         ) from error
-    return ray
 
 
 @contextmanager
@@ -81,16 +81,25 @@ def connected(address: str | None) -> Iterator[Any]:
             },
             **own,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one with "
-            f"`ray start --head`, or leave --ray-address out"
-        ) from error
+    except Exception as error:  # the class that Ray raises where its processes are slow to start
+        raise UserError(_no_cluster(address, first_line(error))) from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in its place
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _no_cluster(address: str | None, reason: str) -> str:
+    if address is None:
+        return (
+            f"Ray could not start a cluster on this machine ({reason}). Type the same command again when the "
+            f"machine is less busy, or start a cluster with `ray start --head` and add --ray-address auto"
+        )
+    return (
+        f"--ray-address {address}: no cluster answers there ({reason}). Start one with `ray start --head`, "
+        f"or leave --ray-address out"
+    )
 
 
 def _check_answers(address: str | None) -> None:
