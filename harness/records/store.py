@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.files import (
@@ -22,6 +22,7 @@ from momentum_bench.harness.records.files import (
     write_atomically,
     write_record,
 )
+from momentum_bench.harness.records.locks import check_locks, system_lock, waited_for
 from momentum_bench.harness.records.schema import (
     PROTOCOL_VERSION,
     Evaluation,
@@ -99,6 +100,7 @@ class Store:
             if not marker.exists():
                 self._check_nothing_is_lost()
             self._runs.mkdir(parents=True, exist_ok=True)
+            check_locks(self._runs)
             with self.alone():
                 if not marker.exists():
                     write_atomically(marker, canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n")
@@ -135,7 +137,7 @@ class Store:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other process writes here, runs aside, and clear up after a killed one."""
-        with FileLock(self.output_dir / LOCK):
+        with waited_for(self.output_dir / LOCK, f"the tables and plans of {self.output_dir}"):
             root = self.output_dir.resolve()
             for folder in (root, *(root / name for name in WRITTEN_TO)):
                 _clear(folder, LEFT_BY_US)
@@ -159,7 +161,7 @@ class Store:
         """
         folder = self._runs / spec.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
+        lock = system_lock(folder / "lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -178,7 +180,7 @@ class Store:
         if not path.exists():
             return False
         try:
-            with FileLock(path, blocking=False):
+            with system_lock(path).acquire(blocking=False):
                 return False
         except Timeout:
             return True
