@@ -101,3 +101,15 @@ def test_what_no_launcher_sets_is_an_error(bench, variables: dict[str, str], mes
     assert message in done.stderr
     assert "unset RANK WORLD_SIZE LOCAL_RANK" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_rank_whose_siblings_never_come_does_all_runs(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    """As where an old launch left its variables in a shell: no quarter of a grid ends with exit code 0."""
+    words = small_sweep(tiny_model, toy_data)
+    left_over = bench(*words, "--output-dir", "left-over", RANK="3", WORLD_SIZE="4", LOCAL_RANK="3")
+    assert left_over.returncode == 0, left_over.stderr
+    assert bench(*words, "--output-dir", "single").returncode == 0
+    assert records(tmp_path / "left-over") == records(tmp_path / "single")
+    assert (tmp_path / "left-over" / "leaderboard.csv").is_file()
