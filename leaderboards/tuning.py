@@ -111,8 +111,8 @@ def sensitivity(runs: Sequence[RunRecord], tolerance: float = TOLERANCE) -> Sens
         return None
     best = int(np.argmax(means))
     draws = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
-    logs = np.log10(rates)
-    resampled = [decades_within(logs, table[draw].mean(axis=0), tolerance) for draw in draws]
+    logs = [math.log10(rate) for rate in rates]
+    resampled = [decades_within(logs, table[draw].mean(axis=0).tolist(), tolerance) for draw in draws]
     low, high = np.quantile(resampled, [0.025, 0.975])
 
     def cost(place: int) -> float | None:
@@ -121,7 +121,7 @@ def sensitivity(runs: Sequence[RunRecord], tolerance: float = TOLERANCE) -> Sens
     return Sensitivity(
         best_rate=rates[best],
         best_mean=float(means[best]),
-        decades=decades_within(logs, means, tolerance),
+        decades=decades_within(logs, means.tolist(), tolerance),
         decades_low=float(low),
         decades_high=float(high),
         step_up=cost(best + 1),
