@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from momentum_bench.harness.errors import UserError
+
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 
 
@@ -19,9 +21,33 @@ class Ranks(NamedTuple):
 
 
 def launched() -> Ranks:
-    """The ranks from the environment; a process that no launcher started is rank 0 of 1."""
-    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-    return Ranks(*(int(os.environ.get(name, default)) for name, default in names.items()))
+    """What the environment says; a process that no launcher started is rank 0 of 1.
+
+    Raises:
+        UserError: a variable holds no number that a launcher could have given, as one that is left over from
+            another program may.
+    """
+    rank, ranks, local_rank = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    found = Ranks(rank or 0, 1 if ranks is None else ranks, local_rank or 0)
+    if found.ranks < 1 or found.rank >= found.ranks:
+        raise UserError(
+            f"the environment says RANK={found.rank} and WORLD_SIZE={found.ranks}, expected a rank below the "
+            f"number of ranks. A launcher sets both; without one: unset RANK WORLD_SIZE LOCAL_RANK"
+        )
+    return found
+
+
+def _number(name: str) -> int | None:
+    """The whole number in a launcher's variable; None where it is not set."""
+    text = os.environ.get(name)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal()):
+        raise UserError(
+            f"the environment variable {name} is {text!r}, expected a whole number from 0, as a launcher "
+            f"sets it. Without a launcher: unset RANK WORLD_SIZE LOCAL_RANK"
+        )
+    return int(text)
 
 
 def turned_on(plugin: str) -> bool:

@@ -63,6 +63,10 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
         else share_out(planned.specs, planned.amounts, ranks)[rank]
     )
     did_runs = _run_missing(planned, fresh, events, retry_failed, together)
+    if ranks > 1 and not together:
+        # What other ranks have not begun is done here too. So nothing is missing where a rank died or never
+        # came, as after WORLD_SIZE was left in a shell; runs that another rank holds are waited for.
+        did_runs |= _run_missing(planned, planned.specs, events, retry_failed=False, together=False)
     for _ in range(planned.sweep.extend_grid):
         grown = planned.grown()
         if grown is None:

@@ -6,7 +6,10 @@ the environment), and what goes wrong in it harms no run.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,19 +36,36 @@ def track(record: RunRecord, tracker: str | GeneralTracker, folder: Path) -> Non
     run_id, label = record.spec.run_id, record.spec.label
     names = {"wandb": {"name": label}, "trackio": {"name": label}, "mlflow": {"run_name": label}}
     try:
-        # shares the device and ranks of the process's own, and holds nothing but the tracker
-        accelerator = Accelerator(
-            log_with=tracker, project_config=ProjectConfiguration(logging_dir=str(folder / run_id))
-        )
-        accelerator.init_trackers(PROJECT, config=_settings(record), init_kwargs=names)
-        for e in record.evaluations:
-            accelerator.log(e.model_dump(exclude={"step"}), step=e.step)
-        if record.test is not None and record.best_step is not None:
-            accelerator.log({"test_metric": record.test.metric}, step=record.best_step)
-        for each in accelerator.trackers:  # not end_training, which would part the ranks
-            each.finish()
-    except Exception as error:  # a service that is away, a full disk of its own: the record is stored
+        with _nobody_to_ask():
+            # shares the device and ranks of the process's own, and holds nothing but the tracker
+            accelerator = Accelerator(
+                log_with=tracker, project_config=ProjectConfiguration(logging_dir=str(folder / run_id))
+            )
+            accelerator.init_trackers(PROJECT, config=_settings(record), init_kwargs=names)
+            for e in record.evaluations:
+                accelerator.log(e.model_dump(exclude={"step"}), step=e.step)
+            if record.test is not None and record.best_step is not None:
+                accelerator.log({"test_metric": record.test.metric}, step=record.best_step)
+            for each in accelerator.trackers:  # not end_training, which would part the ranks
+                each.finish()
+    # a service that is away, no login, a full disk: the record is stored, and a tracker is not worth a sweep
+    except (Exception, SystemExit) as error:
         print(f"{label}: --log-with failed, the run is kept: {first_line(error)}", file=sys.stderr)
+
+
+@contextmanager
+def _nobody_to_ask() -> Iterator[None]:
+    """Standard input is empty and no terminal, so that a tracker without a login fails and does not ask.
+
+    wandb, for one, waits for an answer wherever a terminal is there to give it, after hours of computing.
+    """
+    before = sys.stdin
+    with open(os.devnull, encoding="utf-8") as nothing:
+        sys.stdin = nothing
+        try:
+            yield
+        finally:
+            sys.stdin = before
 
 
 def _settings(record: RunRecord) -> dict[str, int | float | str | bool]:

@@ -35,6 +35,11 @@ class Selection:
     on_edge: bool
 
 
+def by_choice(result: DevResult) -> tuple[float, float, float, str]:
+    """Sorts results, the one that is chosen first: dev metric, lower dev loss, smaller rate, run id."""
+    return -result.dev_metric, result.dev_loss, result.learning_rate, result.run_id
+
+
 def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
     """Best dev metric, then lower dev loss, then smaller learning rate, then run id.
 
@@ -47,7 +52,7 @@ def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
     """
     if not results:
         raise ValueError("no finished run to choose from")
-    best = min(results, key=lambda r: (-r.dev_metric, r.dev_loss, r.learning_rate, r.run_id))
+    best = min(results, key=by_choice)
     tied = [r for r in results if r.dev_metric == best.dev_metric]
     return Selection(
         best.run_id,

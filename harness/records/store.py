@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.files import (
@@ -24,6 +24,7 @@ from momentum_bench.harness.records.files import (
     write_atomically,
     write_record,
 )
+from momentum_bench.harness.records.locks import check_locks, system_lock, waited_for
 from momentum_bench.harness.records.schema import (
     PROTOCOL_VERSION,
     Evaluation,
@@ -102,6 +103,7 @@ class Store:
             if not marker.exists():
                 self._check_nothing_is_lost()
             self._runs.mkdir(parents=True, exist_ok=True)
+            check_locks(self._runs)
             with self.alone():
                 if not marker.exists():
                     write_atomically(marker, canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n")
@@ -138,7 +140,7 @@ class Store:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the lock of the directory (runs have their own), and remove what a killed process left."""
-        with FileLock(self.output_dir / LOCK):
+        with waited_for(self.output_dir / LOCK, f"the tables and plans of {self.output_dir}"):
             root = self.output_dir.resolve()
             for folder in (root, *(root / name for name in WRITTEN_TO)):
                 clear(folder, LEFT_BY_US)
@@ -162,7 +164,7 @@ class Store:
         """
         folder = self._runs / spec.run_id
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock")
+        lock = system_lock(folder / "lock")
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -181,7 +183,7 @@ class Store:
         if not path.exists():
             return False
         try:
-            with FileLock(path, blocking=False):
+            with system_lock(path).acquire(blocking=False):
                 return False
         except Timeout:
             return True

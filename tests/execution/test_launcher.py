@@ -81,3 +81,35 @@ def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_
 
     assert "started this one alone" in said("--num_processes", "2")
     assert "alone: None" in said("--num_processes", "1")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many', expected a whole number"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1', expected a whole number"),
+        ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5', expected a whole number"),
+        ({"RANK": ""}, "RANK is '', expected a whole number"),
+        ({"RANK": "3", "WORLD_SIZE": "2"}, "RANK=3 and WORLD_SIZE=2, expected a rank below"),
+        ({"RANK": "3"}, "RANK=3 and WORLD_SIZE=1, expected a rank below"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0, expected a rank below"),
+    ],
+)
+def test_what_no_launcher_sets_is_an_error(bench, variables: dict[str, str], message: str):
+    done = bench("--dry-run", "--task", "sst2", "--data-dir", "nowhere", **variables)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "unset RANK WORLD_SIZE LOCAL_RANK" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_rank_whose_siblings_never_come_does_all_runs(
+    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    """As where an old launch left its variables in a shell: no quarter of a grid ends with exit code 0."""
+    words = small_sweep(tiny_model, toy_data)
+    left_over = bench(*words, "--output-dir", "left-over", RANK="3", WORLD_SIZE="4", LOCAL_RANK="3")
+    assert left_over.returncode == 0, left_over.stderr
+    assert bench(*words, "--output-dir", "single").returncode == 0
+    assert records(tmp_path / "left-over") == records(tmp_path / "single")
+    assert (tmp_path / "left-over" / "leaderboard.csv").is_file()

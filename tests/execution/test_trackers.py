@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +77,35 @@ def test_a_tracker_that_fails_harms_no_run(
     assert (
         "--log-with failed, the run is kept: ConnectionError: the service is away" in capsys.readouterr().err
     )
+
+
+class Terminal(io.StringIO):
+    """Standard input of a person who would answer."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("asks", [input, lambda: sys.exit("no login")], ids=["asks", "exits"])
+def test_a_tracker_asks_nobody(
+    record: RunRecord,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    asks: Callable[[], object],
+):
+    seen = []
+
+    class Asking(Memory):
+        def store_init_configuration(self, values: dict) -> None:
+            seen.append(sys.stdin.isatty())
+            asks()
+
+    monkeypatch.setattr(sys, "stdin", Terminal("a key\n"))
+    track(record, Asking(), tmp_path)
+    assert seen == [False]
+    assert "--log-with failed, the run is kept" in capsys.readouterr().err
+    assert sys.stdin.isatty()  # as it was
 
 
 def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch):
