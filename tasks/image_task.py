@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from momentum_bench.tasks.task import HubSource, Method, Task, _Data
+from momentum_bench.tasks.task import HubSource, Task, _Data
 
-AnyMethod = Literal[Method, "scratch"]
+AnyMethod = Literal["prompt", "head", "causal", "scratch"]
 """How a model learns a task; images are learnt from scratch."""
 
 _BASIC = {"model_type": "resnet", "layer_type": "basic", "downsample_in_first_stage": False}

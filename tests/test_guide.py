@@ -43,7 +43,9 @@ def test_a_row_is_shown_only_where_there_is_one(tmp_path: Path):
     (tmp_path / "tickets.py").write_text(FILE)
     done = run_command("tasks", "show", tmp_path / "tickets.py")
     assert done.returncode == 0
-    assert done.stderr.startswith("no row is shown, give one by --data-dir DIR: tickets cannot be downloaded")
+    assert done.stderr.startswith(
+        "no row is shown; give one with --data-dir DIR: tickets cannot be downloaded"
+    )
     assert "0 fine" not in done.stdout
     assert "calm calm -> fine" in done.stdout
 
@@ -57,7 +59,6 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch, capfd):
     write_rows(tmp_path / "data" / "tickets" / "train.jsonl", rows[:34])
     write_rows(tmp_path / "data" / "tickets" / "test.jsonl", rows[34:])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")  # `check` sets it for its process, here this one
     task_of.cache_clear()
     commands = BLOCKS["bash add-a-task"].replace("\\\n", " ").splitlines()
     assert [line.split()[:2] for line in commands] == [
@@ -68,7 +69,7 @@ def test_the_commands_run_as_they_stand(tmp_path: Path, monkeypatch, capfd):
         words = shlex.split(line)[1:]
         # in this process, and the runs too: a start costs more than all of them
         with pytest.raises(SystemExit) as stopped:
-            main(words + ["--workers", "1"] * (words[0] == "run"))
+            main(words + ["--runs-at-a-time", "1"] * (words[0] == "run"))
         assert stopped.value.code == 0, line
     task_of.cache_clear()
     out, err = capfd.readouterr()

@@ -43,11 +43,11 @@ BatchSize = Annotated[int | None, _option("Examples a step")]
 Momentum = Annotated[float | None, _option("beta of SGDM [0.9]")]
 NExamples = Annotated[int | None, _option("Examples whose own gradients are taken, at most [64]", min=2)]
 Threads = Annotated[int | None, _option("CPU threads of each model [1]")]
-Workers = Annotated[
+RunsAtATime = Annotated[
     int | None,
     _option("Models at a time; no effect on results [CPU: by cores; GPU: 1]"),
 ]
-DataDir = Annotated[Path | None, _option("Read DIR/TASK/{train,validation,test}.*")]
+DataDir = Annotated[Path | None, _option("Read the rows from DIR/TASK/")]
 OutputDir = Annotated[Path | None, _option("[results]")]
 
 
@@ -70,7 +70,7 @@ def closeness(
     threads_per_run: Threads = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = None,
-    workers: Workers = None,
+    runs_at_a_time: RunsAtATime = None,
 ) -> None:
     """How far are SGD and SGDM apart, on the same batches, at equal effective rate?
 
@@ -119,7 +119,7 @@ def batch_size(
     threads_per_run: Threads = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = None,
-    workers: Workers = None,
+    runs_at_a_time: RunsAtATime = None,
 ) -> None:
     """From which batch size on does momentum pay?
 
@@ -167,7 +167,7 @@ def noise(
     threads_per_run: Threads = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = None,
-    workers: Workers = None,
+    runs_at_a_time: RunsAtATime = None,
 ) -> None:
     """How noisy are search directions with momentum, and without?
 
@@ -206,7 +206,7 @@ def svag(
     threads_per_run: Threads = None,
     data_dir: DataDir = None,
     output_dir: OutputDir = None,
-    workers: Workers = None,
+    runs_at_a_time: RunsAtATime = None,
 ) -> None:
     """Do SGD and SGDM come closer when curvature counts less?
 

@@ -31,9 +31,9 @@ class _Rows(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def load_text_data(task: Task, data_dir: Path | None) -> TaskData:
+def load_text_data(task: Task, data_dir: Path | None, cached_only: bool = False) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
-    found = _stored(task, data_dir)
+    found = _stored(task, data_dir, cached_only)
     train_examples, train_dropped = _examples(task, found.train, task.train, found.label)
     test_examples, test_dropped = _examples(task, found.test, task.test, found.label)
     both = train_examples + test_examples
@@ -91,7 +91,7 @@ def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]]
     return train, test
 
 
-def _stored(task: Task, data_dir: Path | None) -> _Rows:
+def _stored(task: Task, data_dir: Path | None, cached_only: bool = False) -> _Rows:
     if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
@@ -102,7 +102,7 @@ def _stored(task: Task, data_dir: Path | None) -> _Rows:
     if isinstance(task.source, TextFolders):
         return _Rows(*read_package(task, task.source), task.label)
     assert isinstance(task.source, HubSource)  # of LocalOnly, the data is missing
-    return _Rows(*read_hub(task, task.source), task.source.label or task.label)
+    return _Rows(*read_hub(task, task.source, cached_only), task.source.label or task.label)
 
 
 def _examples(

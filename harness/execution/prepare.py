@@ -13,18 +13,21 @@ from momentum_bench.harness.training.memory import keep_freed_memory
 from momentum_bench.harness.training.session import Session
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Session:
+def prepare(
+    specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False, cpu: bool = False
+) -> Session:
     """Build every split, prompt and model of the runs, so that what cannot work fails before training.
 
     Args:
         together: whether the ranks of the launch share each run's batches.
+        cpu: use the CPU, whatever else there is.
 
     Raises:
         UserError: one of them cannot be built.
     """
     quiet_libraries()
     keep_freed_memory()
-    session = Session(inputs, make_accelerator(precision, together))
+    session = Session(inputs, make_accelerator(precision, together, cpu))
     for spec in specs:
         session.objective(spec)
         for metric in session.metrics(spec):

@@ -101,7 +101,9 @@ def finish_cells(
         inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
         session = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
         on_cpu = session.accelerator.device.type == "cpu"
-        workers = sweep.workers or (max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1)
+        workers = max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1
+        if isinstance(sweep.runs_at_a_time, int):
+            workers = sweep.runs_at_a_time
         for number, cell in enumerate(todo, 1):
             record = run(cell, session, workers)
             with store.alone():

@@ -168,7 +168,7 @@ def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
     bench, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = ["--task-file", mine, "--data-dir", tickets, "--model", tiny_model, "--k", 4, "--seeds", 13]
-    words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--workers", 2]
+    words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--runs-at-a-time", 2]
     done = bench(*words)
     assert done.returncode == 0, done.stderr
     records = [
