@@ -54,9 +54,8 @@ def run(
 ) -> None:
     """Fine-tune over a grid of learning rates, SGD against SGDM, and build the leaderboard.
 
-    Without --task it is the quick start: the task bbc_news, the model all-MiniLM-L6-v2 and --method head,
-    with 3 seeds and 40 steps. Both come from pip packages. Finished runs are never run again: type the
-    same command to go on after an interruption.
+    Without --task it is the quick start, a small sweep whose task and model come from pip packages.
+    Finished runs are never run again: type the same command to go on after an interruption.
     """
     flags = {name: value for name, value in given.items() if value is not None}
     if "data_parallel_ranks" in flags:  # typed as a flag; how many ranks there are, the launcher says
