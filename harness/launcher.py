@@ -50,6 +50,11 @@ def _number(name: str) -> int | None:
     return int(text)
 
 
+def ranks_here() -> int:
+    """How many ranks of the launch run on this machine; all of them, where the launcher does not say."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", launched().ranks))
+
+
 def turned_on(plugin: str) -> bool:
     """Whether accelerate's configuration turns on one of its plugins: `FSDP`, `DEEPSPEED` and others."""
     return os.environ.get(f"ACCELERATE_USE_{plugin}", "false").lower() in ("true", "1")
@@ -66,7 +71,7 @@ def lonely_launch() -> str | None:
         return None
     return (
         "accelerate launch set up several processes but started this one alone, as it does with --cpu: this "
-        "process does all runs. On CPUs use --workers N, or ACCELERATE_USE_CPU=true torchrun "
+        "process does all runs. On CPUs use --runs-at-a-time N, or ACCELERATE_USE_CPU=true torchrun "
         "--nproc_per_node N harness/run.py ..."
     )
 

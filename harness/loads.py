@@ -160,6 +160,20 @@ def hub_dataset(name: str, config: str | None, split: str, revision: str | None)
     return datasets.load_dataset(name, config, split=split, revision=revision, trust_remote_code=False)
 
 
+def cached_dataset(name: str, config: str | None, split: str) -> Any:
+    """One split of a data set of the hub as the library last left it in its cache. Nothing is downloaded.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    from datasets.packaged_modules.cache.cache import Cache
+
+    builder = Cache(
+        dataset_name=name.rpartition("/")[2], config_name=config, version="auto", hash="auto", repo_id=name
+    )
+    return builder.as_dataset(split)
+
+
 def metric_module(name: str) -> Any:
     """A metric of the `evaluate` library: one of its own by name, or the script in a folder of the user.
 

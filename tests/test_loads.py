@@ -123,7 +123,7 @@ def test_code_of_a_model_is_not_run_whoever_says_yes(
     shutil.copytree(tiny_model, folder)
     with_code(folder, what, canary)
     flags = ["--task", "sst2", "--model", folder, "--data-dir", toy_data, "--method", "prompt", "--k", 4]
-    flags += ["--seeds", 13, "--max-steps", 1, "--workers", 1, "--output-dir", tmp_path / "out"]
+    flags += ["--seeds", 13, "--max-steps", 1, "--runs-at-a-time", 1, "--output-dir", tmp_path / "out"]
     command = [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, flags)]
     environment = cli_environment(HF_MODULES_CACHE=str(tmp_path / "modules"))
     above, below = pty.openpty() if terminal else os.pipe()[::-1]

@@ -287,7 +287,7 @@ def test_no_other_package_of_our_names_comes_between(
     shown = done(*run, "--dry-run", *own, cwd=hostile, PYTHONPATH=path)
     assert "praise" in shown.stdout
     # worker processes import the package, too
-    done(python, "-m", "momentum_bench.run", "--workers", "2", *own, cwd=hostile, PYTHONPATH=path)
+    done(python, "-m", "momentum_bench.run", "--runs-at-a-time", "2", *own, cwd=hostile, PYTHONPATH=path)
     assert "praise" in (hostile / "results" / "leaderboard.csv").read_text()
 
 

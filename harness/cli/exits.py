@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, notes on stderr, and a user's mistake as one message."""
+"""How a command ends: its exit code, and a user's mistake or Ctrl-C as one message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXIT_SOME_FAILED, EXIT_DEPARTURES, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
 
 @contextmanager
 def plain_errors(interrupted: str) -> Iterator[None]:
-    """A user's mistake ends in one message and exit code 2, Ctrl-C in one and 130.
+    """A user's mistake ends in one message and exit code 2, Ctrl-C in one message and exit code 130.
 
     Args:
         interrupted: what to say on Ctrl-C.

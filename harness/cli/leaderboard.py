@@ -1,86 +1,128 @@
-"""The command line of the leaderboard: `momentum-bench leaderboard build`, `check`, `publish`. No torch."""
+"""`momentum-bench leaderboard build`, `check` and `publish`. No torch here."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
+from momentum_bench.harness.cli.options import option
+from momentum_bench.harness.cli.output import RESULTS, json_option, print_board, quiet_option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 
-RESULTS = ("leaderboard.csv", "comparison.csv", "index.html")
-"""The files that a command names when it is done; others lie beside them."""
+if TYPE_CHECKING:
+    from momentum_bench.leaderboards.build import Leaderboard
 
 app = typer.Typer(no_args_is_help=True, help="Tables, verdicts and a page from finished runs.")
 
 
-@app.command()
-def build(
-    runs: Annotated[list[Path], typer.Argument(help="Results directories of one or more sweeps")],
+@app.command("build")
+def build_leaderboard(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="RUNS", help="Results directories of one or more sweeps")
+    ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Where tables, page and plots go [nothing is written]", show_default=False),
+        Path | None, option("Folder for tables, page and plots (default: nothing is written)", metavar="DIR")
     ] = None,
-    margin: Annotated[float, typer.Option(help="Equivalence margin, a fraction: 0.01 is a point")] = 0.01,
+    margin: Annotated[
+        float, typer.Option(help="Margin of equivalence, as a fraction: 0.01 is one point")
+    ] = 0.01,
     table: Annotated[
         Literal["latex", "markdown", "model-index"] | None,
-        typer.Option("--format", help="Print the rows for a paper or a model card", show_default=False),
+        option(
+            "Print the rows for a paper or a model card: latex, markdown or model-index",
+            "--format",
+            metavar="NAME",
+        ),
     ] = None,
-    png: Annotated[bool, typer.Option("--png", help="Plots as PNG files too, beside SVG")] = False,
+    png: Annotated[bool, option("With --out: write the plots as PNG files too", "--png")] = False,
     archive: Annotated[
-        bool, typer.Option("--archive", help="All records beside the tables, in one small file")
+        bool, option("With --out: write all records next to the tables, in one small file", "--archive")
     ] = False,
+    quiet: Annotated[bool, quiet_option("the paths of the files of --out")] = False,
+    as_json: Annotated[bool, json_option()] = False,
 ) -> None:
     """Build the leaderboard of finished runs, and show it."""
-    with plain_errors("no file was written half"):
-        _build(runs, out, margin, table, png, archive)
+    with plain_errors("no file was half written"):
+        import gc
+
+        from momentum_bench.leaderboards.archive import store_of
+        from momentum_bench.leaderboards.build import build
+
+        _check_margin(margin)
+        if table and as_json:
+            raise UserError(
+                f"--format {table} does not go with --json: both say how rows are printed. "
+                f"Leave out one of them."
+            )
+        if out is None and (png or archive):
+            flag = "--png" if png else "--archive"
+            raise UserError(f"{flag} writes files: add --out DIR, or leave {flag} out")
+        gc.disable()  # all records live until the end; walking 10,000 of them again and again takes seconds
+        stores = [store_of(folder) for folder in dict.fromkeys(folder.resolve() for folder in directories)]
+        for store in stores:
+            store.check_version()
+        board = build(*stores, margin=margin)
+        if not board.rows:
+            names = ", ".join(map(str, directories))
+            raise UserError(f"no finished run in {names}: let a sweep end first")
+        files = [] if out is None else _write(board, out, png, archive)
+        if table:
+            if files and not quiet:
+                note("wrote " + ", ".join(map(str, files)))
+            print(_formatted(board, table), end="")
+        else:
+            print_board(board, files, quiet, as_json)
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_leaderboard(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that holds runs/ and the tables built from it")
     ],
-    margin: Annotated[float, typer.Option(help="Equivalence margin the tables were built with")] = 0.01,
+    margin: Annotated[
+        float, typer.Option(help="Margin of equivalence with which the tables were built")
+    ] = 0.01,
 ) -> None:
-    """Compute a leaderboard anew from its records and name all that does not fit.
+    """Compute a leaderboard again from its records, and name all that does not fit.
 
-    Each record is checked by itself (whole, in its own folder, metric, choice of the checkpoint, what ran
-    against what was asked), then grids, then every cell of the tables. Exit code 1 where anything is
-    found.
+    Each record is checked by itself: it is whole and in its own folder, its metric and its chosen
+    checkpoint are right, and what ran is what was asked for. Then the grids and every cell of the tables
+    are checked. The exit code is 1 where anything is found.
     """
     with plain_errors("nothing was changed"):
         from momentum_bench.leaderboards.checking.check import departures
 
         _check_margin(margin)
         found = departures(directory, margin)
-    for line in found:
-        print(line)
-    note(f"{directory}: {len(found) or 'no'} departure(s) found")
+        for line in found:
+            print(line)
+        note(f"{directory}: {len(found) or 'no'} departure(s) found")
     if found:
         raise typer.Exit(EXIT_DEPARTURES)
 
 
-@app.command()
-def publish(
+@app.command("publish")
+def publish_leaderboard(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A results directory without gaps")],
     to: Annotated[str, typer.Option(help="hf://datasets/USER/NAME, or a folder in a git clone")],
     branch: Annotated[str, typer.Option(help="In a git clone: the branch of the commit")] = "leaderboard",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Replace published runs of the same id whose result differs")
+        bool,
+        option("Replace published runs that have the same id but another result", "--replace"),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would change, and stop")] = False,
+    dry_run: Annotated[bool, option("Say what would change, and stop", "--dry-run")] = False,
 ) -> None:
-    """Add runs to a published leaderboard, and build its tables and page anew, in one commit.
+    """Add runs to a published leaderboard, and build its tables and page again, in one commit.
 
-    Nobody's run is removed, and a commit that another publisher makes meanwhile is built upon. What does
-    not pass `leaderboard check` is not published. The hub's token comes from HF_TOKEN or `hf auth login`.
+    Nobody's run is removed. If another publisher makes a commit meanwhile, this one is built on it. Runs
+    that do not pass `leaderboard check` are not published. The hub's token comes from HF_TOKEN or from
+    `hf auth login`.
     """
     with plain_errors("nothing was published"):
         _publish(directory, to, branch, replace, dry_run)
@@ -116,38 +158,26 @@ def _check_margin(margin: float) -> None:
         raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
 
 
-def _build(
-    runs: list[Path], out: Path | None, margin: float, table: str | None, png: bool, archive: bool
-) -> None:
-    import gc
-
+def _write(board: Leaderboard, out: Path, png: bool, archive: bool) -> list[Path]:
+    """Write a leaderboard into a folder; returns the files to name."""
     from momentum_bench.harness.records.files import disk_errors
     from momentum_bench.harness.records.store import Store
-    from momentum_bench.leaderboards.archive import store_of
-    from momentum_bench.leaderboards.build import build as build_board
-    from momentum_bench.leaderboards.rendering import model_card, paper_table, terminal
     from momentum_bench.leaderboards.rendering.files import write
 
-    _check_margin(margin)
-    gc.disable()  # all records live until the end; walking 10,000 of them again and again takes seconds
-    stores = [store_of(folder) for folder in dict.fromkeys(folder.resolve() for folder in runs)]
-    for store in stores:
-        store.check_version()
-    board = build_board(*stores, margin=margin)
-    if not board.rows:
-        raise UserError(f"no finished run in {', '.join(map(str, runs))}: let a sweep end first")
-    if out is not None:
-        there = Store(out)
-        # a sweep of that directory that ends meanwhile writes the same files
-        with disk_errors(out), there.alone() if there.exists else nullcontext():
-            write(board, out, png, archive)
-        note("wrote " + ", ".join(str(out / name) for name in RESULTS))
-    if table:
-        formats = {
-            "latex": paper_table.latex,
-            "markdown": paper_table.markdown,
-            "model-index": model_card.model_index,
-        }
-        print(formats[table](board), end="")
-    else:
-        terminal.print_board(board, Console())
+    there = Store(out)
+    # a sweep of that directory that ends meanwhile writes the same files
+    with disk_errors(out), there.alone() if there.exists else nullcontext():
+        write(board, out, png, archive)
+    return [out / name for name in RESULTS]
+
+
+def _formatted(board: Leaderboard, table: str) -> str:
+    """The rows as text for a paper or a model card."""
+    from momentum_bench.leaderboards.rendering import model_card, paper_table
+
+    formats = {
+        "latex": paper_table.latex,
+        "markdown": paper_table.markdown,
+        "model-index": model_card.model_index,
+    }
+    return formats[table](board)

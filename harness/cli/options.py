@@ -16,7 +16,7 @@ OUTPUT = "What is done and printed"
 
 
 def option(help_text: str, *flags: str, group: str | None = None, metavar: str | None = None) -> Any:
-    """An option whose help says its default itself, where it has one."""
+    """An option whose help text says its default, where it has one."""
     return typer.Option(*flags, help=help_text, show_default=False, rich_help_panel=group, metavar=metavar)
 
 

@@ -11,6 +11,7 @@ import typer
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
 from momentum_bench.harness.cli.options import option
+from momentum_bench.harness.cli.output import print_board
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -18,37 +19,37 @@ from momentum_bench.harness.sweeps.make import make_sweep
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.run import build_board, terminal_events
+from momentum_bench.harness.cli.run import terminal_events, write_board
 
 
 def reproduce(
-    row_id: Annotated[str, typer.Argument(help="The row_id of leaderboard.csv, or how it begins")],
+    row_id: Annotated[str, typer.Argument(help="A row_id of leaderboard.csv, or how it begins")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory with its runs")],
     run_into: Annotated[
-        Path | None, option("Run the sweep into this new directory, and compare", "--run")
+        Path | None, option("Run the sweep into this new directory, and compare", "--run", metavar="DIR")
     ] = None,
-    model: Annotated[Path | None, option("With --run: the row's model folder")] = None,
-    data_dir: Annotated[Path | None, option("With --run: as for `run`")] = None,
-    task_file: Annotated[Path | None, option("With --run: as for `run`")] = None,
-    optimizer_file: Annotated[Path | None, option("With --run: as for `run`")] = None,
-    workers: Annotated[int | None, option("With --run: as for `run`")] = None,
+    model: Annotated[Path | None, option("With --run: the folder of the row's model", metavar="DIR")] = None,
+    data_dir: Annotated[Path | None, option("With --run: as for `run`", metavar="DIR")] = None,
+    task_file: Annotated[Path | None, option("With --run: as for `run`", metavar="FILE")] = None,
+    optimizer_file: Annotated[Path | None, option("With --run: as for `run`", metavar="FILE")] = None,
+    runs_at_a_time: Annotated[str | None, option("With --run: as for `run`", metavar="N|auto")] = None,
 ) -> None:
-    """Print the sweep behind a row as a file for `run --sweep`, with what must be at hand to run it.
+    """Print the sweep behind a row as a file for `run --sweep`, with a note of what it needs.
 
-    With --run, run it and compare each run with the row's: exit code 1 where anything came out otherwise.
+    With --run, run it and compare each run with the row's. The exit code is 1 where a result differs.
     """
-    from momentum_bench.leaderboards.archive import store_of
-    from momentum_bench.leaderboards.reproduce import row_of, sweep_text
-    from momentum_bench.leaderboards.rows import rows_of
+    with plain_errors("nothing was changed except in the directory of --run"):
+        from momentum_bench.leaderboards.archive import store_of
+        from momentum_bench.leaderboards.reproduce import row_of, sweep_text
+        from momentum_bench.leaderboards.rows import rows_of
 
-    with plain_errors("nothing was changed, but for runs in the directory of --run"):
         store = store_of(directory)
         store.check_version()
         row = row_of(rows_of(store.records()), row_id)
         if run_into is None:
             print(sweep_text(row), end="")
             return
-        inputs = {"model": model, "data_dir": data_dir, "workers": workers}
+        inputs = {"model": model, "data_dir": data_dir, "runs_at_a_time": runs_at_a_time}
         inputs |= {"task_file": task_file, "optimizer_file": optimizer_file}
         given = {name: str(value) for name, value in inputs.items() if value is not None}
         same = _run_again(row, given | {"output_dir": str(run_into)})
@@ -57,7 +58,7 @@ def reproduce(
 
 
 def _run_again(row: Row, given: Mapping[str, str]) -> bool:
-    """Run a row's sweep into a new directory; whether all came out the same, said line by line."""
+    """Run a row's sweep into a new directory, and print each difference; returns whether there is none."""
     from momentum_bench.harness.execution.plan_sweep import plan_sweep
     from momentum_bench.harness.execution.run_sweep import run_sweep
     from momentum_bench.harness.records.files import write_atomically
@@ -66,9 +67,9 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
 
     store, text = Store(Path(given["output_dir"])), sweep_text(row)
     kept = store.output_dir / "sweep.toml"
-    begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # and interrupted: it goes on
+    begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # it was interrupted, and goes on
     if not begun and store.output_dir.exists() and any(store.output_dir.iterdir()):
-        raise UserError(f"--run {store.output_dir} is there and not empty: name a new directory")
+        raise UserError(f"--run {store.output_dir} exists and is not empty: name a new directory")
     name = row.runs[0].spec.model
     if name.startswith("local:") and "model" not in given:
         raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
@@ -83,7 +84,8 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     with store.alone():
         write_atomically(kept, text)
     if run_sweep(planned, events).builds_board:  # a run that failed is a difference, named below
-        build_board(store)
+        board, files = write_board(store)
+        print_board(board, files, quiet=False, as_json=False)
     again = store.records()
     found = differences(row, again)
     for line in found:

@@ -15,8 +15,15 @@ from rich.table import Table
 from rich.text import Text
 
 from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
-from momentum_bench.harness.cli.leaderboard import RESULTS
 from momentum_bench.harness.cli.options import OUTPUT, option, with_settings
+from momentum_bench.harness.cli.output import (
+    RESULTS,
+    json_option,
+    json_text,
+    print_board,
+    quiet_option,
+    run_facts,
+)
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -26,6 +33,7 @@ if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
+    from momentum_bench.leaderboards.build import Leaderboard
 
 
 @with_settings
@@ -33,7 +41,7 @@ def run(
     *,
     sweep: Annotated[
         Path | None,
-        option("TOML file with the same names; options on the command line override it", group=FILES),
+        option("TOML file with the same names; what is typed overrides it", group=FILES, metavar="FILE"),
     ] = None,
     retry_failed: Annotated[
         bool, option("Run again what is recorded as failed", "--retry-failed", group=OUTPUT)
@@ -41,13 +49,14 @@ def run(
     dry_run: Annotated[
         bool, option("Print the runs and which of them are there, and stop", "--dry-run", group=OUTPUT)
     ] = False,
+    quiet: Annotated[bool, quiet_option("the paths of the results", OUTPUT)] = False,
+    as_json: Annotated[bool, json_option(OUTPUT)] = False,
     **given: Any,
 ) -> None:
     """Fine-tune over a grid of learning rates, SGD against SGDM, and build the leaderboard.
 
-    Without --task it is the quick start: bbc_news, a task that pip carries, on all-MiniLM-L6-v2 by
-    --method head, with 3 seeds and a small grid. Finished runs are never run again: type the same
-    command to go on after an interruption.
+    Without --task it is the quick start, a small sweep whose task and model come from pip packages.
+    Finished runs are never run again: type the same command to go on after an interruption.
     """
     flags = {name: value for name, value in given.items() if value is not None}
     if "data_parallel_ranks" in flags:  # typed as a flag; how many ranks there are, the launcher says
@@ -58,30 +67,37 @@ def run(
         from momentum_bench.harness.execution.plan_sweep import plan_sweep
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
-        events = terminal_events()
+        events = terminal_events(quiet)
         planned = plan_sweep(asked, events)
         if dry_run:
             for _ in range(planned.sweep.extend_grid):
                 planned = planned.grown() or planned
-            _show_matrix(planned.specs, planned.finished())
+            _print_runs(planned.specs, planned.finished(), as_json)
             return
 
         from momentum_bench.harness.execution.run_sweep import run_sweep
 
         outcome = run_sweep(planned, events, retry_failed)
         if outcome.builds_board:
-            build_board(planned.store)
+            board, files = write_board(planned.store)
+            print_board(board, files, quiet, as_json)
         failed = [record for record in outcome.records.values() if record.status == "failed"]
     if outcome.builds_board and failed:
         note(f"{len(failed)} run(s) failed, the first: {_in_a_line(failed[0])}")
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
-def terminal_events() -> SweepEvents:
-    """What a sweep tells, as lines on stderr and, where that is a terminal, progress bars."""
-    from tqdm import tqdm
+def terminal_events(quiet: bool = False) -> SweepEvents:
+    """What a sweep tells, as lines on stderr and, where that is a terminal, progress bars.
 
+    Args:
+        quiet: tell nothing.
+    """
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
+
+    if quiet:
+        return SweepEvents()
+    from tqdm import tqdm
 
     class TerminalEvents(SweepEvents):
         shows_steps = sys.stderr.isatty()
@@ -101,19 +117,17 @@ def terminal_events() -> SweepEvents:
     return TerminalEvents()
 
 
-def build_board(store: Store) -> None:
-    """Build the leaderboard of all finished runs of a directory, and print it."""
+def write_board(store: Store) -> tuple[Leaderboard, list[Path]]:
+    """Build the leaderboard of all finished runs of a directory and write it; returns the files to name."""
     from momentum_bench.harness.records.files import disk_errors
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
-    from momentum_bench.leaderboards.rendering.terminal import print_board
 
     with disk_errors(store.output_dir), store.alone():
         store.clear_finished()
         board = build(store)
         write(board, store.output_dir)
-    print_board(board, Console())
-    print(", ".join(str(store.output_dir / name) for name in RESULTS))
+    return board, [store.output_dir / name for name in RESULTS]
 
 
 def _in_a_line(record: RunRecord) -> str:
@@ -123,16 +137,20 @@ def _in_a_line(record: RunRecord) -> str:
     return f"{record.spec.label}: dev {record.best.dev_metric:.4f}, {seconds:.1f} s"
 
 
-def _show_matrix(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord]) -> None:
+def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_json: bool) -> None:
+    """Print the runs of a plan and the states of those that are there."""
+    states = {spec.run_id: finished[spec.run_id].status for spec in specs if spec.run_id in finished}
+    if as_json:
+        print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
+        return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
     table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
     for header in ("task", "optimizer", "rate", *map(str, seeds)):
         table.add_column(header, no_wrap=True)
     lines: dict[tuple, dict[int, str]] = {}
     for spec in specs:
-        record = finished.get(spec.run_id)
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
-        line[spec.seed] = record.status if record else "missing"
+        line[spec.seed] = states.get(spec.run_id, "missing")
     for (task, optimizer, rate), cells in sorted(lines.items()):
         texts = (task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
         table.add_row(*(Text(printable(text)) for text in texts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich import box
@@ -14,30 +14,27 @@ from rich.table import Table
 from rich.text import Text
 
 from momentum_bench.harness.cli.exits import plain_errors
+from momentum_bench.harness.cli.output import json_option, json_text, quiet_option, run_facts
 from momentum_bench.harness.messages import print_table, printable
 from momentum_bench.harness.records.schema import drawn
-from momentum_bench.harness.records.status import STATES, RunStatus
-
-if TYPE_CHECKING:
-    pass
-
+from momentum_bench.harness.records.status import STATES, RunStatus, status_of, time_left
 
 MOST_COLUMNS = 5
-"""Of seeds, in a terminal of 80 characters; where there are more, each line counts states instead."""
+"""Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states."""
 
 
-def tables(runs: Sequence[RunStatus]) -> list[Table]:
-    """A table by effective rate and seed for each model, method and k; of running ones, the share done."""
+def tables_of(runs: Sequence[RunStatus]) -> list[Table]:
+    """A table by effective rate and seed for each model, method and k. A running run shows how far it is."""
     groups: dict[tuple[str, str, int], list[RunStatus]] = defaultdict(list)
     for run in runs:
         groups[run.spec.model, run.spec.method, run.spec.k].append(run)
     return [
-        _table(f"{model} by {method}, {drawn(k)}", part)
+        _table_of(f"{model} by {method}, {drawn(k)}", part)
         for (model, method, k), part in sorted(groups.items())
     ]
 
 
-def _table(title: str, runs: Iterable[RunStatus]) -> Table:
+def _table_of(title: str, runs: Iterable[RunStatus]) -> Table:
     runs = list(runs)
     seeds = sorted({run.spec.seed for run in runs})
     by_seed = len(seeds) <= MOST_COLUMNS
@@ -59,7 +56,7 @@ def _table(title: str, runs: Iterable[RunStatus]) -> Table:
 
 
 def _cell(states: Counter[str] | None) -> str:
-    """One word, or a number; several words where sweeps of other settings (batch size, say) share it."""
+    """One state, or a number; several states where sweeps with other settings have runs in the same cell."""
     if states is None:
         return ""
     return " ".join(word if word and n == 1 else f"{n} {word}".strip() for word, n in states.items())
@@ -67,15 +64,24 @@ def _cell(states: Counter[str] | None) -> str:
 
 def status(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory of a sweep")],
+    quiet: Annotated[bool, quiet_option("the last line, with the number of runs in each state")] = False,
+    as_json: Annotated[bool, json_option()] = False,
 ) -> None:
     """Show which runs are done, running, diverged, failed or missing, and the time left."""
-    from momentum_bench.harness.records.status import status_of, time_left
-    from momentum_bench.harness.records.store import Store
-
     with plain_errors("nothing was changed"):
+        from momentum_bench.harness.records.store import Store
+
         store = Store(directory)
         store.check_version()
         runs = status_of(store)
-        for table in tables(runs):
+        if as_json:
+            facts = [
+                run_facts(run.spec, run.state) | {"fraction": run.fraction, "seconds": run.seconds}
+                for run in runs
+            ]
+            counts = Counter(run.state for run in runs)
+            print(json_text({"runs": facts, "counts": counts, "summary": time_left(runs)}))
+            return
+        for table in [] if quiet else tables_of(runs):
             print_table(table, Console())
         print(time_left(runs))

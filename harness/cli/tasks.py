@@ -1,12 +1,12 @@
-"""The command line's `tasks`: what there is to ask, and what each task is. Starts without torch."""
+"""`momentum-bench tasks`: which tasks there are, and what each of them is. Starts without torch."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich import box
@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 
 from momentum_bench.harness.cli.exits import plain_errors
+from momentum_bench.harness.cli.options import option, option_of
+from momentum_bench.harness.cli.output import json_option, json_text, quiet_option
 from momentum_bench.harness.data.export import jsonl_texts, lmbff_texts, write_texts
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.data.load import load_task_data
@@ -40,87 +42,111 @@ from momentum_bench.tasks.types import (
     parse_template,
 )
 
-app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one.")
+app = typer.Typer(no_args_is_help=True, help="The tasks: list them, show one, try one, write its splits.")
+
+
+NAME = typer.Argument(help="A task's name, or a Python file that defines TASK")
 
 
 @app.command("list")
-def list_tasks() -> None:
+def list_tasks(
+    quiet: Annotated[bool, quiet_option("the names of the tasks")] = False,
+    as_json: Annotated[bool, json_option()] = False,
+) -> None:
     """List all tasks: a table on a terminal, tab-separated lines elsewhere."""
-    header = ("name", "kind", "classes", "metric", "source", "methods", "suites", "title")
-    rows = []
+    with plain_errors("nothing was written"):
+        facts = _facts_of_all()
+        if as_json:
+            print(json_text({"tasks": facts}))
+        elif quiet:
+            print(*(each["name"] for each in facts), sep="\n")
+        else:
+            _print_list(facts)
+
+
+def _facts_of_all() -> list[dict[str, Any]]:
+    """A few facts of each task that is there, by name."""
+    facts = []
     for name in sorted({*task_names(), *further_names()}):
         try:
             task = find_task(name)
         except UserError as error:  # a broken package hides no other task
             note(f"{name} is left out: {error}")
             continue
-        metric = ";".join((task.metric, *task.further_metrics))
-        methods = ";".join(task.methods)
-        if isinstance(task, ImageTask):
-            kind, n_classes = "image classification", str(task.n_classes)
-        else:
-            kind = task.kind.replace("_", " ")
-            n_classes = str(len(task.labels)) if task.kind == "classification" else "-"
-        rows.append(
-            (name, kind, n_classes, metric, _source(task), methods, ";".join(suites_of(name)), task.title)
+        kind = "image classification" if isinstance(task, ImageTask) else task.kind.replace("_", " ")
+        n_classes = task.n_outputs if "classification" in kind else None
+        facts.append(
+            {
+                "name": name,
+                "kind": kind,
+                "classes": n_classes,
+                "metrics": [task.metric, *task.further_metrics],
+                "source": _source(task),
+                "methods": list(task.methods),
+                "suites": list(suites_of(name)),
+                "title": task.title,
+            }
         )
+    return facts
+
+
+def _print_list(facts: Sequence[Mapping[str, Any]]) -> None:
+    header = ("name", "kind", "classes", "metric", "source", "methods", "suites", "title")
+    rows = [
+        ["-" if v is None else ";".join(v) if isinstance(v, list) else str(v) for v in each.values()]
+        for each in facts
+    ]
     if sys.stdout.isatty():
         table = Table(*header, box=box.SIMPLE)
         for row in rows:
             table.add_row(*row)
         Console().print(table)
     else:
-        for row in (header, *rows):
-            print("\t".join(row))
+        print(*("\t".join(row) for row in (header, *rows)), sep="\n")
 
 
-@app.command()
-def show(
-    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
+@app.command("show")
+def show_task(
+    name: Annotated[str, NAME],
     data_dir: Annotated[
-        Path | None, typer.Option(help="Fill the template with a row from DIR/TASK", show_default=False)
+        Path | None, option("Fill the template with a row from DIR/TASK", metavar="DIR")
     ] = None,
 ) -> None:
-    """Print all that is known of a task, and what a model is given of a real row.
+    """Print all facts of a task, and what a model is given of a real row.
 
-    Without --data-dir the row is from a package or from the hub's cache; nothing is downloaded.
+    Without --data-dir the row is from a package or from the hub's cache. Nothing is downloaded.
     """
     with plain_errors("nothing was written"):
-        task, _ = _task(name)
+        task, _ = _named(name)
         if isinstance(task, ImageTask):
             facts = {name.replace("_", " "): str(value) for name, value in task.model_dump().items()}
             for fact, value in (facts | {"source": _source(task), "version": task.version}).items():
                 print(f"{fact:<17}{value}")
             return
         facts = _facts(task)
-        if data_dir is None:
-            os.environ["HF_HUB_OFFLINE"] = "1"
         try:
             facts |= _first_row(task, data_dir)
         except UserError as error:
             if data_dir is not None:
                 raise
-            note(f"no row is shown, give one by --data-dir DIR: {str(error).splitlines()[0]}")
+            note(f"no row is shown; give one with --data-dir DIR: {str(error).splitlines()[0]}")
         for fact, value in facts.items():
             print(f"{fact:<17}{value}")
 
 
-@app.command()
-def check(
-    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
-    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Hub id, folder, or package:NAME (default: roberta-large)")
-    ] = None,
-    method: Annotated[str | None, typer.Option(help="As of `run` (default: prompt)")] = None,
-    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
+@app.command("check")
+def check_task(
+    name: Annotated[str, NAME],
+    data_dir: Annotated[Path | None, option_of("data_dir")] = None,
+    model: Annotated[str | None, option_of("model")] = None,
+    method: Annotated[str | None, option_of("method")] = None,
+    k: Annotated[int | None, option_of("k")] = None,
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
         given = {word: value for word, value in words.items() if value is not None}
-        os.environ["ACCELERATE_USE_CPU"] = "true"
         from momentum_bench.harness.execution import task_check
 
         sweep, _ = expand_suites(make_sweep({"task": task.name} | task_check.SETTINGS | given, None))
@@ -132,23 +158,26 @@ def check(
         print(f"{'passed':<9}{n_warnings} warning(s)")
 
 
-@app.command()
-def split(
-    name: Annotated[str, typer.Argument(help="A task's name, or a file that defines TASK")],
-    out: Annotated[Path, typer.Option(help="Where the files go", show_default=False)],
-    k: Annotated[int, typer.Option(min=1, help="Examples of each class, in train and in dev")] = 16,
-    seeds: Annotated[str, typer.Option(help="Seeds of the split")] = "100,13,21,42,87",
-    protocol: Annotated[str, typer.Option(help="mezo or lm-bff")] = "lm-bff",
-    data_dir: Annotated[Path | None, typer.Option(help="Read DIR/TASK", show_default=False)] = None,
-    test_limit: Annotated[
-        str | None, typer.Option(help="Test rows at most, or none (default: the protocol's)")
-    ] = None,
+@app.command("split")
+def write_splits(
+    name: Annotated[str, NAME],
+    out: Annotated[Path, option("Where the files go", metavar="DIR")],
+    k: Annotated[int | None, option_of("k")] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the split", metavar="LIST")] = "100,13,21,42,87",
+    protocol: Annotated[str, typer.Option(help="mezo or lm-bff", metavar="NAME")] = "lm-bff",
+    data_dir: Annotated[Path | None, option_of("data_dir")] = None,
+    test_limit: Annotated[str | None, option_of("test_limit")] = None,
     form: Annotated[
-        str, typer.Option("--format", help="lm-bff: LM-BFF's files, byte for byte; jsonl: the rows")
+        str,
+        typer.Option(
+            "--format",
+            help="lm-bff: the files of LM-BFF, byte for byte; jsonl: the rows as JSON lines",
+            metavar="NAME",
+        ),
     ] = "lm-bff",
 ) -> None:
     """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
-    with plain_errors("the files that are there are whole"):
+    with plain_errors("the files that were written are whole"):
         if form not in ("lm-bff", "jsonl"):
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
         task, file = _text_task(name)
@@ -162,15 +191,15 @@ def split(
         write_texts(out, texts)
         if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
             note(
-                f"{task.name}: the test files differ between seeds, since LM-BFF's script shuffles one test "
-                f"list again for each. `run --test-limit` scores the same rows for all seeds: those of "
-                f"--format jsonl"
+                f"{task.name}: the test files differ between seeds, because LM-BFF's script shuffles one "
+                f"test list again for each seed. `run --test-limit` scores the same rows for all seeds: "
+                f"those of --format jsonl"
             )
         for path, text in texts.items():
             print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
 
 
-def _task(name: str) -> tuple[AnyTask, Path | None]:
+def _named(name: str) -> tuple[AnyTask, Path | None]:
     """A task by its name or by its file, and the file."""
     file = Path(name) if name.endswith(".py") else None
     try:
@@ -181,7 +210,7 @@ def _task(name: str) -> tuple[AnyTask, Path | None]:
 
 def _text_task(name: str) -> tuple[Task, Path | None]:
     """A task of text; raises UserError for one of images."""
-    task, file = _task(name)
+    task, file = _named(name)
     if isinstance(task, ImageTask):
         flag = f"--task-file {file}" if file else f"--task {name}"
         raise UserError(
@@ -238,7 +267,7 @@ def _facts(task: Task) -> dict[str, str]:
 
 
 def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
-    data = load_task_data(task, data_dir)
+    data = load_task_data(task, data_dir, cached_only=True)
     example = data.train[0]
     right = int(example.label) if task.kind != "regression" else None
     words = candidate_texts(task, example)

@@ -13,18 +13,22 @@ from momentum_bench.tasks import HubSource, Task
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 
-def read_hub(task: Task, source: HubSource) -> tuple[Iterable[dict], Iterable[dict], str]:
+def read_hub(
+    task: Task, source: HubSource, cached_only: bool = False
+) -> tuple[Iterable[dict], Iterable[dict], str]:
     """The rows of train and of test, with the columns that the task uses, and where they came from."""
     columns = (*task.columns, *([source.label] if source.label else []))
     folder = f"DIR/{task.folder or task.name}"
     local = f"{folder}/{task.train}.jsonl and {task.test}.jsonl (columns {list(task.columns)})"
-    train, test, origin = hub_splits(task.name, source, (task.train, task.test), local)
+    train, test, origin = hub_splits(task.name, source, (task.train, task.test), local, cached_only)
     wanted = [column for column in columns if column in train.column_names]
     rows = [split.select_columns(wanted).to_list() for split in (train, test)]
     return rows[0], rows[1], origin
 
 
-def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str) -> tuple[Any, Any, str]:
+def hub_splits(
+    task: str, source: HubSource, splits: tuple[str, str], local: str, cached_only: bool = False
+) -> tuple[Any, Any, str]:
     """Two splits from the hub, and their id and commit in one text; `HF_*` variables are respected.
 
     Online, the revision is first resolved to a commit, so that both splits have the same state. With
@@ -32,6 +36,7 @@ def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str
 
     Args:
         local: what a local copy looks like, for the error.
+        cached_only: ask the local cache, whatever the variables say.
 
     Raises:
         UserError: the hub or the cache does not give them.
@@ -42,11 +47,14 @@ def hub_splits(task: str, source: HubSource, splits: tuple[str, str], local: str
 
     datasets.disable_progress_bars()
     name = f"{source.id} ({source.config})" if source.config else source.id
+    revision = source.revision
     try:
-        revision = source.revision
-        if not HF_HUB_OFFLINE:
-            revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
-        train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
+        if cached_only:
+            train, test = (loads.cached_dataset(source.id, source.config, split) for split in splits)
+        else:
+            if not HF_HUB_OFFLINE:
+                revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
+            train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
         raise UserError(
             f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"

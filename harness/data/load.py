@@ -9,12 +9,13 @@ from momentum_bench.harness.data.text_rows import load_text_data, missing_text
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
 
-def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
+def load_task_data(task: AnyTask, data_dir: Path | None, cached_only: bool = False) -> TaskData:
     """Read and check the rows of both roles, training and test.
 
     Args:
         data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, with LM-BFF's own files, or
             with `<task>/{train,test}/<class>/*.png` for images; None: the task's own source.
+        cached_only: of the hub, read what it left on this machine, and download nothing.
 
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label, or
@@ -24,7 +25,7 @@ def load_task_data(task: AnyTask, data_dir: Path | None) -> TaskData:
         from momentum_bench.harness.data.images import load_image_data
 
         return load_image_data(task, data_dir)
-    return load_text_data(task, data_dir)
+    return load_text_data(task, data_dir, cached_only)
 
 
 def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:

@@ -36,9 +36,9 @@ class StoredRows(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def load_text_data(task: Task, data_dir: Path | None) -> TaskData:
+def load_text_data(task: Task, data_dir: Path | None, cached_only: bool = False) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
-    stored = _stored(task, data_dir)
+    stored = _stored(task, data_dir, cached_only)
     train_examples, train_dropped = _examples(task, stored.train, task.train, stored.label)
     test_examples, test_dropped = _examples(task, stored.test, task.test, stored.label)
     both = train_examples + test_examples
@@ -96,7 +96,7 @@ def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]]
     return train, test
 
 
-def _stored(task: Task, data_dir: Path | None) -> StoredRows:
+def _stored(task: Task, data_dir: Path | None, cached_only: bool = False) -> StoredRows:
     if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
@@ -107,7 +107,7 @@ def _stored(task: Task, data_dir: Path | None) -> StoredRows:
     if isinstance(task.source, TextFolders):
         return StoredRows(*read_package(task, task.source), task.label)
     assert isinstance(task.source, HubSource)  # the data of LocalOnly is missing
-    return StoredRows(*read_hub(task, task.source), task.source.label or task.label)
+    return StoredRows(*read_hub(task, task.source, cached_only), task.source.label or task.label)
 
 
 def _examples(

@@ -15,7 +15,7 @@ from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.training.arithmetic import use
 
 
-def make_accelerator(precision: str, together: bool = False) -> Accelerator:
+def make_accelerator(precision: str, together: bool = False, cpu: bool = False) -> Accelerator:
     """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
 
     The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
@@ -23,6 +23,7 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
 
     Args:
         together: the ranks share each run's batches instead, and are waited for here.
+        cpu: use the CPU, whatever else there is.
 
     Raises:
         UserError: the device does not have that precision, or the ranks were not joined.
@@ -41,10 +42,15 @@ def make_accelerator(precision: str, together: bool = False) -> Accelerator:
             )
     else:
         local_rank = launched().local_rank
-        if local_rank and not parse_flag_from_env("ACCELERATE_USE_CPU") and torch.accelerator.is_available():
+        if (
+            local_rank
+            and not cpu
+            and not parse_flag_from_env("ACCELERATE_USE_CPU")
+            and torch.accelerator.is_available()
+        ):
             torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
         with apart():
-            accelerator = Accelerator(mixed_precision=mixed_precision)
+            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
     use(precision, accelerator.device.type)
     return accelerator
 

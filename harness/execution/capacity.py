@@ -11,6 +11,7 @@ import torch
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.job import Job
+from momentum_bench.harness.launcher import launched, ranks_here
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.training.memory import saved_bytes
 from momentum_bench.harness.training.scoring import logits
@@ -29,34 +30,43 @@ BYTES_OF_A_RECORD, BYTES_OF_AN_EVALUATION, BYTES_OF_A_PREDICTION = 20_000, 200, 
 """With its share of the tables and the page, rounded up."""
 
 
-def default_workers(session: Session, specs: Sequence[RunSpec]) -> int:
-    """Worker processes that the machine carries: one on a GPU, else by cores and free memory."""
-    if session.accelerator.device.type != "cpu" or not specs:
+def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Literal["auto"] | None) -> int:
+    """How many runs this process does at a time: 1 for each worker process, at most one for each run.
+
+    Args:
+        asked: a number; `auto`: as many as the free memory of its GPU holds, or on a CPU as its share of
+            the cores and of the memory carries; None: the same on a CPU, but 1 on a GPU and under a launcher.
+
+    Raises:
+        UserError: `auto` on a device whose free memory is not known.
+    """
+    ranks, device = launched().ranks, session.accelerator.device
+    if asked == "auto" and device.type == "cuda":
+        kinds = {(spec.task, spec.optimizer): spec for spec in specs}.values()
+        largest = max((bytes_of_a_run(session, spec) for spec in kinds), default=0)
+        number = runs_that_fit(torch.cuda.mem_get_info(device)[0], largest)
+    elif asked == "auto" and device.type != "cpu":
+        raise UserError(
+            f"--runs-at-a-time auto: this runs on {device.type}, whose free memory is unknown: give a number"
+        )
+    elif asked == "auto" and ranks > 1:
+        # ranks share a machine, all of which each would take for its own
+        number = _carried_by_cpu(session, specs) // ranks_here()
+    elif isinstance(asked, int):
+        number = asked
+    else:
+        number = _carried_by_cpu(session, specs) if device.type == "cpu" and ranks == 1 else 1
+    return max(1, min(number, len(specs)))
+
+
+def _carried_by_cpu(session: Session, specs: Sequence[RunSpec]) -> int:
+    """Worker processes that the machine carries, by its cores and its free memory."""
+    if not specs:
         return 1
     parameters = sum(p.numel() * p.element_size() for p in session.loaded(specs[0]).model.parameters())
     # a run holds the weights five times: pristine, live, gradient, momentum, best checkpoint
     by_memory = psutil.virtual_memory().available // (5 * parameters + RESERVED_BYTES)
-    return max(1, min(usable_cores() // specs[0].threads_per_run, int(by_memory), len(specs)))
-
-
-def workers_on_gpu(session: Session, specs: Sequence[RunSpec], asked: int | Literal["auto"]) -> int:
-    """Worker processes on this process's GPU; `auto`: as many as its free memory holds runs.
-
-    Raises:
-        UserError: this process has no GPU.
-    """
-    device = session.accelerator.device
-    if device.type != "cuda":
-        raise UserError(
-            f"--runs-per-gpu {asked}: this runs on {device.type}, without a GPU: use --workers, which takes "
-            f"its default from cores and memory"
-        )
-    if asked != "auto":
-        return asked
-    largest = max(
-        bytes_of_a_run(session, spec) for spec in {(s.task, s.optimizer): s for s in specs}.values()
-    )
-    return runs_that_fit(torch.cuda.mem_get_info(device)[0], largest)
+    return min(usable_cores() // specs[0].threads_per_run, int(by_memory))
 
 
 def runs_that_fit(free: int, bytes_of_run: int) -> int:

@@ -92,8 +92,8 @@ def _run_in_pools(
             print(f"{spec.label}: its worker process died (killed, or out of memory)", file=sys.stderr)
             if deaths["before a run"] == MOST_DEATHS:
                 raise UserError(
-                    f"{MOST_DEATHS} worker processes died before they began a run. {GO_ON}, with fewer "
-                    f"--workers if memory was short"
+                    f"{MOST_DEATHS} worker processes died before they began a run. {GO_ON}, with a "
+                    f"smaller --runs-at-a-time if memory was short"
                 ) from error
             if deaths[spec.run_id] < MOST_DEATHS:
                 todo.appendleft(spec)

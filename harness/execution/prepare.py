@@ -13,30 +13,34 @@ from momentum_bench.harness.training.memory import keep_freed_memory
 from momentum_bench.harness.training.session import Session
 
 
-def new_session(inputs: Inputs, precision: str, together: bool = False) -> Session:
+def new_session(inputs: Inputs, precision: str, together: bool = False, cpu: bool = False) -> Session:
     """A session for this process, whose libraries are set up for runs.
 
     Args:
         together: whether the ranks of the launch share the batches of each run.
+        cpu: use the CPU, whatever else there is.
 
     Raises:
         UserError: the device does not have that precision, or the ranks were not joined.
     """
     quiet_libraries()
     keep_freed_memory()
-    return Session(inputs, make_accelerator(precision, together))
+    return Session(inputs, make_accelerator(precision, together, cpu))
 
 
-def prepare(specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False) -> Session:
+def prepare(
+    specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False, cpu: bool = False
+) -> Session:
     """A session with every split, prompt and model of the runs, so that what cannot work fails first.
 
     Args:
         together: whether the ranks of the launch share the batches of each run.
+        cpu: use the CPU, whatever else there is.
 
     Raises:
         UserError: one of them cannot be built.
     """
-    session = new_session(inputs, precision, together)
+    session = new_session(inputs, precision, together, cpu)
     for spec in specs:
         session.objective(spec)
         for metric in session.metrics(spec):

@@ -110,21 +110,21 @@ def _check_answers(address: str | None) -> None:
 
 
 def execute_on_ray(
-    specs: Sequence[RunSpec], job: Job, address: str | None, gpus_per_run: float | None
+    specs: Sequence[RunSpec], job: Job, address: str | None, runs_per_gpu: int | None
 ) -> Iterator[RunRecord]:
     """Run all specs on a cluster and store their records, yielding each as it comes back.
 
     A run that another process on this results directory holds is waited for, as by `execute`.
 
     Args:
-        gpus_per_run: a fraction packs several runs on one GPU; None: one GPU, or none where the
-            cluster has none.
+        runs_per_gpu: how many runs share one GPU; None: each run has one GPU, or none where the cluster
+            has none.
 
     Raises:
         UserError: no cluster, or no node of it has what a run needs; what is finished stays.
     """
     with connected(address) as ray:
-        needs = _needs(ray, specs, gpus_per_run)
+        needs = _needs(ray, specs, runs_per_gpu)
         waiting = list(specs)
         while waiting:
             done: set[str] = set()
@@ -136,19 +136,20 @@ def execute_on_ray(
                 time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _needs(ray: Any, specs: Sequence[RunSpec], gpus_per_run: float | None) -> dict[str, float]:
+def _needs(ray: Any, specs: Sequence[RunSpec], runs_per_gpu: int | None) -> dict[str, float]:
     """Processors and GPUs of a run, as Ray's options; checked, for Ray would wait for them for ever."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     gpus = max(node.get("GPU", 0) for node in nodes)
     cpus = max(node.get("CPU", 0) for node in nodes)
     needs = {
         "num_cpus": max(spec.threads_per_run for spec in specs),
-        "num_gpus": min(1, gpus) if gpus_per_run is None else gpus_per_run,
+        # Ray counts GPUs in steps of 0.0001; rounded up, the last of several runs would not fit
+        "num_gpus": min(1, gpus) if runs_per_gpu is None else 10_000 // runs_per_gpu / 10_000,
     }
     if needs["num_gpus"] > gpus or needs["num_cpus"] > cpus:
         raise UserError(
             f"a run needs {needs['num_cpus']} processor(s) and {needs['num_gpus']:g} GPU(s), and the best of "
-            f"{len(nodes)} node(s) has {cpus:g} and {gpus:g}: change --threads-per-run or --gpus-per-run"
+            f"{len(nodes)} node(s) has {cpus:g} and {gpus:g}: change --threads-per-run or --runs-at-a-time"
         )
     return needs
 

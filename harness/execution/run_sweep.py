@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from momentum_bench.harness.execution.capacity import bytes_to_come, default_workers, workers_on_gpu
+from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import follow
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
@@ -110,12 +110,7 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
             events.message(
                 f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}"
             )
-    if sweep.runs_per_gpu:
-        workers = workers_on_gpu(session, todo, sweep.runs_per_gpu)
-    else:
-        # ranks share a machine, all of which each would take for its own
-        workers = sweep.workers or (1 if ranks > 1 else default_workers(session, todo))
-    workers = max(1, min(workers, len(todo)))
+    workers = runs_at_a_time(session, todo, sweep.runs_at_a_time)
     device = session.accelerator.device.type
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     events.message(
@@ -127,7 +122,9 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
     if sweep.executor == "ray":
         from momentum_bench.harness.execution.ray_cluster import execute_on_ray
 
-        results = execute_on_ray(todo, job, sweep.ray_address, sweep.gpus_per_run)
+        at_a_time = sweep.runs_at_a_time
+        assert at_a_time != "auto"  # `sweeps.rules` refuses it
+        results = execute_on_ray(todo, job, sweep.ray_address, at_a_time)
     else:
         results = execute(todo, job, session, workers, events.shows_steps)
     events.begun(len(todo))

@@ -72,7 +72,9 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     task = find_task(sweep.task[0], sweep.task_file)
     assert isinstance(task, Task)  # the command line takes no image task here
     yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
-    session = prepare([], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision)
+    session = prepare(
+        [], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision, cpu=True
+    )
     data = session.data(task)
     yield from _of_rows(data)
     yield from _of_split(data, sweep)

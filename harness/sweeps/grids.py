@@ -21,12 +21,12 @@ NO_RATES: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType({})
 
 
 def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
-    """The registry entry, or the user's, behind one of the sweep's optimizers."""
+    """The entry of one of the sweep's optimizers: from the registry, or the user's own."""
     return find_optimizer(optimizer, sweep.optimizer_file)[1]
 
 
 def check_entry(sweep: Sweep, optimizer: str) -> None:
-    """Raises: UserError, when an entry's own functions refuse the sweep, or are broken."""
+    """Raises: UserError, where a function of the entry refuses the sweep, or is broken."""
     entry = entry_of(sweep, optimizer)
     try:
         used = hyperparameters(sweep, optimizer)
@@ -41,38 +41,39 @@ def check_entry(sweep: Sweep, optimizer: str) -> None:
 
 
 def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
-    """One optimizer's grid as it was asked for or by default, on the sweep's axis, ascending."""
+    """The grid of one optimizer, asked for or by default, on the sweep's axis, in ascending order."""
     if sweep.learning_rates is not None:
         return tuple(sorted(sweep.learning_rates))
     entry = entry_of(sweep, optimizer)
-    # a task's hint is in effective rates, which say nothing to an optimizer that has none
+    # a task's hint is in effective rates, which mean nothing for an optimizer without an effective rate
     hint = None if entry.own_rate else find_task(task, sweep.task_file).learning_rates.get(sweep.method)
-    method = sweep.method if sweep.method in entry.default_rates else "prompt"  # causal's stand-in
+    # an entry without rates for causal uses those for prompt
+    method = sweep.method if sweep.method in entry.default_rates else "prompt"
     if sweep.method == "scratch" and method != sweep.method:
-        raise UserError(f"the optimizer {optimizer} has no default rates from scratch: give --learning-rates")
+        raise UserError(f"optimizer {optimizer} has no default rates for image tasks: add --learning-rates")
     return tuple(sorted(hint or entry.default_rates[method]))
 
 
 def rates(
     sweep: Sweep, task: str, optimizer: str, added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES
 ) -> tuple[float, ...]:
-    """The effective learning rates of one optimizer's grid, ascending.
+    """The effective learning rates of one optimizer's grid, in ascending order.
 
     Args:
-        added: more rates of a (task, optimizer), on the axis of `grid`.
+        added: rates of a (task, optimizer) that are not in its grid, on the axis of `grid`.
     """
     asked = sorted((*grid(sweep, task, optimizer), *added.get((task, optimizer), ())))
     if sweep.learning_rates is None or sweep.learning_rate_axis == "effective":
         return tuple(asked)
     ratio = entry_of(sweep, optimizer).torch_rate(hyperparameters(sweep, optimizer))
-    # 12 digits: 0.001 / 0.1 is to be the 0.01 of a grid on the effective axis, the same run
+    # 12 digits, so that 0.001 / 0.1 is the 0.01 of a grid on the effective axis, and the same run
     return tuple(float(f"{rate / ratio:.12g}") for rate in asked)
 
 
 def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) -> tuple[float, ...]:
     """The rates by which a grid grows: the next of 1, 3, 10, 30, ... beyond each edge that was hit.
 
-    The next one is at least a factor of 2 away, so that 0.0099 is not followed by 0.01.
+    The new rate is at least a factor of 2 away, so that 0.01 does not follow 0.0099.
     """
     low, high = min(rates), max(rates)
     around = range(math.floor(math.log10(low)) - 2, math.ceil(math.log10(high)) + 3)
@@ -83,7 +84,7 @@ def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) ->
 
 
 def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
-    """Those that the optimizer uses: of the sweep's, and its own constants."""
+    """The hyperparameters that the optimizer uses: those of the sweep, and its own constants."""
     entry = entry_of(sweep, optimizer)
     used = {name: getattr(sweep, name) for name in entry.hyperparameters} | dict(entry.constants)
     return {name: float(value) for name, value in used.items()}
@@ -92,10 +93,10 @@ def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
 def extended(
     sweep: Sweep, runs: Sequence[RunRecord], added: Mapping[tuple[str, str], tuple[float, ...]]
 ) -> dict[tuple[str, str], tuple[float, ...]]:
-    """`added` with one more rate at each edge where some optimizer's best rate of some seed lies.
+    """`added` with one more rate at each edge on which the best rate of some optimizer and seed lies.
 
-    Optimizers that share a grid of effective rates get the same ones, so none is searched more finely
-    than another. One that has only its own rates shares no axis and grows alone.
+    Optimizers that share a grid of effective rates get the same new rates, so that all have the same
+    search. An optimizer without an effective rate shares no axis and grows alone.
 
     Args:
         runs: all runs of the plan with `added`, finished.
@@ -118,9 +119,9 @@ def extended(
 
 
 def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
-    """Whether some seed's best rate, by dev, is the lowest and whether one is the highest tried.
+    """Whether the best rate of some seed, by dev, is the lowest one tried, and whether one is the highest.
 
-    A seed whose every run diverged asks for lower rates. Failed runs say nothing.
+    Where all runs of a seed diverged, lower rates are needed. Failed runs say nothing.
 
     Args:
         runs: of one task and optimizer.

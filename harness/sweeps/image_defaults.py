@@ -11,13 +11,14 @@ from momentum_bench.tasks.types import ImageTask
 
 
 def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What holds for the task unless it was asked for otherwise; epochs follow batch size and steps.
+    """The defaults for the task. The number of steps follows from its epochs and the batch size.
 
     Args:
-        asked: settings by name; a batch size, a k or a number of steps among them changes the others.
+        asked: the settings that were given, by name; `batch_size`, `k` and `max_steps` change the defaults
+            of others.
 
     Raises:
-        UserError: one of these is no whole number.
+        UserError: one of these three is not a whole number.
     """
     k = _whole(asked, "k", 0)
     n = k * task.n_classes if k else task.n_train - round(task.n_train * task.dev_fraction)

@@ -1,4 +1,4 @@
-"""A sweep against what a launcher or accelerate's configuration says."""
+"""Checks that a sweep goes with its launcher and with accelerate's configuration. No torch here."""
 
 from __future__ import annotations
 
@@ -15,84 +15,86 @@ FSDP_SETTINGS = (
     ("OFFLOAD_PARAMS", "false", "false"),
     ("ACTIVATION_CHECKPOINTING", "false", "false"),
 )
-"""Of accelerate: the setting, the one value that is run, and what it is where nothing is said."""
+"""Settings of accelerate: the name, the one value that is supported, and accelerate's own default."""
 
 
 def check_launcher(sweep: Sweep) -> None:
-    """Compare the sweep with what `accelerate launch` or `accelerate config` put in the environment.
+    """Compare the sweep with what `accelerate launch` or `accelerate config` wrote into the environment.
 
     Raises:
-        UserError: a setting from there contradicts the sweep, or would be ignored without a word.
+        UserError: a setting there contradicts the sweep, or would be silently ignored.
     """
     ranks = launched().ranks
     if sweep.data_parallel_ranks not in (None, ranks):
         raise UserError(
-            f"the sweep's data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were "
-            f"started: torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
+            f"data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were started: "
+            f"type torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
         )
     if sweep.data_parallel_ranks == 1:
         raise UserError(
-            "--data-parallel shares each batch among the ranks of a launch, and there is one rank: start it "
-            "with torchrun --nproc_per_node N harness/run.py, or leave the flag out"
+            "--data-parallel shares each batch among the ranks of a launch, but there is one rank: type "
+            "torchrun --nproc_per_node N harness/run.py ..., or leave out --data-parallel"
         )
     if sweep.executor == "ray" and ranks > 1:
         raise UserError(
-            f"--executor ray is started once, and Ray places the runs; here are {ranks} ranks of a launcher: "
-            f"start it by momentum-bench run"
+            f"--executor ray does not go with {ranks} ranks of a launcher: Ray places the runs itself. "
+            f"Type momentum-bench run ... without a launcher."
         )
     if sweep.extend_grid and ranks > 1:
         raise UserError(
-            f"--extend-grid {sweep.extend_grid} waits for all runs of a grid, which {ranks} ranks do not: "
-            f"run the grid without it first, then type the command again, with it, without a launcher"
+            f"--extend-grid {sweep.extend_grid} does not go with {ranks} ranks of a launcher: it waits for "
+            f"all runs of a grid, and no rank does. First run the grid without --extend-grid, then type the "
+            f"command again with --extend-grid and without a launcher."
         )
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     asked = PRECISIONS[sweep.precision].autocast
     if precision not in ("no", asked):
         raise UserError(
-            f"accelerate's configuration says mixed_precision={precision}, but this sweep's "
-            f"precision is {sweep.precision}: pass --precision bf16, or accelerate launch "
+            f"accelerate's configuration says mixed_precision={precision}, but this sweep has "
+            f"--precision {sweep.precision}: type --precision bf16, or accelerate launch "
             f"--mixed_precision no"
         )
     accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if accumulation not in ("1", "auto", str(sweep.gradient_accumulation_steps)):
         raise UserError(
-            f"accelerate's configuration says gradient_accumulation_steps={accumulation}, but this "
-            f"sweep's is {sweep.gradient_accumulation_steps}: pass --gradient-accumulation-steps "
-            f"{accumulation}, or accelerate launch --gradient_accumulation_steps 1"
+            f"accelerate's configuration says gradient_accumulation_steps={accumulation}, but this sweep has "
+            f"--gradient-accumulation-steps {sweep.gradient_accumulation_steps}: type "
+            f"--gradient-accumulation-steps {accumulation}, or accelerate launch "
+            f"--gradient_accumulation_steps 1"
         )
     if turned_on("FSDP"):
         _check_sharding(sweep)
     for plugin in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if turned_on(plugin):
             raise UserError(
-                f"accelerate's configuration turns on {plugin}, which this version does not run: use "
-                f"accelerate launch --config_file with it turned off, or with FSDP for a model that does "
-                f"not fit one device"
+                f"accelerate's configuration turns on {plugin}, which this version does not support: give "
+                f"accelerate launch a --config_file in which it is off, or, for a model that does not fit on "
+                f"one device, one with FSDP"
             )
     if os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         raise UserError(
-            "accelerate's configuration asks for torch.compile (dynamo_backend), which would change "
-            "rounding unasked: use accelerate launch --dynamo_backend no"
+            "accelerate's configuration turns on torch.compile (dynamo_backend), which would change the "
+            "rounding: type accelerate launch --dynamo_backend no"
         )
 
 
 def _check_sharding(sweep: Sweep) -> None:
-    """Raises: UserError, where FSDP is asked for in a way that is not run."""
+    """Raises: UserError, where FSDP is asked for in a way that is not supported."""
     if sweep.data_parallel_ranks is None:
         raise UserError(
-            "accelerate's configuration turns on FSDP, by which the ranks hold one model together: add "
-            "--data-parallel, so that they share each run too, or turn FSDP off"
+            "accelerate's configuration turns on FSDP, so the ranks hold one model together: add "
+            "--data-parallel, so that they also share each run, or turn FSDP off"
         )
     if sweep.peft:
         raise UserError(
-            f"FSDP is for whole models here, not for --peft {sweep.peft}: turn it off in accelerate's "
-            f"configuration, or leave the adapter out"
+            f"--peft {sweep.peft} does not go with FSDP: here FSDP is for whole models. Leave out --peft, or "
+            f"turn FSDP off in accelerate's configuration."
         )
     for name, wanted, unsaid in FSDP_SETTINGS:
         found = os.environ.get(f"FSDP_{name}", unsaid).lower()
         if found != wanted:
             flag = f"fsdp_{name.lower()}"
             raise UserError(
-                f"accelerate's configuration says {flag}: {found}, and FSDP is run with {wanted} alone: "
-                f"answer so in accelerate config, or pass accelerate launch --{flag} {wanted}"
+                f"accelerate's configuration says {flag}: {found}, and only {wanted} is supported: give that "
+                f"answer in accelerate config, or type accelerate launch --{flag} {wanted}"
             )

@@ -1,10 +1,10 @@
-"""A sweep made of flags, a sweep file and defaults."""
+"""A sweep made from flags, a sweep file and defaults."""
 
 from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,24 @@ from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import DEFAULTS, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep, flag_of, listed
+from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, SETTINGS, Sweep, flag_of, listed, renamed
 from momentum_bench.harness.sweeps.rules import check_rules
 from momentum_bench.tasks import task_names
 from momentum_bench.tasks.types import ImageTask
 
 
 def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
-    """Settings in force: flags over the sweep file over the quick start over the protocol.
+    """The checked sweep. A flag overrides the sweep file, which overrides the defaults.
+
+    The defaults of the quick start override those of the protocol.
 
     Args:
-        flags: those that were given on the command line.
+        flags: the settings that were given, by their names; text is read as on the command line.
 
     Raises:
-        UserError: an unknown name, a value out of range, or values that contradict each other.
+        UserError: an unknown name, a value out of range, or values that do not go together.
     """
+    _check_names(flags, "")
     asked = (_read_file(sweep_file) if sweep_file else {}) | dict(flags)
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
@@ -39,26 +42,27 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
         asked["task"] = (task_of(Path(file)).name,)
     images = image_tasks(asked)
     if protocol == "from-scratch" and not images:
-        raise UserError("--protocol from-scratch is that of image tasks (see `tasks list`): name one")
+        raise UserError("--protocol from-scratch is for image tasks (see `tasks list`): add --task NAME")
     embedded = listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
     settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
     if images:
         if len(listed(asked["task"])) > 1:
             raise UserError(
-                f"--task: {images[0].name} has a network and steps of its own: give it a sweep to itself"
+                f"--task {','.join(listed(asked['task']))}: {images[0].name} has its own network and its own "
+                f"number of steps, so give it a sweep of its own"
             )
         own = image_defaults.settings(images[0], asked)
         for name in ("method", "model"):
             if asked.get(name, own[name]) != own[name]:
                 raise UserError(
-                    f"{images[0].name} is learnt from scratch by a network of its own: "
-                    f"leave out --{name} {asked[name]}"
+                    f"--{name} {asked[name]} does not go with --task {images[0].name}: this task trains "
+                    f"its own network from scratch. Leave out --{name}."
                 )
         settings |= own | asked
     try:
         sweep = Sweep.model_validate(settings)
     except ValidationError as error:
-        raise UserError("\n".join(map(_in_words, error.errors()))) from None
+        raise UserError("\n".join(map(_sentence, error.errors()))) from None
     check_rules(sweep)
     for name in sweep.optimizers:
         check_entry(sweep, name)
@@ -83,14 +87,22 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"--sweep {path}: {error}") from error
     content = {key.replace("-", "_"): value for key, value in content.items()}
-    if unknown := sorted(set(content) - set(Sweep.model_fields)):
-        close = difflib.get_close_matches(unknown[0], Sweep.model_fields, n=1)
-        hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"--sweep {path}: unknown name {unknown[0]!r}.{hint}")
+    _check_names(content, f"--sweep {path}: ")
     return content
 
 
-def _in_words(error: Any) -> str:
+def _check_names(names: Iterable[str], place: str) -> None:
+    """Raises: UserError, where a name is no setting; its message begins with `place`."""
+    if unknown := sorted(set(names) - set(SETTINGS)):
+        if now := renamed(unknown[0]):
+            raise UserError(f"{place}{now}")
+        close = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        hint = f" Did you mean {close[0]}?" if close else ""
+        raise UserError(f"{place}unknown name {unknown[0]!r}.{hint}")
+
+
+def _sentence(error: Any) -> str:
+    """What pydantic found wrong with one setting."""
     flag = flag_of(str(error["loc"][0])) + ": " if error["loc"] else ""
     message = error["msg"].removeprefix("Value error, ")
     found = f" (found {error['input']!r})" if not message.endswith(str(error["input"])) else ""

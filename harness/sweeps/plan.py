@@ -1,4 +1,4 @@
-"""How much work a run is, and how runs are shared out by it. No torch here."""
+"""The runs of a sweep, how much work each of them is, and shares of equal work. No torch here."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ def plan(
     model_revision: str,
     added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES,
 ) -> list[RunSpec]:
-    """All runs of a sweep: by task, seed and rate, the optimizers side by side.
+    """All runs of a sweep: by task, by seed, by rate, and then by optimizer.
 
-    Without steps neither optimizers nor rates matter, so there is one run a task and seed.
+    Without steps neither optimizers nor rates matter, so there is one run for each task and seed.
 
     Args:
-        data: of each of the sweep's tasks, in their order.
+        data: the rows of each of the sweep's tasks, in the order of the tasks.
         model, model_revision: as records call them.
-        added: more rates of a (task, optimizer) than its grid has, as in `rates`.
-
+        added: rates of a (task, optimizer) that are not in its grid, as in `rates`.
     """
     common = {name: getattr(sweep, name) for name in RunSpec.model_fields if name in Sweep.model_fields}
     common |= {"model": model, "model_revision": model_revision}
@@ -55,16 +54,16 @@ def plan(
 
 
 CHARACTERS_PER_TOKEN = 4
-"""Of English text under the usual tokenizers; it need only rank the tasks."""
+"""An average for English text and usual tokenizers. It only has to put tasks in an order."""
 
 ROWS_LOOKED_AT = 1000
 
 
 def work(spec: RunSpec, data: TaskData) -> float:
-    """About how many tokens a run computes forward, a training step's backward counted as two more.
+    """About how many tokens a run computes; the backward pass of a step counts as two forward passes.
 
-    Of images it counts pixels. A function of spec and data alone, so that every process shares out the
-    same runs alike.
+    For images it counts pixels. It depends on the spec and the data alone, so that every process makes
+    the same shares.
     """
     if isinstance(data.task, ImageTask):
         tokens = float(data.task.size**2)
@@ -79,13 +78,13 @@ def work(spec: RunSpec, data: TaskData) -> float:
 
 
 def longest_first(specs: Sequence[RunSpec], work: Sequence[float]) -> list[RunSpec]:
-    """The runs by falling work, else in their order: the last to end is then a short one."""
+    """The runs, most work first, so that the last one to end is short. Equal runs keep their order."""
     order = sorted(range(len(specs)), key=lambda i: -work[i])
     return [specs[i] for i in order]
 
 
 def share_out(specs: Sequence[RunSpec], work: Sequence[float], n: int) -> list[list[RunSpec]]:
-    """The runs in n shares of about equal work: longest first, each to the share with the least so far."""
+    """The runs in n shares of about equal work: the next longest goes to the share with the least work."""
     shares: list[list[RunSpec]] = [[] for _ in range(n)]
     sums = [0.0] * n
     known = {spec.run_id: amount for spec, amount in zip(specs, work, strict=True)}

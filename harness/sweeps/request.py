@@ -87,7 +87,11 @@ class Sweep(Stored):
 
     task_file: Annotated[
         Path | None,
-        About("Python file that defines TASK, a task of your own; it is then the default of --task", FILES),
+        About(
+            "Python file that defines TASK, a task of your own; it is then the default of --task",
+            FILES,
+            metavar="FILE",
+        ),
     ] = None
     task: Annotated[
         Words,
@@ -95,7 +99,11 @@ class Sweep(Stored):
     ] = (EMBEDDED_TASK,)
     optimizer_file: Annotated[
         Path | None,
-        About("Python file that defines OPTIMIZER; its name is the file's name without .py", FILES),
+        About(
+            "Python file that defines OPTIMIZER; its name is the file's name without .py",
+            FILES,
+            metavar="FILE",
+        ),
     ] = None
     optimizers: Annotated[
         Words, About("Optimizers, for example sgd,sgdm,nesterov", WHAT, metavar="NAMES")
@@ -246,19 +254,15 @@ class Sweep(Stored):
         ),
     ] = "fp32"
     threads_per_run: Annotated[int, Field(ge=1), About("CPU threads of a run", HARDWARE, metavar="N")] = 1
-    workers: Annotated[
-        int | None,
-        Field(ge=1),
+    runs_at_a_time: Annotated[
+        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
         About(
-            "Runs at a time in each process of a launch; results do not depend on it",
+            "Runs at a time in each process, hence on its GPU (with Ray: on each GPU), or auto: as many as "
+            "its memory holds; results do not depend on it",
             HARDWARE,
             default_text="by cores and memory; 1 on a GPU and under a launcher",
-            metavar="N",
+            metavar="N|auto",
         ),
-    ] = None
-    runs_per_gpu: Annotated[
-        Annotated[int, Field(ge=1)] | Literal["auto"] | None,
-        About("Runs at a time on each GPU, or auto: as many as its memory holds", HARDWARE, default_text="1"),
     ] = None
     data_parallel_ranks: Annotated[
         int | None,
@@ -278,11 +282,6 @@ class Sweep(Stored):
             default_text="a new cluster of this machine",
             metavar="ADDRESS",
         ),
-    ] = None
-    gpus_per_run: Annotated[
-        float | None,
-        Field(gt=0),
-        About("For Ray: 0.5 packs two runs on a GPU", HARDWARE, default_text="1 where there are GPUs"),
     ] = None
     deterministic: Annotated[
         Literal[True] | None,
@@ -374,3 +373,20 @@ SETTINGS = settings_of(Sweep)
 def flag_of(name: str) -> str:
     """How a setting is typed on the command line; of a name that is no setting, as one would type it."""
     return SETTINGS[name].flag if name in SETTINGS else "--" + name.replace("_", "-")
+
+
+RENAMED = dict.fromkeys(("workers", "runs_per_gpu", "gpus_per_run"), "runs_at_a_time")
+"""Names of earlier versions, and those of today."""
+
+
+def renamed(name: str, as_typed: bool = False) -> str | None:
+    """What to say to a name of an earlier version; None: it is no such name.
+
+    Args:
+        as_typed: spell the names as on the command line, not as in a sweep file.
+    """
+    if name not in RENAMED:
+        return None
+    old, new = (flag_of(each) if as_typed else each for each in (name, RENAMED[name]))
+    example = ": 2 in place of 0.5, because two runs share a GPU" if name == "gpus_per_run" else ""
+    return f"{old} is now {new}{example}"

@@ -90,9 +90,7 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
     Exclusive(Choice("freeze"), _SCRATCH, _PRE_TRAINED, "Leave out --freeze."),
     Exclusive(Choice("dropout"), _SCRATCH, _PRE_TRAINED, "Leave out --dropout."),
     Exclusive(_TOGETHER, _SCRATCH, _PRE_TRAINED, "Leave out --data-parallel."),
-    Exclusive(Choice("workers", but=(None, 1)), _TOGETHER, "all ranks work on one run at a time"),
-    Exclusive(Choice("runs_per_gpu"), _TOGETHER, "all ranks work on one run at a time"),
-    Exclusive(Choice("workers"), Choice("runs_per_gpu"), "both say how many runs a process has at a time"),
+    Exclusive(Choice("runs_at_a_time", but=(None, 1)), _TOGETHER, "all ranks work on one run at a time"),
     Exclusive(_CHECKPOINTS, _TOGETHER, "only runs of one process are saved"),
     Exclusive(_RECORDED, _TOGETHER, _ONE_PROCESS),
     Exclusive(_RECORDED, _CHECKPOINTS, "a run with recorded steps is not saved"),
@@ -104,19 +102,17 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
     Exclusive(_RECORDED, _NO_STEPS, "there is no step to record"),
     Exclusive(_CHECKPOINTS, _RAY, "a run that a cluster loses starts from its first step"),
     Exclusive(Choice("log_with"), _RAY, "the runs of a cluster end on other machines"),
-    Exclusive(Choice("workers"), _RAY, "Ray places as many runs as fit", "Use --gpus-per-run."),
-    Exclusive(Choice("runs_per_gpu"), _RAY, "Ray places as many runs as fit", "Use --gpus-per-run."),
+    Exclusive(
+        Choice("runs_at_a_time", only=("auto",)),
+        _RAY,
+        "Ray does not ask how much memory a run takes",
+        "Give the number of runs that share a GPU.",
+    ),
     Exclusive(
         Choice("ray_address"),
         Choice("executor", but=("ray",)),
         "only Ray has an address",
         "Add --executor ray, or leave out --ray-address.",
-    ),
-    Exclusive(
-        Choice("gpus_per_run"),
-        Choice("executor", but=("ray",)),
-        "only Ray shares out GPUs",
-        "Add --executor ray, or leave out --gpus-per-run.",
     ),
 )
 """Each pair that is refused, why, and what to do."""

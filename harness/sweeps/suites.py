@@ -1,4 +1,4 @@
-"""Suites of tasks, and which of their tasks a sweep leaves out."""
+"""Suites of tasks, and which of their tasks a sweep leaves out. No torch here."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from momentum_bench.tasks import SUITES
 
 
 def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
-    """The sweep with its suites replaced by their tasks, and a message for each that is left out.
+    """The sweep with its suites replaced by their tasks, and a message for each task that is left out.
 
-    A suite leaves out tasks without data, and those that the method does not fit; a task that is
-    named by itself never is.
+    A suite leaves out tasks without data, and tasks that cannot be learnt by the method. A task that is
+    named by itself is never left out.
 
     Raises:
-        UserError: nothing is left, or a task that is named does not fit the method.
+        UserError: nothing is left, or a task that is named cannot be learnt by the method.
     """
     tasks: dict[str, None] = {}
     left_out: dict[str, str] = {}
@@ -43,7 +43,7 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
 
 
 def _misfit(sweep: Sweep, name: str) -> str | None:
-    """Why the sweep's method cannot learn a task; None: it can."""
+    """Why a task cannot be learnt by the sweep's method; None: it can."""
     methods = find_task(name, sweep.task_file).methods
     if sweep.method in methods:
         return None
@@ -53,10 +53,10 @@ def _misfit(sweep: Sweep, name: str) -> str | None:
 def without_short_tasks(
     sweep: Sweep, data: Sequence[TaskData], named: Sequence[str]
 ) -> tuple[Sweep, list[TaskData], list[str]]:
-    """The sweep and its data without the tasks of suites that have too few rows, and why each is left out.
+    """The sweep and its data without the suites' tasks that have too few rows, and a message for each.
 
     Args:
-        named: what the user asked for; a task that is named by itself is never left out.
+        named: what the user asked for. A task that is named by itself is never left out.
 
     Raises:
         UserError: a task that is named has too few rows, or nothing is left.

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from momentum_bench.tasks.types.base import BaseTask, check_metrics, digest_of
 from momentum_bench.tasks.types.sources import HubSource, LocalOnly, SklearnDigits
-from momentum_bench.tasks.types.text import Method, Task
+from momentum_bench.tasks.types.text import Task
 
-AnyMethod = Literal[Method, "scratch"]
+AnyMethod = Literal["prompt", "head", "causal", "scratch"]
 """How a model learns a task; a network learns images from scratch."""
 
 _BASIC = {"model_type": "resnet", "layer_type": "basic", "downsample_in_first_stage": False}

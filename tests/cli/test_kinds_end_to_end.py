@@ -81,7 +81,7 @@ def test_every_kind_runs_and_its_leaderboard_checks(
 ):
     words = ["--task", names, "--method", method, "--model", request.getfixturevalue(model)]
     words += ["--data-dir", kinds_data, "--k", 2, "--seeds", 13, "--learning-rates", 0.01]
-    words += ["--max-steps", 1, "--eval-every", 1, "--batch-size", 2, "--workers", 1]
+    words += ["--max-steps", 1, "--eval-every", 1, "--batch-size", 2, "--runs-at-a-time", 1]
     words += ["--optimizers", "sgdm", "--test-limit", 8]
     folder = tmp_path / "results"
     words += ["--gradient-accumulation-steps", 2, "--output-dir", folder]

@@ -57,7 +57,18 @@ def test_a_grid_grows_for_all_and_a_users_optimizer_runs(
     done = bench(
         *("--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--output-dir", "out"),
         *("--optimizers", "sgd_matched,random_scaling,mine", "--optimizer-file", "mine.py"),
-        *("--learning-rates", "0.01", "--extend-grid", "1", "--workers", "1", "--seeds", "13", "--k", "2"),
+        *(
+            "--learning-rates",
+            "0.01",
+            "--extend-grid",
+            "1",
+            "--runs-at-a-time",
+            "1",
+            "--seeds",
+            "13",
+            "--k",
+            "2",
+        ),
         *("--max-steps", "2", "--eval-every", "1", "--lr-schedule", "constant", "--test-limit", "4"),
     )
     assert done.returncode == 0, done.stderr

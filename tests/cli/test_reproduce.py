@@ -148,8 +148,8 @@ def small_row(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
         "--optimizers",
         "sgdm",
     ]
-    words += ["--learning-rates", "0.1,0.3", "--max-steps", "4", "--eval-every", "2", "--workers", "1"]
-    words += ["--model", str(tiny_model), "--data-dir", str(folder / "data"), "--workers", "1"]
+    words += ["--learning-rates", "0.1,0.3", "--max-steps", "4", "--eval-every", "2", "--runs-at-a-time", "1"]
+    words += ["--model", str(tiny_model), "--data-dir", str(folder / "data"), "--runs-at-a-time", "1"]
     done = CliRunner().invoke(app, [*words, "--output-dir", str(folder / "results")])
     assert done.exit_code == 0, done.stderr
     (row,) = rows_of(Store(folder / "results").records())
@@ -158,7 +158,7 @@ def small_row(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
 
 def again(results: Path, into: Path, row_id: str, tiny_model: Path, data: Path) -> Result:
     words = ["reproduce", row_id, str(results), "--run", str(into), "--model", str(tiny_model)]
-    return CliRunner().invoke(app, [*words, "--data-dir", str(data), "--workers", "1"])
+    return CliRunner().invoke(app, [*words, "--data-dir", str(data), "--runs-at-a-time", "1"])
 
 
 def test_a_row_is_run_again_and_comes_out_the_same(
@@ -186,7 +186,7 @@ def test_a_row_is_run_again_and_comes_out_the_same(
     assert "torch: 0.1, now " in done.stderr
     done = again(results, results, row_id, tiny_model, data)
     assert done.exit_code == 2
-    assert "is there and not empty" in done.stderr
+    assert "exists and is not empty" in done.stderr
 
 
 def test_other_data_is_named_before_anything_is_run(

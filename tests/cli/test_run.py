@@ -29,7 +29,7 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     bench, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     words = small_sweep(tiny_model, toy_data)
-    first = bench(*words, "--output-dir", "one", "--workers", 2)
+    first = bench(*words, "--output-dir", "one", "--runs-at-a-time", 2)
     assert first.returncode == 0, first.stderr
     assert "SGDM minus SGD" in first.stdout
     assert "\r" not in first.stderr  # no progress bar where there is no terminal
@@ -171,7 +171,7 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
 ):
     words = [sys.executable, str(ROOT / "harness" / "run.py")]
     length = ("--max-steps", 200, "--eval-every", 100)
-    more = (*length, "--output-dir", tmp_path / "out", "--workers", 2)
+    more = (*length, "--output-dir", tmp_path / "out", "--runs-at-a-time", 2)
     words += map(str, small_sweep(tiny_model, toy_data, *more))
     process = subprocess.Popen(
         words,
@@ -272,7 +272,7 @@ def test_torchrun_shares_out_the_runs(bench, tiny_model: Path, toy_data: Path, t
     """With workers of its own in each rank."""
     words = small_sweep(tiny_model, toy_data)
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
-    more = ("--output-dir", "shared", "--workers", 2)
+    more = ("--output-dir", "shared", "--runs-at-a-time", 2)
     shared = launch(*launcher, *words, *more, cwd=tmp_path, ACCELERATE_USE_CPU="true")
     assert shared.returncode == 0, shared.stderr
     assert shared.stderr.count("2 process(es) on cpu, 2 worker(s)") == 2
@@ -290,7 +290,7 @@ def test_accelerate_launch_works_and_its_contradictions_are_found(
     assert done.returncode == 0, done.stderr
     wrong = launch(*launcher, "--mixed_precision", "bf16", ROOT / "harness" / "run.py", *words, cwd=tmp_path)
     assert wrong.returncode != 0
-    assert "mixed_precision=bf16, but this sweep's precision is fp32" in wrong.stderr
+    assert "mixed_precision=bf16, but this sweep has --precision fp32" in wrong.stderr
 
 
 @needs_quickstart
@@ -306,7 +306,7 @@ def test_the_quick_start_in_small(bench, tmp_path: Path):
         4,
         "--test-limit",
         20,
-        "--workers",
+        "--runs-at-a-time",
         1,
     ]
     done = bench(*words)
@@ -321,7 +321,18 @@ PAPER = "sst2,sst5,trec,snli,mnli,rte"
 @needs_quickstart
 def test_the_tasks_of_the_paper_by_head(bench, data_dir: Path, tmp_path: Path):
     words = ["--task", PAPER, "--data-dir", data_dir, "--model", MINILM, "--method", "head", "--k", 4]
-    words += ["--seeds", 13, "--learning-rates", 0.1, "--max-steps", 1, "--test-limit", 10, "--workers", 1]
+    words += [
+        "--seeds",
+        13,
+        "--learning-rates",
+        0.1,
+        "--max-steps",
+        1,
+        "--test-limit",
+        10,
+        "--runs-at-a-time",
+        1,
+    ]
     done = bench(*words)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "results" / "leaderboard.csv")
@@ -331,7 +342,7 @@ def test_the_tasks_of_the_paper_by_head(bench, data_dir: Path, tmp_path: Path):
 def test_the_tasks_of_the_paper_by_prompt(bench, data_dir: Path, splade_tiny: Path, tmp_path: Path):
     """And, on TREC, that the whole chain trains: chance is 0.17 there. No claim about momentum."""
     words = ["--task", PAPER, "--data-dir", data_dir, "--model", splade_tiny, "--method", "prompt"]
-    words += ["--workers", 1]
+    words += ["--runs-at-a-time", 1]
     short = ["--seeds", 13, "--learning-rates", 0.01, "--max-steps", 2, "--test-limit", 10, "--k", 4]
     done = bench(*words, *short)
     assert done.returncode == 0, done.stderr

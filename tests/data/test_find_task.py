@@ -170,7 +170,7 @@ def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
     bench, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = ["--task-file", mine, "--data-dir", tickets, "--model", tiny_model, "--k", 4, "--seeds", 13]
-    words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--workers", 2]
+    words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--runs-at-a-time", 2]
     done = bench(*words)
     assert done.returncode == 0, done.stderr
     records = [
@@ -243,7 +243,7 @@ def test_a_package_offers_image_tasks(install: Callable[..., Path], shades: Path
 
 
 def test_the_command_line_takes_an_image_task_from_a_file(bench, shades: Path, tmp_path: Path) -> None:
-    words = ["--task-file", shades, "--data-dir", tmp_path / "data", "--seeds", "13", "--workers", "1"]
+    words = ["--task-file", shades, "--data-dir", tmp_path / "data", "--seeds", "13", "--runs-at-a-time", "1"]
     words += ["--learning-rates", "0.1", "--max-steps", "2", "--batch-size", "2"]
     done = bench(*words, "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -15,8 +16,8 @@ from momentum_bench.harness.execution.capacity import (
     BYTES_OF_A_CONTEXT,
     SPARE,
     bytes_of_a_run,
+    runs_at_a_time,
     runs_that_fit,
-    workers_on_gpu,
 )
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -72,31 +73,51 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )
-    assert workers_on_gpu(on_gpu, specs, "auto") == 3
-    assert workers_on_gpu(on_gpu, specs, 5) == 5
+    assert runs_at_a_time(on_gpu, specs * 4, "auto") == 3
+    assert runs_at_a_time(on_gpu, specs * 4, 5) == 5
+    assert runs_at_a_time(on_gpu, specs, 5) == 2  # there are only two runs
+    assert runs_at_a_time(on_gpu, specs * 4, None) == 1
 
 
-def test_without_a_gpu_the_flag_is_refused(bench: Session):
+def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
+    bench: Session, monkeypatch: pytest.MonkeyPatch
+):
     if bench.accelerator.device.type == "cuda":
         pytest.skip("there is a GPU here")
-    with pytest.raises(UserError, match="this runs on cpu, without a GPU: use --workers"):
-        workers_on_gpu(bench, [spec_for(bench)], "auto")
+    specs = [spec_for(bench)] * 20
+    monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    for asked in (None, "auto"):
+        assert runs_at_a_time(bench, specs, asked) == 8
+    assert runs_at_a_time(bench, specs, 3) == 3
+    assert runs_at_a_time(bench, [], None) == 1
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert runs_at_a_time(bench, specs, None) == 1
+    assert runs_at_a_time(bench, specs, "auto") == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # two machines
+    assert runs_at_a_time(bench, specs, "auto") == 4
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    assert runs_at_a_time(bench, specs, "auto") == 1
+
+
+def test_where_free_memory_is_not_known_auto_is_refused(bench: Session):
+    on_mps = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("mps")))
+    with pytest.raises(UserError, match="this runs on mps, whose free memory is unknown: give a number"):
+        runs_at_a_time(on_mps, [spec_for(bench)], "auto")
+    assert runs_at_a_time(on_mps, [spec_for(bench)] * 3, 2) == 2
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"runs_per_gpu": "2", "workers": 2}, "both say how many runs"),
-        (
-            {"runs_per_gpu": "auto", "data_parallel_ranks": 2},
-            "--runs-per-gpu auto does not go with --data-parallel",
-        ),
-        ({"runs_per_gpu": "auto", "executor": "ray"}, "--runs-per-gpu auto does not go with --executor ray"),
-        ({"runs_per_gpu": "all"}, "'auto'"),
-        ({"runs_per_gpu": "0"}, "greater than or equal to 1"),
+        ({"data_parallel_ranks": 2}, "--runs-at-a-time auto does not go with --data-parallel"),
+        ({"executor": "ray"}, "--runs-at-a-time auto does not go with --executor ray"),
+        ({"runs_at_a_time": "all"}, "--runs-at-a-time: .*'auto'"),
+        ({"runs_at_a_time": "0"}, "--runs-at-a-time: .*greater than or equal to 1"),
+        ({"runs_at_a_time": "0.5"}, "--runs-at-a-time"),
     ],
 )
 def test_what_contradicts_it_is_refused(flags: dict, message: str):
-    assert make_sweep({"task": "sst2", "runs_per_gpu": "3"}, None).runs_per_gpu == 3
+    assert make_sweep({"task": "sst2", "runs_at_a_time": "3"}, None).runs_at_a_time == 3
     with pytest.raises(UserError, match=message):
-        make_sweep({"task": "sst2"} | flags, None)
+        make_sweep({"task": "sst2", "runs_at_a_time": "auto"} | flags, None)

@@ -88,7 +88,7 @@ def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: in
     words = small_sweep(tiny_model, toy_data, "--max-steps", 30, "--checkpoint-every", 5, *more)
     undisturbed = Killer([*words, "--output-dir", "undisturbed"], folder, folder / "undisturbed", 0)
     assert undisturbed.start().wait() == 0, undisturbed.log.read_text()
-    words += ["--output-dir", "killed", "--workers", 2]
+    words += ["--output-dir", "killed", "--runs-at-a-time", 2]
     killer = Killer(words, folder, folder / "killed", seed=n)
     killer.kill(n)
     for name in ("leaderboard.csv", "comparison.csv"):

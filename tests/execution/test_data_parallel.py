@@ -69,7 +69,18 @@ def words(model: Path, data: Path, out: str, *more: object) -> list[object]:
     return [
         *("--task", "sst2", "--data-dir", data, "--model", model, "--method", "prompt", "--k", 8),
         *("--seeds", 13, "--learning-rates", "1e-2", "--max-steps", 20, "--eval-every", 20),
-        *("--batch-size", 4, "--optimizers", "sgdm", "--dropout", 0, "--output-dir", out, "--workers", 1),
+        *(
+            "--batch-size",
+            4,
+            "--optimizers",
+            "sgdm",
+            "--dropout",
+            0,
+            "--output-dir",
+            out,
+            "--runs-at-a-time",
+            1,
+        ),
         *more,
     ]
 
@@ -185,9 +196,11 @@ def test_what_does_not_divide_or_was_not_started_is_refused(monkeypatch: pytest.
     with pytest.raises(UserError, match="does not divide into equal parts for 3 ranks"):
         make_sweep({"task": "sst2", "data_parallel_ranks": 3}, None)
     with pytest.raises(UserError, match="all ranks work on one run at a time"):
-        make_sweep({"task": "sst2", "data_parallel_ranks": 2, "workers": 3}, None)
+        make_sweep({"task": "sst2", "data_parallel_ranks": 2, "runs_at_a_time": 3}, None)
     sweep = make_sweep({"task": "sst2", "data_parallel_ranks": 4}, None)
-    with pytest.raises(UserError, match=r"is 4, and 1 rank\(s\) were started: torchrun --nproc_per_node 4"):
+    with pytest.raises(
+        UserError, match=r"is 4, and 1 rank\(s\) were started: type torchrun --nproc_per_node 4"
+    ):
         check_launcher(sweep)
     monkeypatch.setenv("WORLD_SIZE", "4")
     check_launcher(sweep)

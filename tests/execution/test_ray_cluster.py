@@ -91,7 +91,7 @@ def test_a_sweep_survives_the_death_of_a_node(
         "    time.sleep(0.05)",
     )
     words = small_sweep(tiny_model, toy_data, "--learning-rates", "1e-2,3e-2,1e-1,3e-1")
-    del words[words.index("--workers") : words.index("--workers") + 2]
+    del words[words.index("--runs-at-a-time") : words.index("--runs-at-a-time") + 2]
     command = [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, words), "--output-dir", "ray"]
     sweep = subprocess.Popen(
         [*command, "--executor", "ray", "--ray-address", cluster.address],
@@ -112,7 +112,7 @@ def test_a_sweep_survives_the_death_of_a_node(
     assert sweep.returncode == 0, errors
     assert n_before < len(records(tmp_path / "ray")) == 16
     assert "Traceback" not in errors
-    single = command_here("run", *words, "--workers", 1, "--output-dir", "single")
+    single = command_here("run", *words, "--runs-at-a-time", 1, "--output-dir", "single")
     assert single.returncode == 0, single.stderr
     assert records(tmp_path / "ray") == records(tmp_path / "single")
     assert table(tmp_path / "ray" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
@@ -120,9 +120,8 @@ def test_a_sweep_survives_the_death_of_a_node(
 
 def test_mistakes_are_told(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(UserError, match="does not go with --executor local"):
-        make_sweep({"gpus_per_run": 0.5}, None)
-    with pytest.raises(UserError, match="Ray places as many runs as fit"):
-        make_sweep({"executor": "ray", "workers": 2}, None)
+        make_sweep({"ray_address": "auto"}, None)
+    assert make_sweep({"executor": "ray", "runs_at_a_time": 2}, None).runs_at_a_time == 2
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="2 ranks of a launcher"):
         check_launcher(make_sweep({"executor": "ray"}, None))
@@ -168,7 +167,11 @@ def test_what_a_run_needs_and_how_many_fit():
     specs = [make_spec(threads_per_run=2)]
     assert _needs(FakeRay(cpus), specs, None) == {"num_cpus": 2, "num_gpus": 0}
     assert _needs(FakeRay(cpus, gpus), specs, None) == {"num_cpus": 2, "num_gpus": 1}
-    packed = _needs(FakeRay(cpus, gpus), specs, 0.5)
+    packed = _needs(FakeRay(cpus, gpus), specs, 2)
+    for number in (3, 6, 7):  # 1 / 6, rounded up to what Ray counts in, would not fit six times
+        part = _needs(FakeRay({"CPU": 64, "GPU": 1}), specs, number)
+        assert 0.9 < number * part["num_gpus"] <= 1
+        assert _places(FakeRay({"CPU": 64, "GPU": 1}), part) == number
     assert _places(FakeRay(cpus, gpus, gpus), packed) == 16
     assert _places(FakeRay(cpus), _needs(FakeRay(cpus), specs, None)) == 4
     with pytest.raises(UserError, match=r"best of 1 node\(s\) has 8 and 0"):

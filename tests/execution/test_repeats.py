@@ -39,9 +39,9 @@ def test_on_a_cpu_a_run_repeats_to_the_bit_with_any_number_of_workers(
     (run,) = Store(results).records()
     forgotten = command("noise-floor", results)
     assert forgotten.returncode == 2
-    assert "give it by --model PATH" in forgotten.stderr
+    assert "add --model DIR" in forgotten.stderr
     given = ["--model", tiny_model, "--data-dir", toy_data]
-    done = command("noise-floor", results, *given, "--repeats", 2, "--workers", 2)
+    done = command("noise-floor", results, *given, "--repeats", 2, "--runs-at-a-time", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dev 0.00 points, test 0.00 points, parameters 0 (max abs), 1 different") == 2
     found = read_record(path_of(results, run.spec), NoiseFloor)

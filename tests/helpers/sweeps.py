@@ -27,7 +27,7 @@ def small_sweep(model: Path, data_dir: Path, *more: object) -> list[object]:
     words = ["--task", "sst2", "--data-dir", data_dir, "--model", model, "--method", "prompt", "--k", 4]
     words += ["--seeds", "13,21", "--learning-rates", "1e-2,1e-1", "--max-steps", 6, "--eval-every", 3]
     # one worker: on runs this short a second one costs more than it gives
-    return [*words, "--batch-size", 4, "--workers", 1, *more]
+    return [*words, "--batch-size", 4, "--runs-at-a-time", 1, *more]
 
 
 def records(output_dir: Path) -> dict[str, dict]:

@@ -79,11 +79,11 @@ class TestDefaults:
     @pytest.mark.parametrize(
         ("flags", "message"),
         [
-            ({"task": "digits,sst2"}, "digits has a network and steps of its own"),
-            ({"task": "sst2", "protocol": "from-scratch"}, "--protocol from-scratch is that of image tasks"),
+            ({"task": "digits,sst2"}, "digits has its own network"),
+            ({"task": "sst2", "protocol": "from-scratch"}, "--protocol from-scratch is for image tasks"),
             ({"batch_size": "many"}, "--batch-size: expected a whole number, found 'many'"),
-            ({"method": "head"}, "digits is learnt from scratch.*leave out --method"),
-            ({"model": "roberta-large"}, "leave out --model"),
+            ({"method": "head"}, "--method head does not go with --task digits.*Leave out --method"),
+            ({"model": "roberta-large"}, "--model roberta-large does not go with --task digits"),
             ({"peft": "lora"}, "--peft lora does not go with --method scratch: it is for pre-trained models"),
             ({"dropout": 0.1}, "--dropout 0.1 does not go with --method scratch"),
             ({"decay_steps": "5,4"}, "--decay-steps 5,4 must ascend"),
@@ -177,7 +177,7 @@ def test_the_best_checkpoint_has_its_running_statistics(workbench: Session, tmp_
 
 def test_a_sweep_over_digits_ends_in_a_leaderboard(bench, tmp_path: Path):
     words = ["--task", "digits", "--seeds", "13,21", "--learning-rates", "0.1,1", "--max-steps", "20"]
-    done = bench(*words, "--output-dir", tmp_path / "out", "--workers", "1")
+    done = bench(*words, "--output-dir", tmp_path / "out", "--runs-at-a-time", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "leaderboard.csv").read_text().count("\ndigits,") == 2
     record = json.loads(next((tmp_path / "out" / "runs").glob("*/record.json")).read_text())

@@ -13,6 +13,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
 from momentum_bench.harness.sweeps.protocols import settings_name
 from momentum_bench.tasks import get_task
+from tests.conftest import ROOT
 
 
 def planned(rows: Path, **flags) -> list[RunSpec]:
@@ -52,6 +53,27 @@ def test_flags_override_the_file_and_the_file_the_protocol(tmp_path: Path):
     file.write_text("seeds = [1,\n2\n")
     with pytest.raises(UserError, match=r"sweep\.toml"):
         make_sweep({}, file)
+
+
+@pytest.mark.parametrize("name", ["workers", "runs_per_gpu", "gpus_per_run"])
+def test_a_name_of_an_earlier_version_is_told_that_of_today(name: str, tmp_path: Path):
+    file = tmp_path / "sweep.toml"
+    file.write_text(f"{name} = 2\n")
+    for flags, path in (({}, file), ({name: 2}, None)):
+        with pytest.raises(UserError, match=f"{name} is now runs_at_a_time"):
+            make_sweep(flags, path)
+
+
+def test_a_name_that_never_was_is_told_what_comes_close():
+    with pytest.raises(UserError, match=r"unknown name 'max_step'\. Did you mean max_steps"):
+        make_sweep({"max_step": 2}, None)
+
+
+def test_published_sweep_files_load():
+    files = sorted((ROOT / "leaderboards" / "published").rglob("*.toml"))
+    assert len(files) >= 5
+    for file in files:
+        assert make_sweep({}, file).optimizers == ("sgd", "sgdm")
 
 
 @pytest.mark.parametrize(
@@ -108,9 +130,9 @@ def test_a_run_is_the_same_run_on_either_axis(toy_data: Path):
     assert [spec.run_id for spec in raw] == [spec.run_id for spec in effective]
 
 
-def test_where_things_lie_and_how_many_workers_is_no_part_of_a_run(toy_data: Path, tmp_path: Path):
+def test_where_things_lie_and_how_many_runs_at_a_time_is_no_part_of_a_run(toy_data: Path, tmp_path: Path):
     here = planned(toy_data)
-    there = planned(toy_data, output_dir=tmp_path / "x", data_dir=toy_data, workers=3)
+    there = planned(toy_data, output_dir=tmp_path / "x", data_dir=toy_data, runs_at_a_time=3)
     assert [spec.run_id for spec in here] == [spec.run_id for spec in there]
 
 
@@ -124,8 +146,8 @@ def test_the_settings_name_tells_what_departs_from_the_protocol(toy_data: Path):
 @pytest.mark.parametrize(
     ("flags", "environment", "message"),
     [
-        ({"peft": "lora"}, {}, "FSDP is for whole models here, not for --peft lora"),
-        ({}, {"FSDP_VERSION": "1"}, "fsdp_version: 1, and FSDP is run with 2 alone.* --fsdp_version 2"),
+        ({"peft": "lora"}, {}, "--peft lora does not go with FSDP"),
+        ({}, {"FSDP_VERSION": "1"}, "fsdp_version: 1, and only 2 is supported.* --fsdp_version 2"),
         ({}, {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: true"),
         ({}, {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing: true"),
         ({}, {"FSDP_RESHARD_AFTER_FORWARD": "false"}, "fsdp_reshard_after_forward: false"),
@@ -146,11 +168,11 @@ def test_fsdp_in_a_way_that_is_not_run_is_refused(
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision=bf16, but this sweep's precision is fp32"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision=bf16, but this sweep has --precision fp32"),
         ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed_precision=fp16"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps=4"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DEEPSPEED"),
-        ("ACCELERATE_USE_FSDP", "true", "FSDP, by which the ranks hold one model together: add --data-par"),
+        ("ACCELERATE_USE_FSDP", "true", "FSDP, so the ranks hold one model together: add --data-par"),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR", "torch.compile"),
     ],
 )

@@ -19,15 +19,13 @@ VALUES: dict[str, Any] = {
     "dropout": 0.1,
     "executor": "local",
     "freeze": "encoder",
-    "gpus_per_run": 0.5,
     "gradient_accumulation_steps": 2,
     "log_with": "tensorboard",
     "lr_schedule": "linear",
     "method": "prompt",
     "peft": "lora",
     "ray_address": "auto",
-    "runs_per_gpu": "auto",
-    "workers": 2,
+    "runs_at_a_time": 2,
 }
 """A value of each setting that some rule is about, where the rule itself does not name one."""
 
@@ -125,5 +123,5 @@ def test_all_broken_rules_are_named_at_once():
 
 
 def test_what_comes_with_one_process_goes_with_data_parallel():
-    sweep = make_sweep({"task": "sst2", "data_parallel_ranks": 2, "workers": 1}, None)
+    sweep = make_sweep({"task": "sst2", "data_parallel_ranks": 2, "runs_at_a_time": 1}, None)
     assert sweep.data_parallel_ranks == 2
