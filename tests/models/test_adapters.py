@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -259,8 +260,9 @@ def test_the_input_leaves_room_for_virtual_tokens(workbench: Session):
         spec = spec_for(workbench, peft=adapter)
         data = workbench.data(get_task("sst2"))
         long = [type(data.train[0])(("film " * 99,), 0)]
-        loaded = workbench.loaded(spec)
-        encoded = workbench.setup(spec).encode(data, long, spec.method, lambda: loaded, to_train=False)
+        encoded = workbench.setup(spec).encode(
+            data, long, spec.method, partial(workbench.loaded, spec), to_train=False
+        )
         assert len(encoded.input_ids[0]) == 64 - n_virtual
 
 
