@@ -1,21 +1,22 @@
-"""FSDP: each rank keeps a part of every parameter, and the whole of a layer only while it is computed.
+"""Runs that several ranks share: DDP, and FSDP for models that do not fit one device.
 
-For models that do not fit one device: torch's FSDP2 (`fully_shard`, Zhao et al. 2023, arXiv 2304.11277),
-turned on and told which modules to gather as units by `accelerate config`. Accelerate itself is kept
-out of it, for it shards on GPUs alone and gathers in the precision of autocast. Here parameters are gathered
-in fp32, so that a sharded run computes what the others do, and on CPUs the same code can be tried.
+Under FSDP each rank keeps a part of every parameter, and has the whole of a layer only while it computes it.
+It is torch's FSDP2 (`fully_shard`, Zhao et al. 2023, arXiv 2304.11277). `accelerate config` turns it on and
+says which modules are gathered as units. Accelerate itself does not shard, because it does so on GPUs alone
+and gathers in the precision of autocast. Here parameters are gathered in fp32, so a sharded run computes
+what the others do, and the same code can be tried on CPUs.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
+from accelerate.utils import patch_environment
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -30,14 +31,12 @@ from momentum_bench.harness.sharded_tensors import local
 
 @contextmanager
 def left_to_us() -> Iterator[None]:
-    """Hide FSDP from accelerate, and from transformers, which would load weights on rank 0 alone."""
-    os.environ["FSDP_CPU_RAM_EFFICIENT_LOADING"] = "false"
-    hidden = os.environ.pop(name := "ACCELERATE_USE_FSDP", None)
-    try:
+    """Hide FSDP from the libraries inside; the environment is as before afterwards.
+
+    Accelerate would shard in its own way, and transformers would load weights on rank 0 alone.
+    """
+    with patch_environment(ACCELERATE_USE_FSDP="false"):
         yield
-    finally:
-        if hidden is not None:
-            os.environ[name] = hidden
 
 
 @lru_cache
@@ -49,7 +48,7 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
     """Leave each rank its part of every parameter, on its device; all ranks call this together.
 
     Args:
-        reader: what is called; it holds the model, and gathers what is no part of a unit.
+        reader: the module that is called; it holds the model, and gathers what belongs to no unit.
         model: a transformers model on the CPU, which knows the classes of its layers: the units, where
             the configuration names none.
 
@@ -62,19 +61,20 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
     except ValueError as error:
         raise UserError(
             f"FSDP cannot cut up {type(model).__name__} as accelerate's configuration says: "
-            f"{first_line(error)}: leave fsdp_transformer_layer_cls_to_wrap out, for the model's own layers"
+            f"{first_line(error)}: leave fsdp_transformer_layer_cls_to_wrap out, so that the units are the "
+            f"model's own layers"
         ) from error
     for module in reversed([m for m in model.modules() if m is not model]):  # inner units first
         if is_unit is not None and is_unit(module):
             fully_shard(module, mesh=mesh, reshard_after_forward=True)
-    # True also at the root: what stayed whole after scoring would not see the next change of its parts
+    # also at the root, because what stayed whole after scoring would not see the next change of its parts
     fully_shard(reader, mesh=mesh, reshard_after_forward=True)
 
 
 class Reader(torch.nn.Module):
-    """`read` as a module, for DDP sums the gradients of what is called through its wrapper alone.
+    """`read` as a module, because DDP and FSDP wrap modules and see only calls through their wrapper.
 
-    And FSDP gathers the parameters of what is called so.
+    DDP sums the gradients of such a call over the ranks, FSDP gathers the parameters for it.
     """
 
     def __init__(self, loaded: LoadedModel):
@@ -87,14 +87,14 @@ class Reader(torch.nn.Module):
 
 
 def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
-    """The same model, whose gradients are averaged over the ranks; all ranks call this together.
+    """The same model with its gradients averaged over the ranks; all ranks call this together.
 
-    Where FSDP is asked for, the model is cut up among them too.
+    Under FSDP each rank keeps its part of the model.
 
     Raises:
-        UserError: it cannot be.
+        UserError: FSDP cannot cut the model up as it is configured.
     """
-    accelerator.free_memory()  # of the model before this one, which accelerate would keep
+    accelerator.free_memory()  # else accelerate would keep the model before this one
     reader = Reader(loaded)
     if not turned_on("FSDP"):
         return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))

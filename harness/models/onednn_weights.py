@@ -1,53 +1,45 @@
-"""Linear layers of a model that is scored: weights are laid out for oneDNN once, not at each product."""
+"""Linear layers of a model that is scored: weights are laid out for oneDNN once, and not at each product."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
+from momentum_bench.harness.models.exchanged_forward import exchanged, is_exchanged, own_forward
+
 
 @contextmanager
 def prepacked_weights(model: nn.Module) -> Iterator[None]:
-    """Inside, products of fp32 matrices on an x86 processor are oneDNN's, which torch else has MKL do.
+    """Inside, products of fp32 matrices on an x86 processor are oneDNN's; torch alone would use MKL.
 
     The parameters must not change meanwhile, and no gradients are taken: each weight is copied, at its
-    first use, into the blocked order that oneDNN multiplies fastest. In full precision still; sums are
-    taken in another order, so scores differ by rounding. Under autocast, with products of less than full
-    precision, and on other devices all is as it was.
+    first use, into the blocked order that oneDNN multiplies fastest. The precision is still full, but sums
+    are taken in another order, so scores differ by rounding. Nothing changes under autocast, with products
+    of less than full precision, on other devices, and in layers whose `forward` is exchanged already.
     """
     modules = model.modules() if _usable() else ()
-    layers: list[Any] = [
-        m for m in modules if type(m) is nn.Linear and "forward" not in vars(m) and _is_plain(m.weight)
-    ]
-    for layer in layers:
-        layer.forward = _Product(layer)
-    try:
+    layers = [m for m in modules if type(m) is nn.Linear and not is_exchanged(m) and _is_plain(m.weight)]
+    with exchanged({layer: _Product() for layer in layers}):
         yield
-    finally:
-        for layer in layers:
-            layer.__dict__.pop("forward")
 
 
 class _Product:
     """The `forward` of one linear layer."""
 
-    def __init__(self, layer: nn.Linear):
-        self._layer = layer
+    def __init__(self) -> None:
         self._packed: torch.Tensor | None = None
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        weight, bias = self._layer.weight, self._layer.bias
+    def __call__(self, layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
         if not _is_plain(inputs) or torch.is_autocast_enabled("cpu"):
-            return nn.functional.linear(inputs, weight, bias)
+            return own_forward(layer)(inputs)
         if self._packed is None:
             n_rows = inputs.numel() // inputs.shape[-1]
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), n_rows)
-        return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, bias, "none", [], "")
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), n_rows)
+        return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, layer.bias, "none", [], "")
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:
@@ -55,7 +47,7 @@ def _is_plain(tensor: torch.Tensor) -> bool:
 
 
 def _usable() -> bool:
-    # a rule and no measurement: the same run must give the same bits each time
+    # a rule and not a measurement, because the same run must give the same bits each time
     return (
         platform.machine() in ("x86_64", "AMD64")
         and torch.backends.mkldnn.is_available()

@@ -1,8 +1,9 @@
-"""Attention over rows that hold several sequences, each of which sees only itself."""
+"""Attention over rows that hold several sequences, where each sequence sees only itself."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from momentum_bench.harness.encoding.packed_rows import Segments
+from momentum_bench.harness.models.exchanged_forward import own_forward
 
 ATTENTION = "packed"
 """The name of our attention function in transformers, and in records."""
@@ -23,7 +25,7 @@ WITHOUT_EFFECT = {
     "token_type_ids",
     "use_cache",
 }
-"""What models pass on to attention functions that changes nothing in ours."""
+"""Arguments that models pass to attention functions, and that change nothing in ours."""
 
 
 class NotPackableError(ValueError):
@@ -71,48 +73,50 @@ def attention_by_rows(
     if attention_mask is not None:
         raise NotPackableError(f"{type(module).__name__} makes a mask of its own")
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
-    return attend(query, key, value, segments, False, causal, dropout, scaling), None
+    return attend(query, key, value, Attention(segments, False, causal, dropout, scaling)), None
 
 
-def attend(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    rows_read: bool,
-    causal: bool,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:
-    """Attention of each sequence to itself alone: 1 x heads x N x D in, 1 x N x heads x D out.
+@dataclass(frozen=True)
+class Attention:
+    """How the sequences of a row attend, each to itself alone.
+
+    Attributes:
+        segments: where the sequences lie in the row.
+        rows_read: the queries are those of the R rows that are read, and not of all N.
+        causal: whether a token sees only itself and those before it.
+        dropout: the probability that a weight is dropped.
+        scaling: the factor of the products of queries and keys; None: 1 / sqrt(D).
+    """
+
+    segments: Segments
+    rows_read: bool
+    causal: bool
+    dropout: float
+    scaling: float | None
+
+
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: Attention) -> torch.Tensor:
+    """Attention of each sequence to itself alone.
 
     Args:
-        rows_read: the queries are those of the R rows that are read, and not of all N.
+        query: 1 x heads x N x D, or 1 x heads x R x D where only the rows read are asked for.
+        key, value: 1 x heads (or a divisor of their number) x N x D.
+
+    Returns:
+        1 x N x heads x D, or 1 x R x heads x D.
     """
-    # on a CPU a loop over sequences is as fast as anything; on a GPU it would be bound by its launches
-    one_by_one = query.device.type == "cpu" and segments.longest is None
-    own = _one_by_one if one_by_one else _side_by_side
-    return own(query, key, value, segments, rows_read, causal, dropout, scaling).transpose(1, 2)
+    # on a CPU a loop over sequences is as fast as anything; on a GPU it would wait for its many launches
+    one_by_one = query.device.type == "cpu" and how.segments.longest is None
+    attention = _one_by_one if one_by_one else _side_by_side
+    return attention(query, key, value, how).transpose(1, 2)
 
 
-def _one_by_one(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    rows_read: bool,
-    causal: bool,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:
-    lengths = segments.lengths
-    n_queries = tuple(map(len, segments.places)) if rows_read else lengths
-    parts = zip(
-        query.split(n_queries, 2),
-        key.split(lengths, 2),
-        value.split(lengths, 2),
-        segments.places,
-        strict=True,
+def _one_by_one(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: Attention) -> torch.Tensor:
+    """A loop over the sequences."""
+    lengths, places = how.segments.lengths, how.segments.places
+    n_queries = tuple(map(len, places)) if how.rows_read else lengths
+    sequences = zip(
+        query.split(n_queries, 2), key.split(lengths, 2), value.split(lengths, 2), places, strict=True
     )
     return torch.cat(
         [
@@ -120,13 +124,13 @@ def _one_by_one(
                 q,
                 k,
                 v,
-                attn_mask=_seen_from(places, k.shape[2]) if causal and rows_read else None,
-                is_causal=causal and not rows_read,
-                dropout_p=dropout,
-                scale=scaling,
+                attn_mask=_seen_from(read, k.shape[2]) if how.causal and how.rows_read else None,
+                is_causal=how.causal and not how.rows_read,
+                dropout_p=how.dropout,
+                scale=how.scaling,
                 enable_gqa=q.shape[1] != k.shape[1],
             )
-            for q, k, v, places in parts
+            for q, k, v, read in sequences
         ],
         dim=2,
     )
@@ -140,18 +144,11 @@ def _seen_from(places: tuple[int, ...], length: int) -> torch.Tensor | None:
 
 
 def _side_by_side(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    segments: Segments,
-    rows_read: bool,
-    causal: bool,
-    dropout: float,
-    scaling: float | None,
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, how: Attention
 ) -> torch.Tensor:
-    """The same with padding inside of attention only, where it costs little."""
-    to = segments.padded(rows_read, causal)
-    n = len(segments.lengths)
+    """All sequences at once, with padding inside of attention alone, where it costs little."""
+    to = how.segments.padded(how.rows_read, how.causal)
+    n = len(how.segments.lengths)
 
     def spread(x: torch.Tensor, slots: torch.Tensor, longest: int) -> torch.Tensor:
         _, heads, _, width = x.shape
@@ -164,8 +161,8 @@ def _side_by_side(
         spread(key, to.key_slots, to.n_keys),
         spread(value, to.key_slots, to.n_keys),
         attn_mask=to.mask,
-        dropout_p=dropout,
-        scale=scaling,
+        dropout_p=how.dropout,
+        scale=how.scaling,
         enable_gqa=query.shape[1] != key.shape[1],
     )
     return out.transpose(1, 2).flatten(0, 1)[to.read_slots].transpose(0, 1)[None]
@@ -173,7 +170,7 @@ def _side_by_side(
 
 # -- last layers --------------------------------------------------------------------------------
 # Each takes 1 x N x D and gives R x 1 x D: only keys and values need the rows that are not read. What it
-# gives is a copy of those few rows, for FSDP warns of views.
+# gives is a copy of those few rows, because FSDP warns of views.
 
 LLAMA_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 
@@ -181,10 +178,10 @@ LLAMA_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"
 def all_then_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
-    """A layer of any structure: all rows are computed, those read are kept."""
+    """A layer of any structure: it computes all rows, and those that are read are kept."""
     if segments is None:
-        return type(layer).forward(layer, hidden, *arguments, **names)
-    out = type(layer).forward(layer, hidden, *arguments, segments=segments, **names)
+        return own_forward(layer)(hidden, *arguments, **names)
+    out = own_forward(layer)(hidden, *arguments, segments=segments, **names)
     if not isinstance(out, torch.Tensor):
         raise NotPackableError(f"{type(layer).__name__} gives more than hidden states")
     return out[0, segments.rows].unsqueeze(1).clone()
@@ -193,9 +190,9 @@ def all_then_rows(
 def bert_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
-    """A layer with its norms behind, as BERT and RoBERTa have it."""
+    """A layer that normalises after attention and after its feed-forward part, like BERT's and RoBERTa's."""
     if segments is None:
-        return type(layer).forward(layer, hidden, *arguments, **names)
+        return own_forward(layer)(hidden, *arguments, **names)
     own = layer.attention.self
     read = hidden[:, segments.rows]
 
@@ -204,7 +201,8 @@ def bert_rows(
 
     dropout = own.dropout.p if own.training else 0.0
     query, key, value = heads(own.query(read)), heads(own.key(hidden)), heads(own.value(hidden))
-    attended = attend(query, key, value, segments, True, own.is_causal, dropout, own.scaling).flatten(2)
+    how = Attention(segments, True, own.is_causal, dropout, own.scaling)
+    attended = attend(query, key, value, how).flatten(2)
     middle = layer.attention.output(attended, read)
     return layer.output(layer.intermediate(middle), middle).transpose(0, 1).clone()
 
@@ -212,9 +210,9 @@ def bert_rows(
 def llama_rows(
     layer: Any, hidden: torch.Tensor, *arguments: Any, segments: Segments | None = None, **names: Any
 ) -> Any:
-    """A layer with its norms in front and rotary positions, as Llama has it."""
+    """A layer that normalises before both of its parts, with rotary positions, like Llama's."""
     if segments is None:
-        return type(layer).forward(layer, hidden, *arguments, **names)
+        return own_forward(layer)(hidden, *arguments, **names)
     own, rows = layer.self_attn, segments.rows
     normed = layer.input_layernorm(hidden)
 
@@ -228,6 +226,7 @@ def llama_rows(
     key = rotate(key, key, cos, sin)[1]
     dropout = own.attention_dropout if own.training else 0.0
     value = heads(own.v_proj(normed))
-    attended = attend(query, key, value, segments, True, own.is_causal, dropout, own.scaling).flatten(2)
+    how = Attention(segments, True, own.is_causal, dropout, own.scaling)
+    attended = attend(query, key, value, how).flatten(2)
     middle = hidden[:, rows] + own.o_proj(attended)
     return (middle + layer.mlp(layer.post_attention_layernorm(middle))).transpose(0, 1).clone()

@@ -11,7 +11,7 @@ what they did before unless a batch brings `segments`, so padded batches still w
 from __future__ import annotations
 
 import dataclasses
-from types import MethodType
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.errors import first_line
+from momentum_bench.harness.models.exchanged_forward import exchange
 from momentum_bench.harness.models.forward import read, scoring
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packed_attention import (
@@ -36,10 +37,13 @@ from momentum_bench.harness.models.packed_attention import (
 from momentum_bench.harness.models.pretrained import max_input_length
 
 
-def prepare(model: PreTrainedModel) -> Packing:
+def _prepare(model: PreTrainedModel, undo: ExitStack) -> Packing:
     """Give a model our attention and a last layer that leaves out the rows that are not read.
 
     Whether it then computes the same is for the caller to try.
+
+    Args:
+        undo: receives what gives the model its own attention and last layer back.
 
     Raises:
         NotPackableError: the model has no such attention, or no list of layers.
@@ -47,6 +51,7 @@ def prepare(model: PreTrainedModel) -> Packing:
     base, last = model.base_model, _last_layer(model)
     if last is None:
         raise NotPackableError(f"{type(model).__name__} has no one list of its layers")
+    undo.callback(_set_attention_back, model, model.config._attn_implementation)
     AttentionInterface.register(ATTENTION, attention_by_rows)
     AttentionMaskInterface.register(ATTENTION, mask_of_rows)
     try:
@@ -64,8 +69,8 @@ def prepare(model: PreTrainedModel) -> Packing:
         forward, rows = bert_rows, "rows read"
     elif names == LLAMA_LAYER and attention == {"q_proj", "k_proj", "v_proj", "o_proj"}:
         forward, rows = llama_rows, "rows read"
-    model.config.use_cache = False  # of keys and values, which nothing here reads twice
-    last.forward = MethodType(forward, last)  # a method, so that a deep copy is bound to the copy
+    model.config.use_cache = False  # because nothing here reads keys and values a second time
+    undo.callback(exchange(last, forward))
     embeddings: Any = getattr(base, "embeddings", None)
     shifted = hasattr(embeddings, "create_position_ids_from_input_ids")  # RoBERTa and its kin
     return Packing(
@@ -75,10 +80,7 @@ def prepare(model: PreTrainedModel) -> Packing:
     )
 
 
-def restore(model: PreTrainedModel, attention: str) -> None:
-    """Undo `prepare`: the model's own last layer, and the attention function of that name."""
-    if last := _last_layer(model):
-        last.__dict__.pop("forward", None)
+def _set_attention_back(model: PreTrainedModel, attention: str) -> None:
     if model.config._attn_implementation == ATTENTION:
         model.set_attn_implementation(attention)
 
@@ -86,9 +88,9 @@ def restore(model: PreTrainedModel, attention: str) -> None:
 def _last_layer(model: PreTrainedModel) -> Any:
     """The last of the model's layers, or None where no list of modules is plainly that of its layers."""
     n_layers = getattr(model.config, "num_hidden_layers", None)
-    stacks = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
-    of_layers = [stack for stack in stacks if len(stack) == n_layers]
-    return of_layers[0][-1] if len(of_layers) == 1 else None
+    lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
+    as_long = [modules for modules in lists if len(modules) == n_layers]
+    return as_long[0][-1] if len(as_long) == 1 else None
 
 
 TOLERANCE = 1e-4
@@ -109,38 +111,39 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     """
     if loaded.adapter and loaded.adapter.virtual_tokens:
         return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")
-    model, before = loaded.model, loaded.model.config._attn_implementation
+    model = loaded.model
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     first, second = zip(*TRIAL_TEXTS, strict=True)
     limit = max_input_length(model.config, tokenizer)
     tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit)
     ids = tokens["input_ids"]
-    middle_and_last = [[len(of) // 2, len(of) - 1][-1 - i :] for i, of in enumerate(ids)]
+    middle_and_last = [[len(row) // 2, len(row) - 1][-1 - i :] for i, row in enumerate(ids)]
     read_at = None if is_head else middle_and_last
     labels = [0] * len(ids)
     references = References(list(labels), None, None)
     trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, references, n_truncated=0)
     pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
+    undo = ExitStack()
     try:
         model.eval()
         torch.set_float32_matmul_precision("highest")
         with torch.no_grad():
             padded = read(loaded, trial.batch(rows, pad_id, model.device))
-        packing = prepare(model)
+        packing = _prepare(model, undo)
         with scoring(loaded):
             packed = read(loaded, trial.batch(rows, pad_id, model.device, packing))
         if packed.shape != padded.shape or not bool(padded.std() > 0):
             raise NotPackableError(f"{type(model).__name__}: packed and padded scores cannot be compared")
         if not bool((packed - padded).abs().max() <= TOLERANCE * padded.abs().max()):
             raise NotPackableError(f"{type(model).__name__}: packed scores are not the padded ones")
-    except Exception as error:  # whatever a model makes of inputs that it was not written for
-        restore(model, before)
+    except Exception as error:  # a model may raise anything for inputs that it was not written for
+        undo.close()
         why = (
             str(error)
             if isinstance(error, NotPackableError)
             else f"{type(model).__name__}: {first_line(error)}"
         )
-        return dataclasses.replace(loaded, why_padded=why)
+        return dataclasses.replace(loaded, packing=None, why_padded=why)
     finally:
         model.train(was_training)
         torch.set_float32_matmul_precision(precision)

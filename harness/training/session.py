@@ -23,7 +23,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.launcher import turned_on
 from momentum_bench.harness.models import files, pretrained
-from momentum_bench.harness.models.distributed import share_batches
+from momentum_bench.harness.models.distributed import left_to_us, share_batches
 from momentum_bench.harness.models.files import ModelSource
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
@@ -202,7 +202,8 @@ class Session:
         recipe = setup.model(spec)
         if self._model is None or self._model[0] != recipe:
             self._model = None  # frees the old one first
-            loaded = recipe.load()
+            with left_to_us():
+                loaded = recipe.load()
             in_parts = self.accelerator.num_processes > 1 and turned_on("FSDP")
             if not in_parts:  # whole, it may not fit the device
                 loaded.model.to(self.accelerator.device)

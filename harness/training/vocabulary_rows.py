@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.models.exchanged_forward import exchanged, own_forward
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.training.run_parts import RunParts
 
@@ -26,11 +27,11 @@ class UsedElsewhereError(RuntimeError):
 
 
 class _Rows:
-    """The rows of one table that are reached; the `forward` of its module while a run trains.
+    """The rows of one table that are reached, and the `forward` of its module while a run trains.
 
     Attributes:
-        table: V x D, which is read where no gradient is taken.
-        rows: R x D, a parameter of its own.
+        table: V x D, the whole table; scoring reads it.
+        rows: R x D, a parameter of its own; training reads it.
     """
 
     def __init__(self, module: Any, reached: Set[int]):
@@ -39,16 +40,19 @@ class _Rows:
         self.reached = torch.tensor(sorted(reached), device=self.table.device)
         self.rows = nn.Parameter(self.table.detach()[self.reached])
 
-    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:
-        if torch.is_grad_enabled() and self.module.training:
+    def __call__(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() and module.training:
             return self.trained(inputs)
-        return type(self.module).forward(self.module, inputs)
+        return own_forward(module)(inputs)
 
     def trained(self, inputs: torch.Tensor) -> torch.Tensor:
+        """What the module gives for inputs that reach none but these rows."""
         raise NotImplementedError
 
 
 class _Embedded(_Rows):
+    """An embedding: the rows of the tokens that the training examples have."""
+
     def __init__(self, module: nn.Embedding, reached: Set[int]):
         super().__init__(module, reached)
         n = len(self.reached)
@@ -63,10 +67,12 @@ class _Embedded(_Rows):
 
 
 class _Scored(_Rows):
+    """An output layer: the rows of the label words."""
+
     def trained(self, inputs: torch.Tensor) -> torch.Tensor:
         bias = None if self.module.bias is None else self.module.bias[self.reached]
         scores = functional.linear(inputs, self.rows, bias)
-        # of all other tokens nobody reads the score
+        # zeros for all other tokens, because nothing reads their scores
         everywhere = scores.new_zeros(*scores.shape[:-1], len(self.table))
         return everywhere.index_copy(-1, self.reached, scores)
 
@@ -130,13 +136,8 @@ def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
         label_words = parts.objective.label_words
         if label_words is not None and _is_apart(output, nn.Linear, model):
             tables.append(_Scored(output, set(label_words.tolist())))
-    for table in tables:
-        table.module.forward = table
-    try:
+    with exchanged({table.module: table for table in tables}):
         yield ReachedRows(tables)
-    finally:
-        for table in tables:
-            table.module.__dict__.pop("forward", None)
 
 
 def _is_apart(module: Any, kind: type[nn.Module], model: nn.Module) -> bool:

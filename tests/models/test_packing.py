@@ -22,6 +22,7 @@ from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.models import packed_attention
 from momentum_bench.harness.models.forward import read
 from momentum_bench.harness.models.loaded import LoadedModel
+from momentum_bench.harness.models.packing import with_packing
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training import text_setup
@@ -138,13 +139,28 @@ def test_what_cannot_be_packed_is_padded_and_says_why(config, why: str, tokenize
 
 
 def test_a_model_whose_packed_scores_differ_is_padded(tokenizer, monkeypatch: pytest.MonkeyPatch):
-    def across_sequences(query, key, value, segments, rows_read, causal, dropout, scaling):
-        return nn.functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+    def across_sequences(query, key, value, how):
+        return nn.functional.scaled_dot_product_attention(query, key, value, scale=how.scaling)
 
     monkeypatch.setattr(packed_attention, "_one_by_one", across_sequences)
     loaded = built(BERT, "prompt", tokenizer)
     assert loaded.packing is None
     assert "packed scores are not the padded ones" in loaded.why_padded
+
+
+def test_a_model_that_took_packed_rows_and_fails_a_later_trial_is_padded(
+    tokenizer, monkeypatch: pytest.MonkeyPatch
+):
+    """As where what was tried on the CPU is tried again on the devices of several ranks."""
+    loaded = built(BERT, "prompt", tokenizer)
+    assert loaded.packing is not None
+    batch = sequences("prompt").batch(range(6), BERT.pad_token_id, CPU)
+    before = read(loaded, batch)
+    monkeypatch.setattr(packed_attention, "_one_by_one", lambda query, *_: query)
+    again = with_packing(loaded, tokenizer, is_head=False)
+    assert again.packing is None
+    assert "packed scores are not the padded ones" in again.why_padded
+    assert torch.equal(read(again, batch), before)
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -155,7 +171,8 @@ def test_attention_is_the_same_one_by_one_and_side_by_side(rows_read: bool, caus
     n = 5 if rows_read else 11
     query, key, value = torch.randn(1, 4, n, 8), torch.randn(1, 2, 11, 8), torch.randn(1, 2, 11, 8)
     ways = (packed_attention._one_by_one, packed_attention._side_by_side)
-    one, side = (way(query, key, value, segments, rows_read, causal, 0.0, None) for way in ways)
+    how = packed_attention.Attention(segments, rows_read, causal, dropout=0.0, scaling=None)
+    one, side = (way(query, key, value, how) for way in ways)
     assert one.shape == (1, 4, n, 8)
     torch.testing.assert_close(one, side)
 

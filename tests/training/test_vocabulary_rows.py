@@ -12,6 +12,7 @@ from torch import nn
 
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.exchanged_forward import is_exchanged
 from momentum_bench.harness.models.trainable import trained_state
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import RunRecord
@@ -39,7 +40,8 @@ def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
                 patch.setattr(loop, "reached_rows", lambda *_: contextlib.nullcontext(WHOLE_TABLES))
             record = finetune(spec_for(bench, **changes), bench, Journal(tmp_path / "run" / "e.jsonl"))
         model = bench.loaded(record.spec).model
-        assert not any(isinstance(vars(m).get("forward"), nn.Module) for m in model.modules())
+        tables = (model.get_input_embeddings(), model.get_output_embeddings())
+        assert not any(is_exchanged(table) for table in tables if table is not None)
         return record, {name: value.detach().clone() for name, value in trained_state(model).items()}
 
     return call
