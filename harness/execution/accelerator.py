@@ -18,11 +18,11 @@ from momentum_bench.harness.training.arithmetic import use
 def make_accelerator(precision: str, together: bool = False, cpu: bool = False) -> Accelerator:
     """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
 
-    The ranks of a launch share out whole runs, so each is made apart: it has the device of its local
-    rank and no process group, and no model can be wrapped nor a collective wait for a rank that died.
+    The ranks of a launch share out whole runs, so each rank stands alone: it has the device of its local
+    rank and no process group. So no model can be wrapped, and no collective can wait for a dead rank.
 
     Args:
-        together: the ranks share each run's batches instead, and are waited for here.
+        together: the ranks share the batches of each run instead. This call then waits for all of them.
         cpu: use the CPU, whatever else there is.
 
     Raises:
@@ -30,15 +30,15 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
     """
     mixed_precision = PRECISIONS[precision].autocast
     if together:
-        # parameters that no loss reaches keep no gradient, as in a single process
+        # without this, DDP stops where the loss does not reach some parameters
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
         with left_to_us():
             accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
         if accelerator.num_processes != (ranks := launched().ranks):
             raise UserError(
-                f"--data-parallel: {ranks} ranks were started, and accelerate joined "
-                f"{accelerator.num_processes} on {accelerator.device.type}: without a GPU it joins none "
-                f"unless ACCELERATE_USE_CPU=true stands before the command"
+                f"--data-parallel: {ranks} ranks were started, but accelerate joined "
+                f"{accelerator.num_processes} on {accelerator.device.type}. Without a GPU it joins them only "
+                f"if you put ACCELERATE_USE_CPU=true before the command"
             )
     else:
         local_rank = launched().local_rank
@@ -56,7 +56,7 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
 
 
 def quiet_libraries() -> None:
-    """Loading bars and notes about new heads are noise here: the record says what is new."""
+    """Turn off loading bars and notes about new heads: the record says which parameters are new."""
     import transformers
 
     transformers.logging.set_verbosity_error()

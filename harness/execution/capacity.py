@@ -1,4 +1,4 @@
-"""How many runs at a time the machine carries, and how much disk they will take."""
+"""How many runs at a time fit on the machine, and how much disk they will take."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.session import Session
 
 RESERVED_BYTES = 2**30
-"""Memory of a worker beside its model's copies: interpreter, libraries, activations."""
+"""Memory of a worker in addition to the copies of its model: interpreter, libraries, activations."""
 
 SPARE = 1.2
-"""What a run may take of a device's memory beyond what it cannot do without (see benchmarks/memory.py)."""
+"""How much more memory of a device a run may take than it needs at least (see benchmarks/memory.py)."""
 
 BYTES_OF_A_CONTEXT = 2**30
-"""Memory of a GPU that a process takes beside its tensors: CUDA's context, code and work space."""
+"""Memory of a GPU that a process takes in addition to its tensors: CUDA's context, code and work space."""
 
 BYTES_OF_A_RECORD, BYTES_OF_AN_EVALUATION, BYTES_OF_A_PREDICTION = 20_000, 200, 40
-"""With its share of the tables and the page, rounded up."""
+"""On the disk, with their share of the tables and the page, rounded up."""
 
 
 def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Literal["auto"] | None) -> int:
@@ -70,12 +70,12 @@ def _carried_by_cpu(session: Session, specs: Sequence[RunSpec]) -> int:
 
 
 def runs_that_fit(free: int, bytes_of_run: int) -> int:
-    """Processes of one run each that so many free bytes of a device hold; one at least."""
+    """How many processes of one run each fit into so many free bytes of a device; at least one."""
     return max(1, int(free // (SPARE * bytes_of_run + BYTES_OF_A_CONTEXT)))
 
 
 def bytes_of_a_run(session: Session, spec: RunSpec) -> int:
-    """Parameters, gradients, optimizer state and the activations of the longest batch on the device."""
+    """Bytes of parameters, gradients, optimizer state and the activations of the longest batch."""
     loaded, train = session.loaded(spec), session.split(spec).train
     size = spec.batch_size // spec.gradient_accumulation_steps
     longest = sorted(range(len(train.labels)), key=lambda row: train.lengths[row])[-size:]
@@ -97,7 +97,7 @@ def bytes_of_a_run(session: Session, spec: RunSpec) -> int:
 
 
 def bytes_to_come(specs: Sequence[RunSpec], job: Job, session: Session, workers: int) -> int:
-    """About how much disk the records of the runs, their tables and their checkpoints will take."""
+    """About how many bytes of disk the records of the runs, their tables and their checkpoints will take."""
     records = sum(
         BYTES_OF_A_RECORD
         + BYTES_OF_AN_EVALUATION * (spec.max_steps // spec.eval_every + 1)
@@ -108,7 +108,7 @@ def bytes_to_come(specs: Sequence[RunSpec], job: Job, session: Session, workers:
         return records
     parameters = sum(p.numel() for p in session.loaded(specs[0]).model.parameters())
     state = max(session.optimizer(s).state_bytes_per_parameter(s.hyperparameters) for s in specs)
-    # live and best parameters in fp32 and the optimizer's state; the old file lies beside the new one
+    # live and best parameters in fp32 and the optimizer's state; the old file stays until the new is whole
     return records + int(2 * workers * parameters * (8 + state))
 
 

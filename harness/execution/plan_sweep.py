@@ -1,4 +1,4 @@
-"""A sweep from its request to the runs that follow from it. Nothing is written, and no torch is loaded."""
+"""From the request for a sweep to its runs. Nothing is written, and torch is not loaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from momentum_bench.harness.sweeps.suites import expand_suites, without_short_ta
 
 
 class SweepEvents:
-    """What happens while a sweep runs. These methods do nothing; subclasses show what they want to.
+    """What happens while a sweep runs. These methods do nothing; a subclass shows what it wants to show.
 
     `shows_steps` says whether a run in this process shows a progress bar of its steps.
     """
@@ -32,7 +32,7 @@ class SweepEvents:
         """One line about the sweep: sizes, data, model, hardware, warnings."""
 
     def begun(self, n_runs: int) -> None:
-        """Runs that are missing are about to start in this process, or on the cluster."""
+        """This process, or the cluster, is about to start the runs that are missing."""
 
     def finished(self, number: int, n_runs: int, record: RunRecord) -> None:
         """One of these runs has ended; `number` counts from 1."""
@@ -40,13 +40,13 @@ class SweepEvents:
 
 @dataclass(frozen=True)
 class PlannedSweep:
-    """A request with its suites replaced by tasks, its inputs read, and the runs that follow from it.
+    """A request whose suites are replaced by tasks and whose inputs are read, and its runs.
 
     Attributes:
         data: the rows of each task, in the order of `sweep.task`.
-        added: rates by which the grids of a (task, optimizer) have grown.
+        added: the rates that were added to the grid of a (task, optimizer).
         specs: all runs.
-        amounts: the work of each of them, as `sweeps.plan.work` counts it.
+        amounts: the work of each run, as `sweeps.plan.work` counts it.
     """
 
     sweep: Sweep
@@ -59,18 +59,18 @@ class PlannedSweep:
 
     @property
     def inputs(self) -> Inputs:
-        """Where the inputs lie on this machine."""
+        """Where the inputs are on this machine."""
         sweep = self.sweep
         return Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
 
     def finished(self) -> dict[str, RunRecord]:
-        """The records that are there, by run id."""
+        """The records of runs that are finished, by run id."""
         return self.store.finished(self.specs)
 
     def grown(self) -> PlannedSweep | None:
-        """The plan with one more rate at each edge where a best rate lies; None: there is no such edge.
+        """The plan with one more rate at each edge where a best rate is; None: there is no such edge.
 
-        Only a plan whose runs are all finished grows.
+        A plan grows only when all its runs are finished.
         """
         records = self.finished()
         if len(records) < len(self.specs):
@@ -83,7 +83,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     """Read the inputs of a request and plan its runs. Nothing is written.
 
     Raises:
-        UserError: a task, its data or the model cannot be had, or the launcher contradicts the request.
+        UserError: a task, its data or the model cannot be found, or the launcher contradicts the request.
     """
     sweep, left_out = expand_suites(asked)
     check_launcher(sweep)
@@ -104,7 +104,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     events.message(f"{source.name}: revision {source.revision}")
     if sweep.peft and sweep.learning_rates is None:
         events.message(
-            f"the default rates are those of whole models: --peft {sweep.peft} may want --extend-grid 3"
+            f"the default rates are made for whole models: --peft {sweep.peft} may need --extend-grid 3"
         )
     if alone := lonely_launch():
         events.message(f"note: {alone}")
@@ -120,7 +120,7 @@ def _planned(before: PlannedSweep) -> PlannedSweep:
 
 
 def _arithmetic(planned: PlannedSweep) -> str:
-    """The size of the grid, as a product where the arms share one grid."""
+    """The number of runs; it is written as a product where all optimizers share one grid."""
     sweep, n_runs = planned.sweep, len(planned.specs)
     if not sweep.max_steps:
         return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {n_runs} runs without training"

@@ -1,9 +1,9 @@
-"""Runs on a Ray cluster: Ray places them, packs several on a GPU, and repeats what a lost node took along.
+"""Runs on a Ray cluster: Ray places them, packs several on a GPU, and repeats what was lost with a node.
 
-Loaded only for `--executor ray`. A run's specification and its record travel as JSON text, and the
-driver (this process) alone writes to the results directory, so the nodes need no disk in common. Ray
-itself moves functions and arguments by cloudpickle among the nodes of its cluster, which trust each
-other; nothing of that is kept, and no record is ever unpickled.
+Only `--executor ray` loads this file. A run's specification and its record travel as JSON text, and only the
+driver (this process) writes to the results directory, so the nodes need no common disk. Ray itself moves
+functions and arguments between the nodes of its cluster by cloudpickle, and these nodes trust each other.
+None of this is kept, and no record is ever unpickled.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 
 MAX_RETRIES = 3
-"""How often a group of runs whose node or process died is started again, elsewhere if need be."""
+"""How often a group of runs starts again, on any node, when its node or process has died."""
 
 GROUPS_PER_PLACE = 4
-"""Groups that follow one another on one place. Ray starts a new process for each group on a GPU, which
-loads the model anew; many groups lose less with a node, and end more evenly."""
+"""How many groups follow one another on one place. Ray starts a new process for each group on a GPU, and
+this process loads the model again. But with many groups, a lost node costs less, and all places end at about
+the same time."""
 
 SECONDS_TO_ANSWER = 10
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Of a cluster that is started here: what travels is text."""
+"""For a cluster that is started here. It is small, because only text travels."""
 
 
 def _ray() -> ModuleType:
@@ -55,10 +56,11 @@ def _ray() -> ModuleType:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Ray's module, connected to a cluster, or to one on this machine that ends with the sweep.
+    """Ray's module, connected to a cluster.
 
     Args:
-        address: as `ray start` printed it, or "auto"; None: a cluster of this machine alone.
+        address: as `ray start` printed it, or "auto"; None: a new cluster on this machine, which ends with
+            the sweep.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at that address.
@@ -75,7 +77,7 @@ def connected(address: str | None) -> Iterator[Any]:
             address=address or "local",
             log_to_driver=False,
             logging_level="error",
-            # the rooms are packages of the driver's checkout; elsewhere the installed ones are found
+            # workers on this machine import the driver's checkout; on other nodes, the installed package
             runtime_env={
                 "env_vars": {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
             },
@@ -83,7 +85,7 @@ def connected(address: str | None) -> Iterator[Any]:
         )
     except Exception as error:  # the class that Ray raises where its processes are slow to start
         raise UserError(_no_cluster(address, first_line(error))) from error
-    signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in its place
+    signal.signal(signal.SIGTERM, on_sigterm)  # Ray has replaced it by its own
     try:
         yield ray
     finally:
@@ -103,7 +105,7 @@ def _no_cluster(address: str | None, reason: str) -> str:
 
 
 def _check_answers(address: str | None) -> None:
-    """Raises: OSError or ValueError, where nothing listens at HOST:PORT; Ray would ask for minutes."""
+    """Raises: OSError or ValueError, where nothing listens at HOST:PORT. Ray would try for minutes."""
     if address and address not in ("auto", "local") and "://" not in address:
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
@@ -112,16 +114,16 @@ def _check_answers(address: str | None) -> None:
 def execute_on_ray(
     specs: Sequence[RunSpec], job: Job, address: str | None, runs_per_gpu: int | None
 ) -> Iterator[RunRecord]:
-    """Run all specs on a cluster and store their records, yielding each as it comes back.
+    """Run all specs on a cluster and store their records. Yields each when it comes back.
 
-    A run that another process on this results directory holds is waited for, as by `execute`.
+    This waits for a run that another process on this results directory holds, as `execute` does.
 
     Args:
         runs_per_gpu: how many runs share one GPU; None: each run has one GPU, or none where the cluster
             has none.
 
     Raises:
-        UserError: no cluster, or no node of it has what a run needs; what is finished stays.
+        UserError: there is no cluster, or no node of it has what a run needs. Finished runs are kept.
     """
     with connected(address) as ray:
         needs = _needs(ray, specs, runs_per_gpu)
@@ -155,7 +157,7 @@ def _needs(ray: Any, specs: Sequence[RunSpec], runs_per_gpu: int | None) -> dict
 
 
 def _places(ray: Any, needs: dict[str, float]) -> int:
-    """Runs at a time that the cluster carries now."""
+    """How many runs the cluster can do at a time now."""
     total = 0
     for node in (node["Resources"] for node in ray.nodes() if node["Alive"]):
         at_once = node.get("CPU", 0) / needs["num_cpus"]
@@ -166,15 +168,15 @@ def _places(ray: Any, needs: dict[str, float]) -> int:
 
 
 def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, float]) -> Iterator[RunRecord]:
-    """Do those runs that no other process holds.
+    """Do the runs that no other process holds.
 
-    Groups are handed to Ray as places become free, so that runs which wait are held by nobody.
+    Ray gets a group when a place becomes free. So no process holds the runs that still wait.
     """
     size = max(1, len(specs) // (GROUPS_PER_PLACE * _places(ray, needs)))
     groups = [specs[start : start + size] for start in range(0, len(specs), size)]
     run_group = ray.remote(_run_group).options(**needs, max_retries=MAX_RETRIES, num_returns="streaming")
     inputs = _as_text(job.inputs)
-    # of a group under way: its runs that have not come back, and the claims on them
+    # for each group that Ray has: its runs that have not come back, and the claims on them
     under_way: dict[Any, tuple[dict[str, RunSpec], ExitStack]] = {}
     try:
         while groups or under_way:
@@ -211,11 +213,11 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
 
 
 def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunRecord]:
-    """The next record of a group; where its runs cannot be had from the cluster, they have failed."""
+    """The next record of a group, or records that say `failed` where the cluster cannot do its runs."""
     try:
         return [RunRecord.model_validate_json(ray.get(next(group)))]
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, UserError | OSError):  # the sweep cannot go on: inputs differ on that node
+        if isinstance(error.cause, UserError | OSError):  # that node has other inputs: the sweep cannot go on
             raise UserError(f"on a node of the cluster: {error.cause}") from error
         raise
     except (StopIteration, ray.exceptions.RayError) as error:  # its nodes or processes died too often
@@ -232,7 +234,10 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunR
 
 
 def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
-    """Where the inputs lie, the same path on every node; a node's processes start in another folder."""
+    """Where the inputs are, as whole paths, because a node's processes start in another folder.
+
+    The paths are the same on every node.
+    """
     folder = Path(inputs.model).expanduser()
     model = str(folder.resolve()) if folder.is_dir() else inputs.model
     others = (inputs.data_dir, inputs.optimizer_file, inputs.task_file)

@@ -1,7 +1,7 @@
-"""A planned sweep is run: what is missing is done, and its grid may grow.
+"""Run a planned sweep: do the runs that are missing, and let its grids grow if it asks for that.
 
-Nothing here prints: what a person may want to see goes to `SweepEvents`, which the command line prints
-and a notebook shows as a progress bar.
+Nothing here prints. What a person may want to see goes to `SweepEvents`: the command line prints it, and a
+notebook shows it as a progress bar.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class SweepOutcome:
 
     Attributes:
         records: of the plan's finished runs, by run id. Ranks that share out the runs return at
-            different moments, so some may be missing in all but the last.
-        builds_board: this process is the one that should build the leaderboard.
+            different moments, so records may be missing in all ranks but the last.
+        builds_board: whether this process is the one that should build the leaderboard.
     """
 
     planned: PlannedSweep
@@ -42,13 +42,15 @@ class SweepOutcome:
 
 
 def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
-    """Run what is missing of a plan, in this process, its workers, its rank's share, or on a cluster.
+    """Do the runs of a plan that are missing: in this process, in workers, or on a cluster.
+
+    A rank of a launcher does its share of them.
 
     Args:
         retry_failed: run again what is recorded as failed.
 
     Raises:
-        UserError: something cannot be prepared, or the disk or an input is gone; what is finished stays.
+        UserError: something cannot be prepared, or the disk or an input is gone. Finished runs are kept.
     """
     rank, ranks, _ = launched()
     together = planned.sweep.data_parallel_ranks is not None
@@ -56,7 +58,7 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
     if together and rank:
         follow(prepare([], planned.inputs, planned.sweep.precision, together=True))
         return SweepOutcome(planned, planned.finished(), builds_board=False)
-    # Ranks start at different moments, so a rank's share must not depend on what is finished by now.
+    # Ranks start at different moments, so the share of a rank must not depend on what is finished now.
     fresh = (
         longest_first(planned.specs, planned.amounts)
         if together
@@ -85,7 +87,7 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
 
 
 def _keep(planned: PlannedSweep) -> None:
-    """Open the results directory and note the plan there, for `status`."""
+    """Open the results directory and store the plan there, for `status`."""
     planned.store.open()
     planned.store.keep_plan(Plan(specs=planned.specs, work=planned.amounts))
 
@@ -93,11 +95,11 @@ def _keep(planned: PlannedSweep) -> None:
 def _run_missing(
     planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool, together: bool
 ) -> bool:
-    """Run those of `fresh` that have no final record; whether there were any."""
+    """Do those runs of `fresh` that have no final record, and return whether there were any."""
     there = planned.finished()
     redo = {"failed"} if retry_failed else set()
     todo = [s for s in fresh if s.run_id not in there or there[s.run_id].status in redo]
-    if todo or together:  # followers wait to be told that there is nothing to do
+    if todo or together:  # the other ranks wait until they are told that there is nothing to do
         _execute(planned, todo, events, retry_failed)
     return bool(todo)
 
@@ -133,7 +135,7 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
 
 
 def _grids(planned: PlannedSweep) -> str:
-    """The rates in force of those grids that have grown."""
+    """The present rates of the grids that have grown."""
     names: dict[str, list[str]] = {}
     for task, name in planned.added:
         text = " ".join(f"{rate:g}" for rate in rates(planned.sweep, task, name, planned.added))

@@ -1,7 +1,7 @@
-"""Whether a task can be run: its rows, its split, its prompts, and two steps of training.
+"""Check whether a task can be run: its rows, its split, its prompts, and two steps of training.
 
-What makes results wrong or impossible is an error and ends the check; what
-a reader of the results should know is a warning.
+A fault that makes results wrong or impossible is an error, and ends the check. A fact that a reader of the
+results should know is a warning.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ Question = tuple[str | tuple[str, ...], ...]
 """What two examples have in common where they are the same question, whatever their labels."""
 
 N_SHOWN = 3
-"""Examples that are shown, of as many classes as there are."""
+"""How many examples are shown, of different classes where there are enough."""
 
 LONGEST_SHOWN = 600
-"""Characters of an example that are shown; of a longer one the middle is left out."""
+"""How many characters of an example are shown; the middle of a longer one is left out."""
 
 MOST_LEAKED = 0.5
-"""Share of test rows that may be training rows too. Published data has up to a fifth (MPQA, whose rows
-are phrases); above a half one file was given twice."""
+"""The share of test rows that may be training rows too. In published data it is up to a fifth (in MPQA, where
+the rows are phrases). Above a half, probably the same file was given twice."""
 
 SETTINGS: dict[str, Any] = {
     "seeds": (13,),
@@ -49,11 +49,11 @@ SETTINGS: dict[str, Any] = {
     "eval_every": 1,
     "test_limit": 50,
 }
-"""Of the sweep whose only run is tried: small, so that a large model takes its two steps on a CPU."""
+"""The settings of the one run that is tried. They are small, so that a large model can do it on a CPU."""
 
 
 class Finding(NamedTuple):
-    """What a finding is about, and what was found."""
+    """One result of the check: its subject, and what was found."""
 
     about: str
     text: str
@@ -64,13 +64,13 @@ class Finding(NamedTuple):
 
 
 def findings(sweep: Sweep) -> Iterator[Finding]:
-    """All that is found of the one task of a sweep with `SETTINGS`, in the order of the checks.
+    """All findings about the one task of a sweep with `SETTINGS`, in the order of the checks.
 
     Raises:
-        UserError: the task cannot be run, or should not be: the message says why.
+        UserError: the task cannot be run, or should not be run. The message says why.
     """
     task = find_task(sweep.task[0], sweep.task_file)
-    assert isinstance(task, Task)  # the command line takes no image task here
+    assert isinstance(task, Task)  # the command line refuses tasks of images here
     yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
     session = prepare(
         [], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision, cpu=True
@@ -116,27 +116,27 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
     leaked = f"{share} {'have a passage of training rows' if task.groups else 'are training rows too'}"
     if n_leaked > MOST_LEAKED * len(data.test):
         raise UserError(
-            f"{task.name}: {leaked}: test would measure memory. Give {task.train} and {task.test} files "
-            f"with rows of their own"
+            f"{task.name}: {leaked}: the test would measure memory. Give {task.train} and {task.test} files "
+            f"that share no rows"
         )
     if n_leaked:
-        yield Finding("warning", f"{leaked}: leakage where a split draws them")
+        yield Finding("warning", f"{leaked}: they leak where a split draws them")
     labels: dict[Question, set[float]] = {}
     for example in data.train:
         labels.setdefault(_question(example), set()).add(example.label)
     if n_repeated := len(data.train) - len(labels):
         yield Finding("warning", f"{n_repeated} training rows repeat another: train and dev may share them")
     if n_contradicting := sum(len(of_text) > 1 for of_text in labels.values()):
-        yield Finding("warning", f"{n_contradicting} texts of training rows stand under two labels")
+        yield Finding("warning", f"{n_contradicting} texts of training rows have two labels")
 
 
 def _question(example: Example) -> Question:
-    """All of an example but what is right."""
+    """Everything in an example except the answer."""
     return example.texts, example.candidates
 
 
 def _asked(task: Task, example: Example) -> Question:
-    """What no two parts should share: the passage where rows are grouped by one, else the question."""
+    """What train and test should not share: the passage where rows are grouped by it, else the question."""
     if task.groups:
         return (example.texts[task.fields.index(task.groups[0])],)
     return _question(example)
@@ -163,7 +163,7 @@ def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
     if few.short_classes:
         names = list(task.labels.values())
         of = ", ".join("passages" if task.groups else f"rows of {names[c]}" for c in few.short_classes)
-        yield Finding("warning", f"fewer than 2 x {sweep.k} {of}: train or dev is short of them")
+        yield Finding("warning", f"fewer than 2 x {sweep.k} {of}: train or dev has too few of them")
     if n_shared := sum(question in set(train) for question in dev):
         yield Finding("warning", f"{n_shared} of {len(dev)} dev rows of this split are train rows too")
     drawn = {*train, *dev}
@@ -176,7 +176,7 @@ def _of_encoding(parts: dict[str, Encoded], tokenizer: Any) -> Iterator[Finding]
     yield Finding("tokens", f"{min(lengths)} to {max(lengths)} in an encoded text")
     cut = ", ".join(f"{part.n_truncated} of {len(part.labels)} {name}" for name, part in parts.items())
     n_cut = sum(part.n_truncated for part in parts.values())
-    yield Finding("warning" if n_cut else "cut", f"examples of which some text was cut: {cut}")
+    yield Finding("warning" if n_cut else "cut", f"examples that were too long and were cut: {cut}")
     if parts["train"].targets is not None:
         places = [len(read) for part in parts.values() for read in part.read_at or ()]
         yield Finding("scored", f"{min(places)} to {max(places)} tokens of each candidate")
@@ -185,19 +185,19 @@ def _of_encoding(parts: dict[str, Encoded], tokenizer: Any) -> Iterator[Finding]
             ids.count(tokenizer.mask_token_id) for part in parts.values() for ids in part.input_ids
         )
         if set(masks) != {1}:
-            raise UserError(f"encoded texts have {sorted(masks)} masks each, expected exactly one")
+            raise UserError(f"encoded texts have {sorted(masks)} masks each; expected exactly one")
         yield Finding("masks", f"one in each of {masks[1]} encoded texts")
 
 
 def _rows_to_show(labels: Sequence[int] | Sequence[float]) -> list[int]:
-    """Positions of the first examples of different labels, then of any."""
+    """Positions of the first examples of different labels, then of other examples."""
     first = {label: row for row, label in reversed(list(enumerate(labels)))}
     order = dict.fromkeys([*sorted(first.values()), *range(len(labels))])
     return sorted(list(order)[:N_SHOWN])
 
 
 def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
-    """An encoded example as text, its special tokens included; of candidates, the right one."""
+    """An encoded example as text, with its special tokens; where it has candidates, the right one."""
     label, place, name = encoded.labels[row], row, f"{encoded.labels[row]:g}"
     if task.kind == "classification":
         name = list(task.labels.values())[int(label)]
@@ -205,7 +205,7 @@ def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
     if encoded.candidates is not None:
         n = encoded.candidates[row]
         place = sum(encoded.candidates[:row]) + int(label)
-        if task.kind == "multiple_choice":  # in training a decoder may be given the right one alone
+        if task.kind == "multiple_choice":  # in training, a decoder may get only the right one
             name = f"candidate {int(label) + 1} of {n}" if n > 1 else "the right candidate"
     ids = encoded.input_ids[place]
     text = tokenizer.decode(ids)
@@ -218,7 +218,7 @@ def _shown(task: Task, encoded: Encoded, row: int, tokenizer: Any) -> str:
 def _of_training(spec: RunSpec, session: Any, store: Store) -> Iterator[Finding]:
     record = finetune(spec, session, store.journal(spec))
     if record.status != "done" or record.test is None:
-        raise UserError(f"{spec.task}: two steps of training did not go well: {record.failure}")
+        raise UserError(f"{spec.task}: two steps of training failed: {record.failure}")
     losses = " and ".join(f"{evaluation.train_loss:.4f}" for evaluation in record.evaluations)
     yield Finding(
         "trained",

@@ -1,7 +1,7 @@
-"""What a finished run shows in tensorboard, wandb, trackio or mlflow, through Accelerate's trackers.
+"""Show finished runs in tensorboard, wandb, trackio or mlflow, through Accelerate's trackers.
 
-A tracker is told from the record, after that is stored: it sees nothing else (no path, no variable of
-the environment), and what goes wrong in it harms no run.
+A tracker gets what is in the record, after the record is stored. It sees nothing else (no path, no
+environment variable), and an error in it harms no run.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ PROJECT = "momentum-bench"
 
 
 def track(record: RunRecord, tracker: str | GeneralTracker, folder: Path) -> None:
-    """Tell a tracker of a finished run: its settings, its evaluations by step, its test score.
+    """Give a finished run to a tracker: its settings, its evaluations by step, and its test score.
 
     Args:
-        tracker: tensorboard, wandb, trackio or mlflow, or one of Accelerate's own kind.
-        folder: where a tracker of local files puts them, in a folder of the run.
+        tracker: tensorboard, wandb, trackio or mlflow, or an Accelerate tracker.
+        folder: where a tracker that writes local files puts them, in a folder for each run.
     """
     from accelerate import Accelerator
     from accelerate.utils import ProjectConfiguration
@@ -37,7 +37,7 @@ def track(record: RunRecord, tracker: str | GeneralTracker, folder: Path) -> Non
     names = {"wandb": {"name": label}, "trackio": {"name": label}, "mlflow": {"run_name": label}}
     try:
         with _nobody_to_ask():
-            # shares the device and ranks of the process's own, and holds nothing but the tracker
+            # it shares device and ranks with the process's other accelerator, and only serves the tracker
             accelerator = Accelerator(
                 log_with=tracker, project_config=ProjectConfiguration(logging_dir=str(folder / run_id))
             )
@@ -46,10 +46,12 @@ def track(record: RunRecord, tracker: str | GeneralTracker, folder: Path) -> Non
                 accelerator.log(e.model_dump(exclude={"step"}), step=e.step)
             if record.test is not None and record.best_step is not None:
                 accelerator.log({"test_metric": record.test.metric}, step=record.best_step)
-            for each in accelerator.trackers:  # not end_training, which would part the ranks
+            for each in accelerator.trackers:  # not end_training: it would also end the group of ranks
                 each.finish()
-    # a service that is away, no login, a full disk: the record is stored, and a tracker is not worth a sweep
-    except (Exception, SystemExit) as error:
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # no service, no login, a full disk: the record is stored already
         print(f"{label}: --log-with failed, the run is kept: {first_line(error)}", file=sys.stderr)
 
 
@@ -69,7 +71,7 @@ def _nobody_to_ask() -> Iterator[None]:
 
 
 def _settings(record: RunRecord) -> dict[str, int | float | str | bool]:
-    """The specification as flat settings; what is None says nothing."""
+    """The specification as flat settings, without those that are None."""
     settings = record.spec.model_dump(mode="json", exclude_none=True)
     hyperparameters = settings.pop("hyperparameters")
     return {**hyperparameters, **settings, "run_id": record.spec.run_id, "status": record.status}

@@ -178,7 +178,7 @@ def test_ranks_that_were_not_joined_do_not_run(tiny_model: Path, toy_data: Path,
     sweep = words(tiny_model, toy_data, "results", "--data-parallel")
     done = launch(*torchrun, *sweep, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
     assert done.returncode != 0
-    assert "2 ranks were started, and accelerate joined 1 on cpu" in done.stderr
+    assert "2 ranks were started, but accelerate joined 1 on cpu" in done.stderr
     assert not records(tmp_path / "results")
 
 

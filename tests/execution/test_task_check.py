@@ -82,11 +82,11 @@ def test_what_a_reader_should_know_is_a_warning(tickets: Path, tiny_model: Path)
     assert warnings[:5] == [
         "no test row is 'urgent'",
         "1 rows have an empty text; they are kept",
-        "1 of 10 test rows (10.0%) are training rows too: leakage where a split draws them",
+        "1 of 10 test rows (10.0%) are training rows too: they leak where a split draws them",
         "3 training rows repeat another: train and dev may share them",
-        "1 texts of training rows stand under two labels",
+        "1 texts of training rows have two labels",
     ]
-    assert warnings[5] == "fewer than 2 x 12 rows of calm, rows of urgent: train or dev is short of them"
+    assert warnings[5] == "fewer than 2 x 12 rows of calm, rows of urgent: train or dev has too few of them"
     assert "1 test rows are in this split's train or dev" in warnings
     assert any(line.endswith("0 of 24 train, 0 of 4 dev, 1 of 10 test") for line in warnings)
 
@@ -113,7 +113,7 @@ def test_what_cannot_be_run_is_refused(tickets: Path, tiny_model: Path, edit: tu
 
 def test_a_copy_of_the_training_rows_as_test_is_refused(tickets: Path, tiny_model: Path):
     write_rows(tickets / "data" / "tickets" / "test.jsonl", ticket_rows(20))
-    with pytest.raises(UserError, match=r"20 of 20 test rows \(100\.0%\) are training rows too: test would"):
+    with pytest.raises(UserError, match=r"20 of 20 test rows \(100\.0%\) are training rows too: the test"):
         found(tickets, tiny_model)
 
 
