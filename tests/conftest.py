@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.helpers.command_line import run_command
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ROOT / "src"
 """What stands on the search path of a process that is to import this clone."""
@@ -177,7 +179,7 @@ def cli_environment(**changes: str) -> dict[str, str]:
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The real command line in a process of its own, started in an empty folder."""
+    """`harness/run.py`, the real command line, in a process of its own, started in an empty folder."""
 
     def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -186,8 +188,25 @@ def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env=cli_environment(**environment),
             capture_output=True,
             text=True,
-            timeout=240,
             check=False,
         )
+
+    return call
+
+
+@pytest.fixture
+def command_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`momentum-bench` in this process, started in an empty folder.
+
+    A process that loads torch and transformers costs more than the runs of a test, so a process of its
+    own is for tests in which it matters.
+    """
+
+    def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            return run_command(*words, **{"COLUMNS": "120"} | environment)
 
     return call

@@ -78,7 +78,7 @@ def bytes_of_a_run(session: Session, spec: RunSpec) -> int:
     parameters = list(loaded.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)
     state = session.optimizer(spec).state_bytes_per_parameter(spec.hyperparameters)
-    held = sum(p.nbytes for p in parameters) + int(trained * (4 + state))  # gradients are fp32
+    held: int = sum(p.nbytes for p in parameters) + int(trained * (4 + state))  # gradients are fp32
     was_training = loaded.model.training
     loaded.model.train()
     activations = saved_bytes(forward, parameters)

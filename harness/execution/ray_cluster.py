@@ -8,6 +8,7 @@ other; nothing of that is kept, and no record is ever unpickled.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
@@ -46,12 +47,11 @@ OBJECT_STORE_BYTES = 100 * 2**20
 def _ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as error:
         raise UserError(
             "--executor ray needs Ray, which is not installed: pip install 'momentum-bench[cluster]'"
         ) from error
-    return ray
 
 
 @contextmanager
@@ -82,16 +82,25 @@ def connected(address: str | None) -> Iterator[Any]:
             },
             **own,
         )
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"--ray-address {address}: no cluster answers there ({first_line(error)}). Start one with "
-            f"`ray start --head`, or leave --ray-address out"
-        ) from error
+    except Exception as error:  # the class that Ray raises where its processes are slow to start
+        raise UserError(_no_cluster(address, first_line(error))) from error
     signal.signal(signal.SIGTERM, on_sigterm)  # Ray puts its own in its place
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _no_cluster(address: str | None, reason: str) -> str:
+    if address is None:
+        return (
+            f"Ray could not start a cluster on this machine ({reason}). Type the same command again when the "
+            f"machine is less busy, or start a cluster with `ray start --head` and add --ray-address auto"
+        )
+    return (
+        f"--ray-address {address}: no cluster answers there ({reason}). Start one with `ray start --head`, "
+        f"or leave --ray-address out"
+    )
 
 
 def _check_answers(address: str | None) -> None:
@@ -170,16 +179,11 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
     try:
         while groups or under_way:
             while groups and len(under_way) <= _places(ray, needs):
-                claims, mine = ExitStack(), {}
-                for spec in groups.pop(0):
-                    if claims.enter_context(job.store.claim(spec)):
-                        record = job.store.read(spec.run_id)
-                        if record and not (job.retry_failed and record.status == "failed"):
-                            yield record
-                        else:
-                            mine[spec.run_id] = spec
-                texts = [spec.model_dump_json() for spec in mine.values()]
-                if texts:
+                claims = ExitStack()
+                mine, there = _claimed(groups.pop(0), job, claims)
+                yield from there
+                if mine:
+                    texts = [spec.model_dump_json() for spec in mine.values()]
                     under_way[run_group.remote(inputs, job.precision, texts)] = mine, claims
                 else:
                     claims.close()
@@ -188,17 +192,38 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
             ready, _ = ray.wait(list(under_way), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
             for group in ready:
                 mine, claims = under_way[group]
-                for record in _next(ray, group, mine, job):
-                    if mine.pop(record.spec.run_id, None) is not None:
-                        job.store.set_aside_damaged(record.spec.run_id)
-                        job.store.write(record)
-                        yield record
+                yield from _stored(_next(ray, group, mine, job), mine, job)
                 if not mine:
                     claims.close()
                     del under_way[group]
     finally:
         for _, claims in under_way.values():
             claims.close()
+
+
+def _claimed(
+    specs: Sequence[RunSpec], job: Job, claims: ExitStack
+) -> tuple[dict[str, RunSpec], list[RunRecord]]:
+    """Claim those runs that nobody holds: the runs to do, and the records of those that are done."""
+    mine: dict[str, RunSpec] = {}
+    there: list[RunRecord] = []
+    for spec in specs:
+        if claims.enter_context(job.store.claim(spec)):
+            record = job.store.read(spec.run_id)
+            if record and not (job.retry_failed and record.status == "failed"):
+                there.append(record)
+            else:
+                mine[spec.run_id] = spec
+    return mine, there
+
+
+def _stored(records: Sequence[RunRecord], mine: dict[str, RunSpec], job: Job) -> Iterator[RunRecord]:
+    """Store the records of runs that are not stored yet: a repeated group sends its first ones again."""
+    for record in records:
+        if mine.pop(record.spec.run_id, None) is not None:
+            job.store.set_aside_damaged(record.spec.run_id)
+            job.store.write(record)
+            yield record
 
 
 def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunRecord]:
@@ -230,7 +255,8 @@ def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
     return model, *(None if path is None else str(path.resolve()) for path in others)
 
 
-_bench: tuple[tuple, Session] | None = None  # of this worker process, which Ray keeps between groups
+_bench: tuple[tuple[tuple[str | None, ...], str], Session] | None = None
+"""Of this worker process, which Ray keeps between groups."""
 
 
 def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:

@@ -27,6 +27,9 @@ from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.tasks import Task
 
+Question = tuple[str | tuple[str, ...], ...]
+"""What two examples have in common where they are the same question, whatever their labels."""
+
 N_SHOWN = 3
 """Examples that are shown, of as many classes as there are."""
 
@@ -104,7 +107,11 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
         yield Finding("warning", f"{data.n_empty} rows have an empty text; they are kept")
     if data.n_unlabelled:
         yield Finding("rows", f"{data.n_unlabelled} unlabelled rows are dropped, as the task says")
+    yield from _of_repeated_rows(data, task)
 
+
+def _of_repeated_rows(data: TaskData, task: Task) -> Iterator[Finding]:
+    """Raises: UserError, where most test rows are training rows."""
     train = {_asked(task, example) for example in data.train}
     n_leaked = sum(_asked(task, example) in train for example in data.test)
     share = f"{n_leaked} of {len(data.test)} test rows ({n_leaked / len(data.test):.1%})"
@@ -116,7 +123,7 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
         )
     if n_leaked:
         yield Finding("warning", f"{leaked}: leakage where a split draws them")
-    labels: dict[tuple, set] = {}
+    labels: dict[Question, set[float]] = {}
     for example in data.train:
         labels.setdefault(_question(example), set()).add(example.label)
     if n_repeated := len(data.train) - len(labels):
@@ -125,12 +132,12 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
         yield Finding("warning", f"{n_contradicting} texts of training rows stand under two labels")
 
 
-def _question(example: Example) -> tuple:
+def _question(example: Example) -> Question:
     """All of an example but what is right."""
     return example.texts, example.candidates
 
 
-def _asked(task: Task, example: Example) -> tuple:
+def _asked(task: Task, example: Example) -> Question:
     """What no two parts should share: the passage where rows are grouped by one, else the question."""
     if task.groups:
         return (example.texts[task.fields.index(task.groups[0])],)

@@ -51,6 +51,5 @@ def track(record: RunRecord, tracker: str | GeneralTracker, folder: Path) -> Non
 def _settings(record: RunRecord) -> dict[str, int | float | str | bool]:
     """The specification as flat settings; what is None says nothing."""
     settings = record.spec.model_dump(mode="json", exclude_none=True)
-    return (
-        settings.pop("hyperparameters") | settings | {"run_id": record.spec.run_id, "status": record.status}
-    )
+    hyperparameters = settings.pop("hyperparameters")
+    return {**hyperparameters, **settings, "run_id": record.spec.run_id, "status": record.status}

@@ -1,21 +1,26 @@
-"""The real command line in a process of its own."""
+"""The command line in the process of the test, which has loaded its libraries already."""
 
 from __future__ import annotations
 
+import io
+import os
 import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from unittest import mock
 
-from tests.conftest import ROOT, cli_environment
+import pytest
+
+from momentum_bench.harness.cli.main import main
 
 
-def run_command(*words: object) -> subprocess.CompletedProcess[str]:
-    """The installed command, piped, in a process of its own."""
-    code = "import sys; from momentum_bench.harness.cli.main import main; main(sys.argv[1:])"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        cwd=ROOT,
-        env=cli_environment(COLUMNS="40"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def run_command(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """What `momentum-bench` prints into pipes, and its exit code."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, {"COLUMNS": "40"} | environment),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main([str(word) for word in words])
+    return subprocess.CompletedProcess(words, int(stopped.value.code or 0), out.getvalue(), err.getvalue())

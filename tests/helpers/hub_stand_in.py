@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -61,70 +62,78 @@ class Hub:
         return 200, {"commitUrl": f"{self.address}/datasets/{NAME}/commit/{sha}", "commitOid": sha}
 
 
+class Handler(BaseHTTPRequestHandler):
+    """The answers of the hub."""
+
+    protocol_version = "HTTP/1.1"
+
+    def __init__(self, hub: Hub, *given: Any):
+        self.hub = hub
+        super().__init__(*given)  # which answers the request
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def answer(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def json(self, status: int, value: object) -> None:
+        self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
+
+    def do_GET(self) -> None:
+        self.hub.tokens.add(self.headers.get("Authorization"))
+        path = unquote(urlsplit(self.path).path)
+        if found := re.fullmatch(rf"/datasets/{NAME}/resolve/(\w+)/(.+)", path):
+            self.one_file(*self.hub.at(found[1]), found[2])
+        elif found := re.fullmatch(rf"/api/datasets/{NAME}/tree/(\w+)", path):
+            self.json(200, self.tree(self.hub.at(found[1])[1]))
+        elif found := re.fullmatch(rf"/api/datasets/{NAME}(?:/revision/(\w+))?", path):
+            sha, files = self.hub.at(found[1] or "main")
+            names = [{"rfilename": name} for name in files]
+            self.json(200, {"_id": "1", "id": NAME, "sha": sha, "siblings": names, "tags": []})
+        else:
+            self.answer(404, b"", X_Error_Code="RepoNotFound")
+
+    do_HEAD = do_GET
+
+    def one_file(self, sha: str, files: dict[str, bytes], name: str) -> None:
+        if name in files:
+            etag = f'"{hashlib.sha1(files[name]).hexdigest()}"'
+            self.answer(200, files[name], ETag=etag, X_Repo_Commit=sha)
+        else:
+            self.answer(404, b"", X_Error_Code="EntryNotFound")
+
+    def tree(self, files: dict[str, bytes]) -> list[dict[str, Any]]:
+        return [
+            {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+            for name, content in files.items()
+        ]
+
+    def do_POST(self) -> None:
+        self.hub.tokens.add(self.headers.get("Authorization"))
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path.startswith(f"/api/datasets/{NAME}/preupload/"):
+            names = [file["path"] for file in json.loads(content)["files"]]
+            modes = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]
+            self.json(200, {"files": modes})
+        elif self.path.startswith(f"/api/datasets/{NAME}/commit/"):
+            self.json(*self.hub.commit([json.loads(line) for line in content.splitlines()]))
+        elif self.path == "/api/validate-yaml":
+            self.json(200, {"errors": [], "warnings": []})
+        else:
+            self.answer(404, b"", X_Error_Code="RepoNotFound")
+
+
 @contextmanager
 def serving(hub: Hub) -> Iterator[str]:
     """The address under which the hub answers."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *words: object) -> None:
-            pass
-
-        def answer(self, status: int, content: bytes, **headers: str) -> None:
-            self.send_response(status)
-            for name, value in headers.items():
-                self.send_header(name.replace("_", "-"), value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content)
-
-        def json(self, status: int, value: object) -> None:
-            self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
-
-        def do_GET(self) -> None:
-            hub.tokens.add(self.headers.get("Authorization"))
-            path = unquote(urlsplit(self.path).path)
-            if found := re.fullmatch(rf"/datasets/{NAME}/resolve/(\w+)/(.+)", path):
-                sha, files = hub.at(found[1])
-                if found[2] not in files:
-                    self.answer(404, b"", X_Error_Code="EntryNotFound")
-                    return
-                content = files[found[2]]
-                etag = f'"{hashlib.sha1(content).hexdigest()}"'
-                self.answer(200, content, ETag=etag, X_Repo_Commit=sha)
-            elif found := re.fullmatch(rf"/api/datasets/{NAME}/tree/(\w+)", path):
-                files = hub.at(found[1])[1]
-                blobs = {n: hashlib.sha1(c).hexdigest() for n, c in files.items()}
-                self.json(
-                    200,
-                    [{"type": "file", "path": n, "size": len(c), "oid": blobs[n]} for n, c in files.items()],
-                )
-            elif found := re.fullmatch(rf"/api/datasets/{NAME}(?:/revision/(\w+))?", path):
-                sha, files = hub.at(found[1] or "main")
-                names = [{"rfilename": name} for name in files]
-                self.json(200, {"_id": "1", "id": NAME, "sha": sha, "siblings": names, "tags": []})
-            else:
-                self.answer(404, b"", X_Error_Code="RepoNotFound")
-
-        do_HEAD = do_GET
-
-        def do_POST(self) -> None:
-            hub.tokens.add(self.headers.get("Authorization"))
-            content = self.rfile.read(int(self.headers["Content-Length"]))
-            if self.path.startswith(f"/api/datasets/{NAME}/preupload/"):
-                names = [file["path"] for file in json.loads(content)["files"]]
-                modes = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]
-                self.json(200, {"files": modes})
-            elif self.path.startswith(f"/api/datasets/{NAME}/commit/"):
-                self.json(*hub.commit([json.loads(line) for line in content.splitlines()]))
-            elif self.path == "/api/validate-yaml":
-                self.json(200, {"errors": [], "warnings": []})
-            else:
-                self.answer(404, b"", X_Error_Code="RepoNotFound")
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, hub))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     hub.address = f"http://127.0.0.1:{server.server_port}"
     try:

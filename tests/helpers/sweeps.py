@@ -45,6 +45,5 @@ def launch(*launcher: object, cwd: Path, **environment: str) -> subprocess.Compl
         env=cli_environment(**environment),
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
