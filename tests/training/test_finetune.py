@@ -211,7 +211,7 @@ from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.records.store import Journal
-from tests.test_finetune import spec_for
+from tests.helpers.runs import spec_for
 bench = Session(Inputs({str(tiny_model)!r}, Path({str(toy_data)!r})), make_accelerator("bf16"))
 spec = spec_for(bench, precision="bf16", optimizer="sgdm")
 back = finetune(spec, bench, Journal(Path({str(tmp_path)!r}) / "x" / "e.jsonl")).read_back
