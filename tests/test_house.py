@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from momentum_bench.harness.cli.main import app
 from tests.conftest import ROOT, cli_environment
 
 GROUND = "the ground"
@@ -34,13 +37,15 @@ MAY_IMPORT["studies"] = {"execution", *MAY_IMPORT["execution"]}
 MAY_IMPORT["api"] = {"studies", "leaderboards", *MAY_IMPORT["studies"]}
 MAY_IMPORT["cli"] = {"api", *MAY_IMPORT["api"]}
 
-WITHOUT_TORCH = ("records", "data", "metrics", "optimizers", "sweeps", "cli", "leaderboards", "tasks")
+WITH_TORCH = {"encoding", "models", "training", "execution", "studies", "api"}
+WITHOUT_TORCH = sorted(set(MAY_IMPORT) - WITH_TORCH)
 """Rooms whose files load no torch when they are imported."""
 
 ON_DEMAND = {
     "harness/metrics/evaluate_bridge.py",
     "harness/optimizers/live.py",
     "harness/optimizers/published.py",
+    "harness/sharded_tensors.py",
 }
 """Files of these rooms that do load torch, and are imported where it is needed."""
 
@@ -57,6 +62,8 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(path): path for path in FILES}
+FACE = ROOT / "src" / "momentum_bench"
+TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
 
 
 def room_of(module: str) -> str:
@@ -140,6 +147,72 @@ def test_a_room_without_torch_loads_none(room: str):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_package_itself_loads_no_torch():
+    """Nor what a task file or an optimizer file imports from it, so that such a file is read in no time."""
+    code = (
+        "import sys\n"
+        "from momentum_bench import HubSource, ImageTask, LocalOnly, OptimizerEntry, Task, TextFolders\n"
+        "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=cli_environment(), check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_folder_is_a_room_of_the_table():
+    rooms = {room_of(name) for name, path in MODULES.items() if path.name != "run.py"}
+    assert rooms <= set(MAY_IMPORT)
+    assert set().union(*MAY_IMPORT.values(), WITH_TORCH) <= set(MAY_IMPORT)
+
+
+def test_tests_mirror_the_rooms():
+    folders = {path.parts[1] for path in TESTS if len(path.parts) > 2}
+    assert folders <= (set(MAY_IMPORT) - {GROUND}) | {"benchmarks", "docs", "helpers"}
+    assert all(path.name.startswith("test_") for path in TESTS if is_a_test(path))
+
+
+def is_a_test(path: Path) -> bool:
+    return path.parts[1] != "helpers" and path.name not in ("conftest.py", "__init__.py")
+
+
+def test_no_test_imports_another_test():
+    """What several tests use is in `tests/helpers`. Code that a test gives to a process counts too."""
+    imported = re.compile(r"(?:import|from)\s+tests\.(?:\w+\.)*test_\w+")
+    assert {str(path): imported.findall((ROOT / path).read_text()) for path in TESTS} == {
+        str(path): [] for path in TESTS
+    }
+
+
+WITHOUT_A_LIMIT = ("0", "None", "math.inf")
+
+
+def test_tests_wait_for_events_and_not_for_seconds():
+    """A machine may be many times slower than the one on which a limit was chosen."""
+    limits = [
+        f"{path}: {ast.unparse(node)}"
+        for path in TESTS
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.Call)
+        and (
+            ast.unparse(node.func) in ("time.monotonic", "time.time", "time.perf_counter")
+            or any(
+                word.arg in ("timeout", "timeout_s") and ast.unparse(word.value) not in WITHOUT_A_LIMIT
+                for word in node.keywords
+            )
+        )
+    ]
+    assert limits == []
+
+
+def test_the_hooks_are_checks_of_ci():
+    """What is committed with the hooks installed passes that part of `.ci/run`."""
+    hooks = re.findall(r"entry: (.+)", (ROOT / ".pre-commit-config.yaml").read_text())
+    checks = (ROOT / ".ci" / "run").read_text().replace('"$venv/bin/', "").replace('"', "")
+    assert len(hooks) == 4
+    assert set(hooks) <= set(checks.splitlines())
+
+
 def test_every_room_has_a_door():
     """The docstring of a room's `__init__` says what it holds, what comes in and what goes out."""
     for folder in [path for path in (ROOT / "harness").iterdir() if any(path.glob("*.py"))]:
@@ -151,6 +224,7 @@ def test_no_name_next_to_run_py_hides_another_module():
     """A script's own folder is on the search path until `run.py` takes it off, so its names must be free."""
     taken = set(sys.stdlib_module_names) | set(metadata.packages_distributions())
     names = {path.stem for path in (ROOT / "harness").iterdir() if path.suffix in ("", ".py")}
+    assert len(names) > 10
     assert not (names - {"__init__", "__pycache__"}) & taken
 
 
@@ -174,10 +248,13 @@ def test_the_top_level_is_the_one_that_was_agreed():
 
 def test_src_holds_the_face_and_links_to_the_rooms():
     """One name is installed; what it holds are the rooms where they are, so nothing can drift apart."""
-    package = ROOT / "src" / "momentum_bench"
     for room in ("harness", "tasks", "leaderboards"):
-        assert (package / room).is_symlink()
-        assert (package / room).resolve() == ROOT / room
+        assert (FACE / room).is_symlink()
+        assert (FACE / room).resolve() == ROOT / room
+    assert {path.name for path in FACE.iterdir()} - {"__pycache__"} == {
+        *("harness", "tasks", "leaderboards"),
+        *("__init__.py", "__main__.py", "run.py", "py.typed"),
+    }
 
 
 UNPICKLERS = {"pickle", "marshal", "shelve", "dill", "cloudpickle", "joblib", "yaml"}
@@ -201,10 +278,6 @@ def test_nothing_is_unpickled_and_no_code_runs_but_a_file_that_the_user_names():
 
 
 def test_the_readme_names_only_flags_that_exist():
-    from typer.main import get_command
-
-    from momentum_bench.harness.cli.main import app
-
     command = get_command(app).commands["run"]  # type: ignore[attr-defined]
     known = {flag for parameter in command.params for flag in parameter.opts}
     readme = (ROOT / "README.md").read_text()

@@ -181,16 +181,11 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
     try:
         while groups or under_way:
             while groups and len(under_way) <= _places(ray, needs):
-                claims, mine = ExitStack(), {}
-                for spec in groups.pop(0):
-                    if claims.enter_context(job.store.claim(spec)):
-                        record = job.store.read(spec.run_id)
-                        if record and not (job.retry_failed and record.status == "failed"):
-                            yield record
-                        else:
-                            mine[spec.run_id] = spec
-                texts = [spec.model_dump_json() for spec in mine.values()]
-                if texts:
+                claims = ExitStack()
+                mine, there = _claimed(groups.pop(0), job, claims)
+                yield from there
+                if mine:
+                    texts = [spec.model_dump_json() for spec in mine.values()]
                     under_way[run_group.remote(inputs, job.precision, texts)] = mine, claims
                 else:
                     claims.close()
@@ -199,17 +194,38 @@ def _one_pass(ray: Any, specs: Sequence[RunSpec], job: Job, needs: dict[str, flo
             ready, _ = ray.wait(list(under_way), num_returns=1, timeout=SECONDS_BETWEEN_LOOKS)
             for group in ready:
                 mine, claims = under_way[group]
-                for record in _next(ray, group, mine, job):
-                    if mine.pop(record.spec.run_id, None) is not None:
-                        job.store.set_aside_damaged(record.spec.run_id)
-                        job.store.write(record)
-                        yield record
+                yield from _stored(_next(ray, group, mine, job), mine, job)
                 if not mine:
                     claims.close()
                     del under_way[group]
     finally:
         for _, claims in under_way.values():
             claims.close()
+
+
+def _claimed(
+    specs: Sequence[RunSpec], job: Job, claims: ExitStack
+) -> tuple[dict[str, RunSpec], list[RunRecord]]:
+    """Claim those runs that nobody holds: the runs to do, and the records of those that are done."""
+    mine: dict[str, RunSpec] = {}
+    there: list[RunRecord] = []
+    for spec in specs:
+        if claims.enter_context(job.store.claim(spec)):
+            record = job.store.read(spec.run_id)
+            if record and not (job.retry_failed and record.status == "failed"):
+                there.append(record)
+            else:
+                mine[spec.run_id] = spec
+    return mine, there
+
+
+def _stored(records: Sequence[RunRecord], mine: dict[str, RunSpec], job: Job) -> Iterator[RunRecord]:
+    """Store the records of runs that are not stored yet: a repeated group sends its first ones again."""
+    for record in records:
+        if mine.pop(record.spec.run_id, None) is not None:
+            job.store.set_aside_damaged(record.spec.run_id)
+            job.store.write(record)
+            yield record
 
 
 def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunRecord]:

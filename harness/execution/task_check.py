@@ -109,7 +109,11 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
         yield Finding("warning", f"{data.n_empty} rows have an empty text; they are kept")
     if data.n_unlabelled:
         yield Finding("rows", f"{data.n_unlabelled} unlabelled rows are dropped, as the task says")
+    yield from _of_repeated_rows(data, task)
 
+
+def _of_repeated_rows(data: TaskData, task: Task) -> Iterator[Finding]:
+    """Raises: UserError, where most test rows are training rows."""
     train = {_asked(task, example) for example in data.train}
     n_leaked = sum(_asked(task, example) in train for example in data.test)
     share = f"{n_leaked} of {len(data.test)} test rows ({n_leaked / len(data.test):.1%})"

@@ -31,5 +31,5 @@ def test_a_baseline_runs_and_reports(script: str, tiny_model: Path, tmp_path: Pa
     words = ["--model", tiny_model, "--data", tmp_path, "--output", tmp_path / "out", "--seed", 1]
     words += ["--learning-rate", 0.1, "--momentum", 0.9, "--steps", 2, "--eval-every", 1, "--batch-size", 4]
     command = [sys.executable, ROOT / "benchmarks" / script, *words, "--max-length", 32]
-    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True, timeout=240)
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
     assert set(json.loads(done.stdout.splitlines()[-1])) == {"dev", "test"}

@@ -52,9 +52,10 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_a_grid_grows_for_all_and_a_users_optimizer_runs(
-    bench, tiny_model: Path, toy_data: Path, mine: Path
+    command_here, tiny_model: Path, toy_data: Path, mine: Path
 ) -> None:
-    done = bench(
+    done = command_here(
+        "run",
         *("--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--output-dir", "out"),
         *("--optimizers", "sgd_matched,random_scaling,mine", "--optimizer-file", "mine.py"),
         *(
@@ -110,8 +111,10 @@ def test_a_worker_process_finds_the_users_optimizer_or_says_that_it_changed(mine
         bench.optimizer(spec)
 
 
-def test_an_unknown_optimizer_writes_nothing(bench, mine: Path) -> None:
-    done = bench("--optimizers", "sgd,mine2", "--optimizer-file", "mine.py", "--output-dir", "out")
+def test_an_unknown_optimizer_writes_nothing(command_here, mine: Path) -> None:
+    done = command_here(
+        "run", "--optimizers", "sgd,mine2", "--optimizer-file", "mine.py", "--output-dir", "out"
+    )
     assert done.returncode == 2
     assert "Did you mean mine?" in done.stderr
     assert "Traceback" not in done.stderr

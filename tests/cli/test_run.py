@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,17 +16,17 @@ from momentum_bench.harness.records.store import Store
 from tests.conftest import (
     MINILM,
     ROOT,
-    SOURCES,
     cli_environment,
     needs_quickstart,
     sentiment_rows,
     write_rows,
 )
+from tests.helpers.processes import plant_in_each_step, wait_until
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
 
 def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     words = small_sweep(tiny_model, toy_data)
     first = bench(*words, "--output-dir", "one", "--runs-at-a-time", 2)
@@ -63,18 +63,19 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     for path in mine | {tmp_path / "three" / ".tmp.driveupload" / "part"}:  # no sweep harms what lies there
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
-    assert bench(*alone).returncode == 0
+    assert command_here("run", *alone).returncode == 0
     assert {path.read_text() for path in mine} == {"mine"}
     ((run_id, record),) = records(tmp_path / "three").items()
     assert records(tmp_path / "one")[run_id] == record
 
     # finished runs are not run again; a larger grid runs only what is new
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "one").glob("runs/*/record.json")}
-    again = bench(*words, "--output-dir", "one")
+    again = command_here("run", *words, "--output-dir", "one")
     assert again.returncode == 0
     assert "8 of them already there" in again.stderr
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "one").glob("runs/*/record.json")} == before
-    dry = bench(*words, "--output-dir", "one", "--optimizers", "sgd", "--seeds", "13,42", "--dry-run")
+    less = ("--output-dir", "one", "--optimizers", "sgd", "--seeds", "13,42", "--dry-run")
+    dry = command_here("run", *words, *less)
     assert dry.returncode == 0
     assert "1 task(s) x 1 optimizers x 2 rates x 2 seeds = 4 runs" in dry.stderr
     assert (dry.stdout.count("done"), dry.stdout.count("missing")) == (2, 2)
@@ -90,22 +91,21 @@ SECRETS = {
 
 
 def test_no_secret_no_path_and_no_host_is_stored_or_printed(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """One of the runs even fails with a message that quotes every secret."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\nimport momentum_bench.harness.training.finetune as f\nloop = f.batch_indices\n"
-        "def leaking(seed, step, n, size):\n"
-        "    if seed == 21: raise RuntimeError('401 ' + ' '.join(os.environ[name] for name in "
-        f"{list(SECRETS)}))\n"
-        "    return loop(seed, step, n, size)\n"
-        "f.batch_indices = leaking\n"
+    environment = plant_in_each_step(
+        tmp_path,
+        "if seed == 21:\n"
+        f"    raise RuntimeError('401 ' + ' '.join(os.environ[name] for name in {list(SECRETS)}))",
     )
     words = small_sweep(tiny_model, toy_data, "--learning-rates", "0.1", "--checkpoint-every", 3)
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}", **SECRETS)
+    done = bench(*words, **environment, **SECRETS)
     assert done.returncode == 1
     assert "RuntimeError: 401 [HF_TOKEN] [WANDB_API_KEY]" in done.stderr
-    shown = [done.stdout, done.stderr, bench("status", "results", **SECRETS).stdout]
+    status = command_here("status", "results", **SECRETS)
+    assert status.returncode == 0, status.stderr
+    shown = [done.stdout, done.stderr, status.stdout]
     written = [path for path in (tmp_path / "results").rglob("*") if path.is_file()]
     assert len(written) > 10
     for content in [path.read_bytes() for path in written] + [text.encode() for text in shown]:
@@ -116,13 +116,15 @@ def test_no_secret_no_path_and_no_host_is_stored_or_printed(
             assert place.encode() not in path.read_bytes(), path
 
 
-def test_a_sweep_file_and_both_spellings_of_flags(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
+def test_a_sweep_file_and_both_spellings_of_flags(
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+):
     file = tmp_path / "sweep.toml"
     file.write_text(
         f'task = "sst2"\nmodel = "{tiny_model}"\ndata_dir = "{toy_data}"\nmethod = "head"\nk = 4\n'
-        "seeds = [13]\nlearning_rates = [0.1]\nmax_steps = 2\n"
+        "seeds = [13]\nlearning_rates = [0.1]\nmax_steps = 2\nworkers = 1\n"
     )
-    done = bench("--sweep", file, "--batch_size", 2, "--output_dir=out")
+    done = command_here("run", "--sweep", file, "--batch_size", 2, "--output_dir=out")
     assert done.returncode == 0, done.stderr
     (sgd, _) = table(tmp_path / "out" / "leaderboard.csv")
     assert sgd["protocol"] == "mezo batch_size=2 max_steps=2"
@@ -148,7 +150,7 @@ def test_a_sweep_file_and_both_spellings_of_flags(bench, tiny_model: Path, toy_d
     ],
 )
 def test_a_users_mistake_is_one_message_and_nothing_else(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path, words: list[str], message: str
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, words: list[str], message: str
 ):
     (tmp_path / "empty").mkdir()
     (tmp_path / "broken" / "sst2").mkdir(parents=True)
@@ -157,7 +159,7 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "momentum-bench.json").write_text('{"protocol_version": 0}')
     base = [] if words == ["--task", "sst2"] else small_sweep(tiny_model, toy_data)
-    done = bench(*base, *words)
+    done = command_here("run", *base, *words)
     assert done.returncode == 2
     assert message in " ".join((done.stdout + done.stderr).split())
     assert "Traceback" not in done.stderr
@@ -167,41 +169,42 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
 
 @pytest.mark.parametrize("to_all", [signal.SIGINT, None], ids=["ctrl-c", "sigterm"])
 def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
-    tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None
 ):
-    words = [sys.executable, str(ROOT / "harness" / "run.py")]
-    length = ("--max-steps", 200, "--eval-every", 100)
-    more = (*length, "--output-dir", tmp_path / "out", "--runs-at-a-time", 2)
-    words += map(str, small_sweep(tiny_model, toy_data, *more))
+    # The first run ends. Each run that is at work then, or begins later, stays at its step.
+    environment = plant_in_each_step(
+        tmp_path,
+        "while list(Path('out').glob('runs/*/record.json')):\n"
+        "    Path('at_work').touch()\n"
+        "    time.sleep(0.05)",
+    )
+    words = small_sweep(tiny_model, toy_data, "--output-dir", "out")
     process = subprocess.Popen(
-        words,
+        [sys.executable, str(ROOT / "harness" / "run.py"), *map(str, words), "--runs-at-a-time", "2"],
         cwd=tmp_path,
-        env=cli_environment(),
+        env=cli_environment(**environment),
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         # a shell has its background jobs ignore Ctrl-C, and what they start inherits that
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("out/runs/*/record.json")):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    if to_all:
-        os.killpg(process.pid, to_all)  # as a terminal does: to the workers too
-    else:
-        process.terminate()
-    _, errors = process.communicate(timeout=60)
+    with ExitStack() as at_end:
+        at_end.callback(process.kill)
+        wait_until((tmp_path / "at_work").exists, process)
+        if to_all:
+            os.killpg(process.pid, to_all)  # as a terminal does: to the workers too
+        else:
+            process.terminate()
+        _, errors = process.communicate()
     assert process.returncode == 130
     assert "interrupted" in errors
     assert "Traceback" not in errors
     kept = records(tmp_path / "out")
-    assert 1 <= len(kept) < 8
+    assert 1 <= len(kept) <= 2
 
-    done = subprocess.run(
-        words, cwd=tmp_path, env=cli_environment(), capture_output=True, text=True, check=True
-    )
+    done = command_here("run", *words)
+    assert done.returncode == 0, done.stderr
     assert f"{len(kept)} of them already there" in done.stderr
     assert len(records(tmp_path / "out")) == 8
     assert kept.items() <= records(tmp_path / "out").items()
@@ -211,64 +214,72 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
 
 
 def test_a_run_that_fails_is_a_result_and_the_others_go_on(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """A defect planted in one run of the grid: the sweep ends, says so, and exits with 1."""
-    (tmp_path / "sitecustomize.py").write_text(
-        "import momentum_bench.harness.training.finetune as f\nloop = f.batch_indices\n"
-        "def broken(seed, step, n, size):\n"
-        "    if seed == 21 and step == 1: raise RuntimeError('planted')\n"
-        "    return loop(seed, step, n, size)\n"
-        "f.batch_indices = broken\n"
-    )
+    environment = plant_in_each_step(tmp_path, "if seed == 21 and step == 1: raise RuntimeError('planted')")
     words = small_sweep(tiny_model, toy_data, "--optimizers", "sgd", "--learning-rates", "0.1")
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}")
+    done = bench(*words, **environment)
     assert done.returncode == 1
     assert (
         "1 run(s) failed, the first: sst2 sgd lr 0.1 seed 21: failed (RuntimeError: planted)" in done.stderr
     )
     (row,) = table(tmp_path / "results" / "leaderboard.csv")
     assert (row["n_failed"], row["n_seeds"], row["seeds"]) == ("1", "1", "13")
-    again = bench(*words)
+    again = command_here("run", *words)
     assert again.returncode == 1  # it is a result: not run again unasked
-    assert bench(*words, "--retry-failed").returncode == 0
+    assert command_here("run", *words, "--retry-failed").returncode == 0
     assert {r.status for r in Store(tmp_path / "results").records()} == {"done"}
 
 
 def test_several_processes_on_one_directory_do_each_run_once(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os\nimport momentum_bench.harness.records.store as s\nwrite = s.Store.write\n"
-        "def noting(store, record):\n"
-        "    write(store, record)\n"
-        "    with open('written.txt', 'a') as file: file.write(f'{record.spec.run_id}\\n')\n"
-        "s.Store.write = noting\n"
+    # One process stays in the middle of its first run; the others begin no step before it does.
+    environment = plant_in_each_step(
+        tmp_path,
+        "while 'STAYS' in os.environ and step == 3:\n"
+        "    Path('at_work').touch()\n"
+        "    time.sleep(0.05)\n"
+        "while 'STAYS' not in os.environ and not Path('at_work').exists():\n"
+        "    time.sleep(0.05)",
     )
-    words = [*map(str, small_sweep(tiny_model, toy_data, "--max-steps", 40)), "--output-dir", "shared"]
+    with (tmp_path / "sitecustomize.py").open("a") as code:
+        code.write(
+            "from momentum_bench.harness.records.store import Store\nwrite = Store.write\n"
+            "def noting(store, record):\n"
+            "    write(store, record)\n"
+            "    with open('written.txt', 'a') as file: file.write(f'{record.spec.run_id}\\n')\n"
+            "Store.write = noting\n"
+        )
+    words = [*map(str, small_sweep(tiny_model, toy_data)), "--output-dir", "shared"]
     command = [sys.executable, str(ROOT / "harness" / "run.py"), *words]
-    environment = cli_environment(PYTHONPATH=f"{tmp_path}:{SOURCES}")
-    processes = [
-        subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(4)
-    ]
-    # one of them is killed as soon as it is at work: what it held is taken over
-    while not list(tmp_path.glob("shared/runs/*/evaluations.jsonl")):
-        assert processes[0].poll() is None
-        time.sleep(0.05)
-    processes[0].kill()
-    errors = [process.communicate(timeout=200)[1] for process in processes]
+    with ExitStack() as at_end:
+        processes = []
+        for more in ({"STAYS": "1"}, {}, {}, {}):
+            process = subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env=cli_environment(**environment, **more),
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            processes.append(process)
+            at_end.callback(process.kill)
+        wait_until((tmp_path / "at_work").exists, *processes)
+        processes[0].kill()  # what it held is taken over
+        errors = [process.communicate()[1] for process in processes]
     assert [process.returncode for process in processes[1:]] == [0, 0, 0], errors
     assert len(records(tmp_path / "shared")) == 8
     written = (tmp_path / "written.txt").read_text().split()
-    assert len(set(written)) == len(written)  # none twice
-    assert len(written) >= 7  # the killed one may have written a record and not have noted it
-    assert bench(*words[:-1], "single").returncode == 0
+    assert len(written) == len(set(written)) == 8  # none twice, and none by the killed one
+    assert command_here("run", *words[:-1], "single").returncode == 0
     assert records(tmp_path / "shared") == records(tmp_path / "single")
     assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
 
 
-def test_torchrun_shares_out_the_runs(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
+@pytest.mark.slow
+def test_torchrun_shares_out_the_runs(command_here, tiny_model: Path, toy_data: Path, tmp_path: Path):
     """With workers of its own in each rank."""
     words = small_sweep(tiny_model, toy_data)
     launcher = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
@@ -276,7 +287,7 @@ def test_torchrun_shares_out_the_runs(bench, tiny_model: Path, toy_data: Path, t
     shared = launch(*launcher, *words, *more, cwd=tmp_path, ACCELERATE_USE_CPU="true")
     assert shared.returncode == 0, shared.stderr
     assert shared.stderr.count("2 process(es) on cpu, 2 worker(s)") == 2
-    assert bench(*words, "--output-dir", "single").returncode == 0
+    assert command_here("run", *words, "--output-dir", "single").returncode == 0
     assert records(tmp_path / "shared") == records(tmp_path / "single")
     assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
 
@@ -294,7 +305,7 @@ def test_accelerate_launch_works_and_its_contradictions_are_found(
 
 
 @needs_quickstart
-def test_the_quick_start_in_small(bench, tmp_path: Path):
+def test_the_quick_start_in_small(command_here, tmp_path: Path):
     words = [
         "--seeds",
         13,
@@ -309,7 +320,7 @@ def test_the_quick_start_in_small(bench, tmp_path: Path):
         "--runs-at-a-time",
         1,
     ]
-    done = bench(*words)
+    done = command_here("run", *words)
     assert done.returncode == 0, done.stderr
     for row in table(tmp_path / "results" / "leaderboard.csv"):
         assert (row["task"], row["model"], row["method"]) == ("bbc_news", MINILM, "head")
@@ -318,8 +329,9 @@ def test_the_quick_start_in_small(bench, tmp_path: Path):
 PAPER = "sst2,sst5,trec,snli,mnli,rte"
 
 
+@pytest.mark.slow
 @needs_quickstart
-def test_the_tasks_of_the_paper_by_head(bench, data_dir: Path, tmp_path: Path):
+def test_the_tasks_of_the_paper_by_head(command_here, data_dir: Path, tmp_path: Path):
     words = ["--task", PAPER, "--data-dir", data_dir, "--model", MINILM, "--method", "head", "--k", 4]
     words += [
         "--seeds",
@@ -333,25 +345,26 @@ def test_the_tasks_of_the_paper_by_head(bench, data_dir: Path, tmp_path: Path):
         "--runs-at-a-time",
         1,
     ]
-    done = bench(*words)
+    done = command_here("run", *words)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "results" / "leaderboard.csv")
     assert sorted({row["task"] for row in rows}) == sorted(PAPER.split(","))
 
 
-def test_the_tasks_of_the_paper_by_prompt(bench, data_dir: Path, splade_tiny: Path, tmp_path: Path):
+@pytest.mark.slow
+def test_the_tasks_of_the_paper_by_prompt(command_here, data_dir: Path, splade_tiny: Path, tmp_path: Path):
     """And, on TREC, that the whole chain trains: chance is 0.17 there. No claim about momentum."""
     words = ["--task", PAPER, "--data-dir", data_dir, "--model", splade_tiny, "--method", "prompt"]
     words += ["--runs-at-a-time", 1]
     short = ["--seeds", 13, "--learning-rates", 0.01, "--max-steps", 2, "--test-limit", 10, "--k", 4]
-    done = bench(*words, *short)
+    done = command_here("run", *words, *short)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "results" / "leaderboard.csv")
     assert len(rows) == 12
     assert {row["model"] for row in rows} == {"local:splade-tiny"}
     words[1] = "trec"
     longer = ["--seeds", 13, "--learning-rates", 0.3, "--max-steps", 60, "--k", 32]
-    assert bench(*words, *longer, "--output-dir", "learned").returncode == 0
+    assert command_here("run", *words, *longer, "--output-dir", "learned").returncode == 0
     for row in table(tmp_path / "learned" / "leaderboard.csv"):
         assert float(row["test_mean"]) > 0.35
 

@@ -26,7 +26,9 @@ from momentum_bench.harness.records.files import WRITING, replacing, write_atomi
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.training.session import Session
-from tests.conftest import ROOT, SOURCES, cli_environment
+from tests.conftest import ROOT, cli_environment
+from tests.helpers.command_line import run_command
+from tests.helpers.processes import plant
 from tests.helpers.specs import make_record, make_spec
 from tests.helpers.sweeps import records, small_sweep, table
 
@@ -86,8 +88,8 @@ class Killer:
 
 def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: int, *more: object) -> None:
     words = small_sweep(tiny_model, toy_data, "--max-steps", 30, "--checkpoint-every", 5, *more)
-    undisturbed = Killer([*words, "--output-dir", "undisturbed"], folder, folder / "undisturbed", 0)
-    assert undisturbed.start().wait() == 0, undisturbed.log.read_text()
+    undisturbed = run_command("run", *words, "--output-dir", folder / "undisturbed")
+    assert undisturbed.returncode == 0, undisturbed.stderr
     words += ["--output-dir", "killed", "--runs-at-a-time", 2]
     killer = Killer(words, folder, folder / "killed", seed=n)
     killer.kill(n)
@@ -100,31 +102,36 @@ def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: in
     assert "its worker process died" in log
 
 
-@pytest.mark.timeout(900)  # a dozen processes load their libraries
+def test_a_killed_worker_and_a_killed_parent_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    killed_and_undisturbed(tiny_model, toy_data, tmp_path, 2, "--seeds", "13")
+
+
+@pytest.mark.slow
 def test_five_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
     killed_and_undisturbed(tiny_model, toy_data, tmp_path, 5)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)  # four dozen processes load their libraries
 def test_twenty_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
     killed_and_undisturbed(tiny_model, toy_data, tmp_path, 20, "--seeds", "13,21,42,87,100")
 
 
 def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """Every write to the disk after the third record fails, as on a full one."""
-    (tmp_path / "sitecustomize.py").write_text(
+    environment = plant(
+        tmp_path,
         "import errno, os, pathlib\nfsync = os.fsync\n"
         "def full(number):\n"
         "    if len(list(pathlib.Path('results/runs').glob('*/record.json'))) >= 3:\n"
         "        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))\n"
         "    fsync(number)\n"
-        "os.fsync = full\n"
+        "os.fsync = full\n",
     )
     words = small_sweep(tiny_model, toy_data)
-    done = bench(*words, PYTHONPATH=f"{tmp_path}:{SOURCES}")
+    done = bench(*words, **environment)
     assert done.returncode == 2
     assert "error: no room is left under results: make some. Finished runs are kept" in done.stderr
     assert "Traceback" not in done.stderr
@@ -132,7 +139,7 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
     assert len(kept) == 3
     names = [path.name for path in (tmp_path / "results").rglob("*")]
     assert not [name for name in names if name.startswith(".") or name == WRITING]
-    done = bench(*words)
+    done = command_here("run", *words)
     assert done.returncode == 0, done.stderr
     assert kept.items() <= records(tmp_path / "results").items()
     assert len(records(tmp_path / "results")) == 8

@@ -137,7 +137,10 @@ def test_ranks_that_share_batches_give_the_run_of_one_process(
 OF_EACH_KIND = "sgdm,sngm,sgdf"
 
 
-@pytest.mark.parametrize("method", ["prompt", "head", "causal"])
+SLOW_METHODS = [pytest.param(method, marks=pytest.mark.slow) for method in ("head", "causal")]
+
+
+@pytest.mark.parametrize("method", ["prompt", *SLOW_METHODS])
 def test_sharded_parameters_give_the_run_of_one_process(
     method: str, tiny_model: Path, tiny_decoder: Path, toy_data: Path, tmp_path: Path
 ):

@@ -7,7 +7,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,13 +28,26 @@ from tests.helpers.specs import make_spec
 from tests.helpers.sweeps import records, small_sweep, table
 
 
+def until_it_is_there(get_node: Callable[..., Any]) -> Callable[..., Any]:
+    """Ray's search for a node that starts, without its limit of 30 seconds."""
+
+    def call(*words: object) -> Any:
+        while True:
+            with suppress(RuntimeError):
+                return get_node(*words)
+            time.sleep(0.1)
+
+    return call
+
+
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Ray's own test cluster: a head node of one processor; more nodes can be added and killed."""
-    pytest.importorskip("ray", reason="the cluster extra is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
+    monkeypatch.setenv("RAY_gcs_server_port_wait_time_s", "1800")
+    utilities = pytest.importorskip("ray.cluster_utils", reason="the cluster extra is not installed")
+    services = pytest.importorskip("ray._private.services")
+    monkeypatch.setattr(services, "get_node", until_it_is_there(services.get_node))
     folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # short: sockets lie in it
     # where Ray notes the address of the newest cluster, whatever folder that has: it must be there
     monkeypatch.setenv("RAY_TMPDIR", folder)
@@ -45,6 +60,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         # A node that is slow to answer, or to start a process, is not dead.
         "health_check_timeout_ms": 600_000,
         "worker_register_timeout_seconds": 600,
+        "agent_register_timeout_ms": 600_000,
         "worker_niceness": 0,  # Ray's 15 gives runs almost nothing of a machine that others load
     }
     head = {
@@ -55,7 +71,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         "_system_config": config,
         "wait": False,  # below, without Ray's limit of 30 seconds
     }
-    nodes = Cluster(initialize_head=True, head_node_args=head)
+    nodes = utilities.Cluster(initialize_head=True, head_node_args=head)
     try:
         nodes.wait_for_nodes(timeout=math.inf)
         yield nodes

@@ -2,46 +2,35 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 
 from momentum_bench.harness.cli.noise_floor import lines
-from momentum_bench.harness.records.files import read_record
+from momentum_bench.harness.execution import repeats
+from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
 from momentum_bench.harness.records.store import Store
-from tests.conftest import ROOT, cli_environment
+from momentum_bench.leaderboards.build import build
+from tests.helpers.runs import spec_for
 from tests.helpers.specs import make_spec
 from tests.helpers.sweeps import small_sweep
 
 
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    code = "from momentum_bench.harness.cli.main import main; main()"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, words)],
-        cwd=ROOT,
-        env=cli_environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-
-
 def test_on_a_cpu_a_run_repeats_to_the_bit_with_any_number_of_workers(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     words = ["--seeds", 13, "--learning-rates", 0.1, "--optimizers", "sgdm", "--output-dir", "r"]
-    assert bench(*small_sweep(tiny_model, toy_data, *words)).returncode == 0
+    assert command_here("run", *small_sweep(tiny_model, toy_data, *words)).returncode == 0
     results = tmp_path / "r"
     (run,) = Store(results).records()
-    forgotten = command("noise-floor", results)
+    forgotten = command_here("noise-floor", results)
     assert forgotten.returncode == 2
     assert "add --model DIR" in forgotten.stderr
     given = ["--model", tiny_model, "--data-dir", toy_data]
-    done = command("noise-floor", results, *given, "--repeats", 2, "--runs-at-a-time", 2)
+    done = command_here("noise-floor", results, *given, "--repeats", 2, "--runs-at-a-time", 2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("dev 0.00 points, test 0.00 points, parameters 0 (max abs), 1 different") == 2
     found = read_record(path_of(results, run.spec), NoiseFloor)
@@ -52,18 +41,13 @@ def test_on_a_cpu_a_run_repeats_to_the_bit_with_any_number_of_workers(
         assert (spread.n_distinct, spread.largest_parameter_difference) == (1, 0.0)
     assert (found.as_asked.deterministic, found.deterministic.deterministic) == (False, True)
     assert found.device == "cpu"
-    again = command("noise-floor", results, *given, "--run", "no-such-run")
+    again = command_here("noise-floor", results, *given, "--run", "no-such-run")
     assert again.returncode == 2
     assert "0 of the 1 done runs" in again.stderr
 
 
 def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch):
     """Two different runs, taken for repetitions of one, have a spread."""
-    from concurrent.futures import Future
-
-    from momentum_bench.harness.execution import repeats, workers
-    from momentum_bench.harness.inputs import Inputs
-    from tests.helpers.runs import spec_for
 
     class SameProcess:
         """Stands for the pool: each repetition starts with another seed, as if runs were noisy."""
@@ -126,9 +110,6 @@ def test_what_is_printed():
 
 
 def test_the_leaderboard_says_the_noise_floor(tmp_path: Path):
-    from momentum_bench.harness.records.files import write_record
-    from momentum_bench.leaderboards.build import build
-
     spread = {"n_repeats": 3, "statuses": ("done",) * 3, "n_distinct": 3}
     found = NoiseFloor(
         spec=make_spec(),

@@ -18,7 +18,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.suites import expand_suites
 from momentum_bench.tasks import get_task
 from tests.conftest import SHARED, write_rows
-from tests.helpers.command_line import run_command
+from tests.helpers.processes import command_alone
 from tests.helpers.tickets import SOURCE, ticket_rows
 
 
@@ -161,13 +161,13 @@ def test_other_kinds_by_a_decoder(name: str, shown: tuple[str, str, str], tmp_pa
     assert lines[-1].about == "trained"
 
 
-def test_the_command_ends_with_what_it_found(tickets: Path, tiny_model: Path):
+def test_the_command_ends_with_what_it_found(command_here, tickets: Path, tiny_model: Path):
     words = ["tasks", "check", tickets / "tickets.py", "--data-dir", tickets / "data", "--model", tiny_model]
-    done = run_command(*words, "--k", 4)
+    done = command_here(*words, "--k", 4)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "passed   0 warning(s)"
     (tickets / "tickets.py").write_text("import torch\n" + SOURCE)
-    done = run_command(*words)
+    done = command_alone(*words)  # where torch is not loaded yet
     assert (done.returncode, done.stdout) == (2, "")
     assert "line 1: imports torch" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from accelerate.tracking import GeneralTracker
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.trackers import track
@@ -117,12 +118,10 @@ def test_what_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
-def test_tensorboard_shows_the_runs(bench, tiny_model: Path, toy_data: Path, tmp_path: Path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+def test_tensorboard_shows_the_runs(command_here, tiny_model: Path, toy_data: Path, tmp_path: Path):
     words = ["--seeds", 13, "--learning-rates", 0.1, "--optimizers", "sgdm", "--log-with", "tensorboard"]
     secrets = {"HF_TOKEN": "hf_planted", "WANDB_API_KEY": "wandb_planted"}
-    done = bench(*small_sweep(tiny_model, toy_data, *words), "--output-dir", "r", **secrets)
+    done = command_here("run", *small_sweep(tiny_model, toy_data, *words), "--output-dir", "r", **secrets)
     assert done.returncode == 0, done.stderr
     (run,) = Store(tmp_path / "r").records()
     files = [path for path in (tmp_path / "r" / "trackers").rglob("*") if path.is_file()]

@@ -409,7 +409,7 @@ def test_a_name_on_the_hub_that_is_no_place_of_a_record(name: str, tmp_path: Pat
     with serving(hub) as address:
         environment = hub_environment(address, tmp_path / "home")
         process = publishing(results[OWN_TASK], "--to", f"hf://datasets/{NAME}", **environment)
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate()
     assert process.returncode == 2
     assert f"{name} is not the path of a record" in err
     assert len(hub.commits) == 1

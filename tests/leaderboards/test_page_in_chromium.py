@@ -45,7 +45,10 @@ def browser() -> Iterator[Any]:
     """One headless Chromium for all tests of this file."""
     api = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        # 0 is no limit of time: a slow machine is no fault
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"], timeout=0
+        )
         yield browser
         browser.close()
 
@@ -55,6 +58,7 @@ def page(browser: Any, address: str) -> Iterator[Any]:
     """The page, opened; whatever it logs, asks for or pops up ends the test."""
     trouble: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.set_default_timeout(0)
     page.on("console", lambda message: trouble.append(message.text))
     page.on("pageerror", lambda error: trouble.append(str(error)))
     page.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))

@@ -50,7 +50,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate()
     assert process.returncode == 0, err
     return out, err
 
@@ -289,13 +289,13 @@ def test_a_hub_that_refuses_or_is_not_there(results: dict[str, Path], tmp_path: 
     with serving(hub) as address:
         environment = hub_environment(address, tmp_path)
         process = publishing(results["cr"], "--to", "hf://datasets/no/such", **environment)
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate()
         assert process.returncode == 2
         assert "hf repos create no/such --type dataset" in err
         process = publishing(
             results["cr"], "--to", f"hf://datasets/{NAME}", **environment | {"HF_HUB_OFFLINE": "1"}
         )
-        _, err = process.communicate(timeout=200)
+        _, err = process.communicate()
         assert process.returncode == 2
         assert "offline" in err.lower()
     assert "Traceback" not in err

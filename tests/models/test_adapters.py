@@ -311,15 +311,15 @@ def test_wrong_requests_are_explained(flags: dict[str, str], message: str):
         make_sweep({"task": "sst2", **flags}, None)
 
 
-def test_whole_models_adapters_and_zero_shot_stand_apart(bench, tiny_model: Path, toy_data: Path):
+def test_whole_models_adapters_and_zero_shot_stand_apart(command_here, tiny_model: Path, toy_data: Path):
     common = ("--task", "sst2", "--model", tiny_model, "--data-dir", toy_data, "--k", 4, "--seeds", "13,21")
     common += ("--batch-size", 4, "--eval-every", 1, "--runs-at-a-time", 1, "--learning-rates", "1e-2,1e-1")
     common += ("--output-dir", "out")
     for flags in (("--max-steps", 2), ("--max-steps", 0, "--extend-grid", 1)):
-        done = bench(*common, *flags)
+        done = command_here("run", *common, *flags)
         assert done.returncode == 0, done.stderr
     assert "1 task(s) x 2 seeds = 2 runs without training" in done.stderr
-    lora = bench(*common, "--max-steps", 2, "--peft", "lora")
+    lora = command_here("run", *common, "--max-steps", 2, "--peft", "lora")
     assert lora.returncode == 0, lora.stderr
     assert "they differ in max_steps (0, 2), peft (lora, none)" in " ".join(lora.stdout.split())
     out = toy_data.parent / "out"

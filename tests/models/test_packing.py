@@ -207,7 +207,7 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
     return call
 
 
-@pytest.mark.parametrize("method", ["prompt", "head"])
+@pytest.mark.parametrize("method", ["prompt", pytest.param("head", marks=pytest.mark.slow)])
 def test_a_grid_without_padding_selects_what_the_padded_grid_selects(runs: Callable, method: str):
     padded, packed = runs(False, method=method), runs(True, method=method)
     for a, b in zip(padded, packed, strict=True):

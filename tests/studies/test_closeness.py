@@ -249,7 +249,6 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
         env=cli_environment(PYTHONPATH=str(SOURCES)),
         capture_output=True,
         text=True,
-        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr

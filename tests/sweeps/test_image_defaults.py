@@ -175,9 +175,9 @@ def test_the_best_checkpoint_has_its_running_statistics(workbench: Session, tmp_
     assert again.loss == pytest.approx(record.best.dev_loss, abs=1e-6)
 
 
-def test_a_sweep_over_digits_ends_in_a_leaderboard(bench, tmp_path: Path):
+def test_a_sweep_over_digits_ends_in_a_leaderboard(command_here, tmp_path: Path):
     words = ["--task", "digits", "--seeds", "13,21", "--learning-rates", "0.1,1", "--max-steps", "20"]
-    done = bench(*words, "--output-dir", tmp_path / "out", "--runs-at-a-time", "1")
+    done = command_here("run", *words, "--output-dir", tmp_path / "out", "--runs-at-a-time", "1")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "leaderboard.csv").read_text().count("\ndigits,") == 2
     record = json.loads(next((tmp_path / "out" / "runs").glob("*/record.json")).read_text())

@@ -117,13 +117,13 @@ def test_unknown_words_and_repeats_are_errors():
         asked("glue,sst2,glue")
 
 
-def test_a_suite_runs_from_the_command_line(bench, tiny_model: Path, toy_data: Path):
+def test_a_suite_runs_from_the_command_line(command_here, tiny_model: Path, toy_data: Path):
     words = ["--task", "paper", "--data-dir", toy_data, "--model", tiny_model, "--seeds", 13, "--k", 4]
-    done = bench(*words, "--method", "head", "--learning-rates", 0.1, "--dry-run")
+    done = command_here("run", *words, "--method", "head", "--learning-rates", 0.1, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("is left out: no folder") == 4
     assert "1 task(s) x 2 optimizers x 1 rates x 1 seeds = 2 runs" in done.stderr
-    named = bench(*words, "--task", "trec", "--dry-run")
+    named = command_here("run", *words, "--task", "trec", "--dry-run")
     assert named.returncode == 2
     assert "error: no folder" in named.stderr
 
