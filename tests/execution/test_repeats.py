@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from momentum_bench.harness.cli.noise_floor import lines
-from momentum_bench.harness.execution import repeats
+from momentum_bench.harness.execution import repeats, workers
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
