@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     Raises:
         UserError: an unknown name, a value out of range, or values that contradict each other.
     """
+    _check_names(flags, "")
     asked = (_read_file(sweep_file) if sweep_file else {}) | dict(flags)
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
@@ -77,11 +78,16 @@ def _read_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"--sweep {path}: {error}") from error
     content = {key.replace("-", "_"): value for key, value in content.items()}
-    if unknown := sorted(set(content) - set(Sweep.model_fields)):
+    _check_names(content, f"--sweep {path}: ")
+    return content
+
+
+def _check_names(names: Iterable[str], place: str) -> None:
+    """Raises: UserError, where a name is no setting; its message begins with `place`."""
+    if unknown := sorted(set(names) - set(Sweep.model_fields)):
         close = difflib.get_close_matches(unknown[0], Sweep.model_fields, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
-        raise UserError(f"--sweep {path}: unknown name {unknown[0]!r}.{hint}")
-    return content
+        raise UserError(f"{place}unknown name {unknown[0]!r}.{hint}")
 
 
 def _in_words(error: Any) -> str:
