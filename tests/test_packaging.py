@@ -6,6 +6,7 @@ Nothing is downloaded: dependencies are those of the environment that runs the t
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -21,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
+from tests.conftest import ROOT, SOURCES, cli_environment, sentiment_rows, write_rows
 
 ROOMS = ("harness", "tasks", "leaderboards")
 DEPENDENCIES = Path(sysconfig.get_path("purelib"))
@@ -179,7 +180,6 @@ OURS = "import momentum_bench; print(momentum_bench.__file__)"
 
 
 @needs_pip
-@pytest.mark.slow
 def test_the_wheel_holds_one_package_and_all_its_files(wheel: Path, checkout: Path):
     found = contents(wheel)
     tops = {name.split("/")[0] for name in found}
@@ -201,7 +201,6 @@ def test_the_wheel_holds_one_package_and_all_its_files(wheel: Path, checkout: Pa
 
 
 @needs_pip
-@pytest.mark.slow
 def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path):
     with tarfile.open(sdist) as archive:
         members = archive.getmembers()
@@ -212,7 +211,6 @@ def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Pat
 
 
 @needs_pip
-@pytest.mark.slow
 def test_the_metadata_says_who_what_and_where(wheel: Path):
     (metadata,) = [
         text.decode() for name, text in contents(wheel).items() if name.endswith("dist-info/METADATA")
@@ -225,7 +223,6 @@ def test_the_metadata_says_who_what_and_where(wheel: Path):
 
 @needs_pip
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_an_editable_install_is_a_path_to_src(editable: Path, checkout: Path, hostile: Path):
     """Type checkers and editors follow a plain path; they do not run an import hook."""
     site = next((editable.parent.parent / "lib").glob("python*/site-packages"))
@@ -261,9 +258,17 @@ def commands(python: Path, checkout: Path) -> dict[str, list[object]]:
     }
 
 
+@pytest.mark.parametrize("start", [["-m", "momentum_bench", "run"], ["-m", "momentum_bench.run"], ["script"]])
+def test_no_folder_of_our_names_comes_between(start: list[str], hostile: Path):
+    """Other `tasks`, `harness` and `leaderboards` in the current folder and on PYTHONPATH; see below."""
+    words = [ROOT / "harness" / "run.py"] if start == ["script"] else start
+    path = f"{hostile.parent / 'on_path'}{os.pathsep}{SOURCES}"
+    shown = done(sys.executable, *words, "--help", cwd=hostile, PYTHONPATH=path)
+    assert "--learning-rates" in shown.stdout
+
+
 @needs_pip
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("way", ["installed", "editable"])
 def test_no_other_package_of_our_names_comes_between(
     way: str, hostile: Path, checkout: Path, tiny_model: Path, request: pytest.FixtureRequest

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import Sweep as CheckedSweep
@@ -49,7 +47,6 @@ class Sweep:
         return sweep
 
     def _set(self, settings: Mapping[str, Any], file: Path | None) -> None:
-        _check_names(settings)
         flags = {name: _plain(value) for name, value in settings.items() if name != DATA_PARALLEL}
         if settings.get(DATA_PARALLEL):
             flags["data_parallel_ranks"] = launched().ranks
@@ -68,16 +65,6 @@ class Sweep:
         if self.file is None:
             return f"Sweep({', '.join(settings)})"
         return f"Sweep.from_toml({', '.join([repr(str(self.file)), *settings])})"
-
-
-def _check_names(settings: Mapping[str, Any]) -> None:
-    """Raises: UserError, where a name is no setting of a sweep."""
-    known = {*CheckedSweep.model_fields, DATA_PARALLEL}
-    for name in settings:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f" Did you mean {close[0]}?" if close else " See `momentum-bench run --help`"
-            raise UserError(f"unknown name {name!r}.{hint}")
 
 
 def _plain(value: Any) -> Any:

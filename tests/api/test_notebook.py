@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +9,19 @@ import pytest
 
 from tests.conftest import ROOT, SOURCES, needs_quickstart
 
-NOTEBOOK = ROOT / "docs" / "examples" / "first_board.ipynb"
+WHY = "the extra `test` is not installed"
+nbclient = pytest.importorskip("nbclient", reason=WHY)
+nbformat = pytest.importorskip("nbformat", reason=WHY)
+pytest.importorskip("ipykernel", reason=WHY)
 
-needs_nbclient = pytest.mark.skipif(
-    any(find_spec(package) is None for package in ("nbclient", "nbformat", "ipykernel")),
-    reason="nbclient and ipykernel are not installed (extra `test`)",
-)
+NOTEBOOK = ROOT / "docs" / "examples" / "first_board.ipynb"
 
 
 def read() -> Any:
-    import nbformat
-
     return nbformat.read(NOTEBOOK, as_version=4)
 
 
-@needs_nbclient
 def test_the_notebook_is_kept_without_outputs_and_paths():
-    import nbformat
-
     notebook = read()
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -38,16 +32,12 @@ def test_the_notebook_is_kept_without_outputs_and_paths():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # twelve runs, and worker processes that each load torch
 @needs_quickstart
-@needs_nbclient
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from nbclient import NotebookClient
-
     monkeypatch.setenv("PYTHONPATH", str(SOURCES))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = read()
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = {cell.source: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     assert "12 done" in _text(shown["results = mb.run(sweep)\nresults"])
     assert _text(shown["mb.run(sweep, events=mb.SweepEvents()) == results"]) == "True"
@@ -62,11 +52,7 @@ def _text(outputs: list[Any]) -> str:
     return "".join(output.data["text/plain"] for output in outputs if output.output_type == "execute_result")
 
 
-@needs_nbclient
 def test_a_notebook_shows_a_bar_and_no_line_for_each_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    import nbformat
-    from nbclient import NotebookClient
-
     monkeypatch.setenv("PYTHONPATH", str(SOURCES))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     code = (
@@ -78,7 +64,7 @@ def test_a_notebook_shows_a_bar_and_no_line_for_each_run(tmp_path: Path, monkeyp
         "    bar.finished(2, 2, make_record(seed=21, status='failed'))\n"
     )
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
-    NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(ROOT)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=None, resources={"metadata": {"path": str(ROOT)}}).execute()
     (cell,) = notebook.cells
     written = "".join(output.get("text", "") for output in cell.outputs)
     assert "2/2" in written + str([output.get("data") for output in cell.outputs])

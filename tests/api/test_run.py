@@ -15,6 +15,9 @@ from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
+AT_A_TIME = "workers"
+"""The setting that says how many runs a process has at a time."""
+
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Any]:
@@ -25,7 +28,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict
     return {
         **{"task": "sst2", "data_dir": data, "model": str(tiny_model), "method": "prompt", "k": 4},
         **{"seeds": [13, 21], "learning_rates": [1e-2, 1e-1], "max_steps": 6, "eval_every": 3},
-        **{"batch_size": 4, "workers": 1},
+        **{"batch_size": 4, AT_A_TIME: 1},
     }
 
 
@@ -180,7 +183,7 @@ def test_torch_is_as_it_was_and_a_second_precision_is_no_trouble(settings: dict[
 
 
 def test_workers_do_not_run_a_script_again_that_has_no_main_guard(settings: dict[str, Any], tmp_path: Path):
-    words = settings | {"data_dir": str(settings["data_dir"]), "workers": 2, "output_dir": "out"}
+    words = settings | {"data_dir": str(settings["data_dir"]), AT_A_TIME: 2, "output_dir": "out"}
     text = (
         "import os\n"
         "print('from the top', flush=True)\n"
@@ -197,7 +200,7 @@ def test_workers_do_not_run_a_script_again_that_has_no_main_guard(settings: dict
 def test_ctrl_c_ends_the_workers_and_leaves_the_callers_own_processes(
     settings: dict[str, Any], tmp_path: Path
 ):
-    words = settings | {"data_dir": str(settings["data_dir"]), "workers": 2, "output_dir": "out"}
+    words = settings | {"data_dir": str(settings["data_dir"]), AT_A_TIME: 2, "output_dir": "out"}
     text = (
         "import multiprocessing, sys\n"
         "import momentum_bench as mb\n"

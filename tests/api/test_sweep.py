@@ -52,7 +52,7 @@ def test_an_error_has_the_text_of_the_command_line(flags: tuple[str, ...], setti
 def test_an_unknown_name_is_named_with_a_close_one():
     with pytest.raises(mb.UserError, match=r"unknown name 'seed'\. Did you mean seeds\?"):
         mb.Sweep(seed=13)
-    with pytest.raises(mb.UserError, match=r"unknown name 'zzzz'\. See `momentum-bench run --help`"):
+    with pytest.raises(mb.UserError, match="unknown name 'zzzz'"):
         mb.run(zzzz=13)
 
 
