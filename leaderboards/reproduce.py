@@ -120,7 +120,7 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     yield f"Data with fingerprint {spec.data_fingerprint}{given}; source: {', '.join(origins) or 'unknown'}"
     if spec.model.startswith("local:"):
         name = spec.model.removeprefix("local:")
-        yield f"A model folder named {name} with revision {spec.model_revision}: --model PATH"
+        yield f"Add --model PATH, a folder named {name} with revision {spec.model_revision}"
     else:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
@@ -128,8 +128,8 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     if not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
-            f"The optimizer comes with an installed package of version {version}, or from {name}.py, whose "
-            f"SHA-256 begins with {version}: --optimizer-file FILE"
+            f"Add --optimizer-file FILE, which is {name}.py and has a SHA-256 that begins with {version}; or "
+            f"install the package of version {version} that has it"
         )
         yield f"Its hyperparameters were {json.dumps(spec.hyperparameters, sort_keys=True)}"
     if spec.data_parallel_ranks is not None:

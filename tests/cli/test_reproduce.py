@@ -75,7 +75,7 @@ def test_the_printed_sweep_plans_the_runs_of_the_row(toy_data: Path, tmp_path: P
 def test_what_must_be_at_hand_is_said(toy_data: Path):
     (sgd,) = rows(planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"}, model="local:mine"))
     text = sweep_text(sgd)
-    assert "# A model folder named mine with revision revision: --model PATH\n" in text
+    assert "# Add --model PATH, a folder named mine with revision revision\n" in text
     assert f"# Data with fingerprint {sgd.columns['data_fingerprint']}, from a folder: --data-dir DIR" in text
     assert "run --sweep sweep.toml --output-dir reproduced --model PATH --data-dir DIR\n" in text
 

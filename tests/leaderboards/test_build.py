@@ -63,7 +63,7 @@ def test_ties_move_the_test_mean_within_their_range(tmp_path: Path):
     assert (c["test_tied_low"], c["test_tied_high"]) == (pytest.approx(0.70), pytest.approx(0.75))
 
 
-def test_one_shared_rate_beside_one_a_seed(tmp_path: Path):
+def test_one_shared_rate_next_to_one_for_each_seed(tmp_path: Path):
     def score(spec: RunSpec) -> Scores:
         if spec.learning_rate == 0.1 and spec.seed == 13:
             return Scores(status="diverged")
@@ -168,7 +168,7 @@ def test_a_run_that_failed_early_stays_with_its_row(tmp_path: Path):
     assert len(board.comparisons) == 1
 
 
-def test_an_arm_without_a_finished_run_is_said_not_to_be_compared(tmp_path: Path):
+def test_a_note_says_that_an_arm_without_a_finished_run_is_not_compared(tmp_path: Path):
     def score(spec: RunSpec) -> Scores:
         return Scores(status="diverged") if spec.optimizer == "sgdm" else Scores()
 
@@ -194,7 +194,7 @@ def test_a_larger_search_is_a_larger_budget(tmp_path: Path):
     assert board.rows[0].columns["n_missing"] == 4
 
 
-def test_unequal_budgets_of_many_are_told_once(tmp_path: Path):
+def test_unequal_budgets_of_many_arms_make_one_note(tmp_path: Path):
     score = better_arm("sgdm", 0.02)
     few = sweep_records(score, arms={"sgd": {}, "sgdm": {"momentum": 0.9}})
     many = sweep_records(score, arms={"adamw": {}, "signsgd": {}}, rates=(*RATES, 1.0))
@@ -265,14 +265,14 @@ def test_a_damaged_record_is_left_out_and_counted(tmp_path: Path):
     assert sum(row.columns["n_missing"] for row in board.rows) == 1
 
 
-def test_a_protocol_of_another_version_is_an_error_in_words(tmp_path: Path):
+def test_a_protocol_of_another_version_is_a_clear_error(tmp_path: Path):
     store = fill(tmp_path, sweep_records(better_arm("sgdm", 0.02), protocol="of-tomorrow"))
     with pytest.raises(UserError, match="names protocol 'of-tomorrow', and this version knows mezo"):
         build(store)
 
 
 def test_ids_of_rows_stay(tmp_path: Path):
-    """Published tables hold them: a new field of a spec, None where it does not apply, changes none."""
+    """Published tables have these ids. A new field of a spec, which is None in old records, changes no id."""
     board = board_of(tmp_path, sweep_records(better_arm("sgdm", 0.02)))
     assert [row.row_id for row in board.rows] == ["4b101ff93ae1a3f7", "67b45a703d5fca25"]
     assert {row.setting_id for row in board.rows} == {"3587a352"}

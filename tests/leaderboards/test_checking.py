@@ -1,4 +1,4 @@
-"""A folder of records and its tables: whole, it passes; whatever is changed in it is named."""
+"""A whole folder of records and tables passes the check, and each change in it is named."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mine(whole: Path, tmp_path: Path) -> Path:
-    """A copy to spoil."""
+    """A copy that a test may change."""
     return shutil.copytree(whole, tmp_path / "mine")
 
 
 def test_what_is_whole_passes(whole: Path, mine: Path):
     assert departures(whole) == []
-    (mine / "momentum-bench.json").unlink()  # a submission may do without
+    (mine / "momentum-bench.json").unlink()  # a submission need not have it
     shutil.rmtree(mine / "tasks")
     (mine / "pooled.csv").unlink()
     assert departures(mine) == []
@@ -159,7 +159,7 @@ JUNK = (None, True, 0, -1, 0.5, 1e308, 10**400, 2**63, "", "\ud800", "=1\n", [],
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_whatever_a_record_holds_it_is_a_finding_and_no_traceback(whole: Path, data: st.DataObject):
+def test_whatever_a_record_holds_there_is_a_departure_and_no_traceback(whole: Path, data: st.DataObject):
     path = first_record(whole)
     text = path.read_text()
 
@@ -175,7 +175,7 @@ def test_whatever_a_record_holds_it_is_a_finding_and_no_traceback(whole: Path, d
     assert all(line.isprintable() for line in found)
 
 
-def test_numbers_of_which_no_table_can_be_made(tmp_path: Path):
+def test_numbers_that_make_no_table(tmp_path: Path):
     records = [whole_record(spec) for spec in specs()]
     costs = records[0].costs
     assert costs
@@ -198,7 +198,7 @@ def test_numbers_of_which_no_table_can_be_made(tmp_path: Path):
         ("\xff", "is not a record: UnicodeDecodeError"),
     ],
 )
-def test_what_is_no_record(mine: Path, text: str, message: str):
+def test_what_is_not_a_record(mine: Path, text: str, message: str):
     path = first_record(mine)
     path.write_bytes(text.encode("latin-1"))
     found = departures(mine)
@@ -222,7 +222,7 @@ def test_links_that_lead_out_are_refused(mine: Path, tmp_path: Path):
     (mine / "comparison.csv").rename(tmp_path / "comparison.csv")
     (mine / "comparison.csv").symlink_to("../comparison.csv")
     (mine / "pooled.csv").unlink()
-    (mine / "pooled.csv").symlink_to("leaderboard.csv")  # inside; its content is wrong, though
+    (mine / "pooled.csv").symlink_to("leaderboard.csv")  # inside the folder, but with the wrong content
     found = departures(mine)
     refused = [line for line in found if line.endswith("is a symbolic link that leads out of the folder")]
     assert [line.split()[0] for line in refused] == [

@@ -1,4 +1,4 @@
-"""Whatever happens to the files of records: never a wrong leaderboard, never a traceback."""
+"""Whatever happens to the files of records, there is no wrong leaderboard and no traceback."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def whole(folder: Path, records: list[RunRecord]) -> Store:
 
 
 def rewritten(change: Callable[[dict], None]) -> Callable[[bytes], bytes]:
-    """The record with a change and a checksum that fits: what a newer version, or a cheat, would write."""
+    """A change of a record, with a fitting checksum, as a newer version or a cheat would write it."""
 
     def rewrite(content: bytes) -> bytes:
         fields = json.loads(content)
@@ -96,7 +96,7 @@ def test_no_damage_makes_a_wrong_leaderboard(
 ):
     store = whole(tmp_path / "mine", RECORDS)
     contents = {run_id: path_of(store, run_id).read_bytes() for run_id in IDS}
-    for run_id, there in zip(IDS, order, strict=True):  # swapped between folders
+    for run_id, there in zip(IDS, order, strict=True):  # records swap their folders
         path_of(store, run_id).write_bytes(contents[there])
     for run_id, change in changes.items():
         path_of(store, run_id).write_bytes(change(path_of(store, run_id).read_bytes()))
@@ -104,7 +104,7 @@ def test_no_damage_makes_a_wrong_leaderboard(
     kept = store.records()
     known = {record.spec.run_id: record for record in RECORDS}
     assert all(record == known[record.spec.run_id] for record in kept)
-    for record in kept:  # whatever is still whole, and in its own place
+    for record in kept:  # those that are whole and in their own folders
         assert order[IDS.index(record.spec.run_id)] == record.spec.run_id
     untouched = {a for a, b in zip(IDS, order, strict=True) if a == b} - set(changes)
     assert untouched <= {record.spec.run_id for record in kept}
@@ -116,7 +116,7 @@ def test_no_damage_makes_a_wrong_leaderboard(
     assert len(notes) == bool(lost)
     if lost:
         assert f"{len(lost)} record(s)" in notes[0]
-        assert departures(store.output_dir)  # none of it passes as a submission
+        assert departures(store.output_dir)  # it does not pass as a submission
 
 
 @pytest.mark.parametrize("place", ["huge", "folder", "link to itself"])

@@ -1,4 +1,4 @@
-"""Clones and folders of strangers: no link in them is followed, no program of theirs runs."""
+"""Clones and folders from strangers: no link in them is followed, and none of their programs runs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RUN_ID = whole_record(specs()[0].model_copy(update={"task": OWN_TASK})).spec.run
 
 
 def listing(folder: Path) -> dict[str, str]:
-    """Everything below a folder, with what it is and what it holds; links are not followed."""
+    """Everything below a folder, by path: what it is, and a digest of its content. Links are not followed."""
     found = {}
     for place, folders, files in os.walk(folder):
         for name in (*folders, *files):
@@ -52,13 +52,13 @@ def listing(folder: Path) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Victim:
-    """Somebody who publishes: a home, and a folder in which the command is typed. Neither may change."""
+    """A person who publishes: a home, and the folder where the command is typed. Neither may change."""
 
     home: Path
     work: Path
 
     def types(self, *words: object) -> Result:
-        """The command line, as it is typed in the folder `work`."""
+        """The result of a command that is typed in the folder `work`."""
         return CliRunner().invoke(app, [str(word) for word in words])
 
     def listing(self) -> list[dict[str, str]]:
@@ -131,7 +131,7 @@ def test_a_link_in_a_clone_is_refused_and_not_followed(
     link.symlink_to(LINKS[name].replace("HOME", str(victim.home)))
     commit(clone)
     to = clone
-    if name == "board":  # a folder now; what is committed is a link
+    if name == "board":  # it is a folder now, but a link in the commit
         link.unlink()
         to = link
         to.mkdir()
@@ -162,7 +162,7 @@ def in_the_index(clone: Path, mode: str, name: str, object_id: str) -> None:
         ("runs/.git-/record.json", "100644", "runs/.git- is a folder"),
     ],
 )
-def test_what_is_no_file_or_no_folder_where_a_leaderboard_has_one(
+def test_an_entry_that_is_not_the_file_or_folder_of_a_leaderboard(
     name: str, mode: str, message: str, clone: Path, results: dict[str, Path]
 ):
     what = "HEAD" if mode == "160000" else "HEAD:README.md"
@@ -202,7 +202,7 @@ HOOKS = (
 
 @pytest.fixture
 def armed(clone: Path, tmp_path: Path) -> Path:
-    """A clone whose hooks, attributes and configuration start a program wherever git knows such a place."""
+    """A clone that starts a program from every hook, attribute and setting that git knows for it."""
     evil = program(tmp_path / "evil", tmp_path / "trace")
     (clone / ".gitattributes").write_text("* filter=evil diff=evil text=auto eol=crlf\n")
     commit(clone)
@@ -324,7 +324,7 @@ def test_a_link_where_git_itself_writes(
     assert "is a symbolic link, through which git would write elsewhere" in done.stderr
 
 
-def test_a_branch_that_stands_for_another(clone: Path, results: dict[str, Path]):
+def test_a_branch_that_is_an_alias_of_another(clone: Path, results: dict[str, Path]):
     git(clone, "symbolic-ref", "refs/heads/leaderboard", "refs/heads/main")
     start = git(clone, "rev-parse", "main")
     with pytest.raises(UserError, match=r"branch leaderboard in .* is an alias of refs/heads/main"):
@@ -403,7 +403,9 @@ def test_what_to_type_next_is_quoted(tmp_path: Path, victim: Victim, results: di
 @pytest.mark.parametrize(
     "name", ["runs/../../../up/record.json", "runs/a name/record.json", "runs/x/y/record.json"]
 )
-def test_a_name_on_the_hub_that_is_no_place_of_a_record(name: str, tmp_path: Path, results: dict[str, Path]):
+def test_a_name_on_the_hub_that_is_not_the_path_of_a_record(
+    name: str, tmp_path: Path, results: dict[str, Path]
+):
     hub = Hub()
     hub.commits[0][1][name] = b"{}"
     with serving(hub) as address:

@@ -1,4 +1,4 @@
-"""The page in a real browser: it draws, sorts, filters, prints and fits, without network."""
+"""The page in a real browser: it draws, sorts, filters, prints and fits the screen, without a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASKS = ("sst2", "sst5", "<script>alert(1)</script>")
 
 
 def score(spec: RunSpec) -> Scores:
-    """SGDM scores 3 points higher on sst5 and the same elsewhere, but for a little noise."""
+    """SGDM scores 3 points higher on sst5, and the same on other tasks except for a little noise."""
     place = SEEDS.index(spec.seed)
     test = 0.8 + 0.01 * place + (spec.optimizer == "sgdm") * (0.001 * (place - 2))
     return Scores(
@@ -55,7 +55,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, address: str) -> Iterator[Any]:
-    """The page, opened; whatever it logs, asks for or pops up ends the test."""
+    """The opened page; the test fails if the page logs something, requests a file or opens a dialog."""
     trouble: list[str] = []
     page = browser.new_page(viewport={"width": 1280, "height": 800})
     page.set_default_timeout(0)

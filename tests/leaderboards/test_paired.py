@@ -1,4 +1,4 @@
-"""The statistics of pairs: against other implementations, as properties, and under simulation."""
+"""The statistics of pairs against other implementations, as properties, and in simulations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a text out of a record holds, each language shows it as text."""
+"""Each language shows a text from a record as text, whatever it contains."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ PIECES = (
 
 HOSTILE = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=6).map("".join)
 STORED = HOSTILE.map(lambda text: text.encode(errors="ignore").decode())
-"""Without half surrogate pairs, which no record can hold: see the test of it below."""
+"""Without halves of surrogate pairs, because no record can have them; a test below shows that."""
 
 
 @given(text=HOSTILE)

@@ -1,4 +1,4 @@
-"""Leaderboards that are kept: the archive of their records, model cards, and what this project publishes."""
+"""The archive of a leaderboard's records, model cards, and the leaderboards that this project publishes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def kept(tmp_path: Path) -> Path:
     return tmp_path / "kept"
 
 
-def test_an_archive_stands_for_the_records(kept: Path, tmp_path: Path):
+def test_an_archive_replaces_the_records(kept: Path, tmp_path: Path):
     results = tmp_path / "results"
     archived, stored = store_of(kept), store_of(results)
     assert isinstance(archived, ArchivedStore)
@@ -61,7 +61,7 @@ def test_an_archive_stands_for_the_records(kept: Path, tmp_path: Path):
         assert (tmp_path / "again" / path.relative_to(kept)).read_bytes() == path.read_bytes()
     (row, _) = build(Store(results)).rows
     done = CliRunner().invoke(app, ["reproduce", row.row_id, str(kept)])
-    assert "the row has task sst2 in version 1a2b3c" in done.stderr  # which is made up, and read
+    assert "the row has task sst2 in version 1a2b3c" in done.stderr  # the made-up version was read
 
 
 def rewrite(kept: Path, old: bytes, new: bytes) -> None:
@@ -192,7 +192,7 @@ def test_a_model_card_names_what_was_trained_and_how():
     cards = list(yaml.safe_load_all(model_index(board_of(records))))
     assert [card["model-index"][0]["name"] for card in cards] == ["other", "made-up/model"]
     assert cards[0]["model-index"][0]["results"][0]["dataset"] == {"type": "gone", "name": "gone"}
-    (result,) = cards[1]["model-index"][0]["results"]  # what diverged has no score
+    (result,) = cards[1]["model-index"][0]["results"]  # a diverged run has no score
     assert result["dataset"]["type"] == "nyu-mll/glue"
     assert result["dataset"]["split"] == "validation"
     sgd, sgdm = result["metrics"]
@@ -212,7 +212,7 @@ def test_a_model_card_of_one_seed_has_no_number_that_is_none():
 
 
 def cells(sweep: Sweep) -> set[tuple]:
-    """What a sweep runs, as far as it can be said without its data and model."""
+    """The runs of a sweep, as far as they are known without data and model."""
     return {
         (task, seed, sweep.batch_size, optimizer, rate, tuple(hyperparameters(sweep, optimizer).items()))
         for task, seed, optimizer in product(sweep.task, sweep.seeds, sweep.optimizers)
@@ -227,7 +227,7 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     if not (folder / "leaderboard.csv").exists():
         pytest.skip("its sweep is not run yet")
     assert departures(folder) == []
-    assert not (folder / "runs").exists()  # the archive stands for them
+    assert not (folder / "runs").exists()  # the archive replaces them
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
     specs = [record.spec for record in store_of(folder).records()]
     found = {

@@ -1,4 +1,4 @@
-"""Publishing to a git clone and to the hub: rows are added, never lost, also under two publishers at once."""
+"""Publishing to a git clone and to the hub adds rows and loses none, even with two publishers at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A repository with one commit, whose .gitignore knows nothing of leaderboards."""
+    """A repository with one commit. Its .gitignore would leave out files of a leaderboard."""
     folder = tmp_path / "clone"
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     git(folder, "config", "user.name", "Tester")
@@ -67,7 +67,7 @@ def as_folder(files: dict[str, bytes], folder: Path) -> Path:
 
 
 def merged(published: Path, own: Path, replace: bool) -> Changes:
-    """`merge` into a folder that stays; it has to hold records alone, so what was built goes before."""
+    """The changes of `merge` into a folder, from which files of an earlier build are removed first."""
     names = [str(path.relative_to(published)) for path in published.rglob("*") if path.is_file()]
     for name in names:
         if not name.startswith("runs/") and name != MARKER:
@@ -142,7 +142,7 @@ def test_a_branch_goes_on_from_the_later_commit(results: dict[str, Path], clone:
     assert n_rows(checked_out(clone, tmp_path / "published")) == 4
     (clone / "README.md").write_text("ours, changed\n")
     git(clone, "commit", "-q", "-am", "meanwhile")
-    with pytest.raises(UserError, match="have gone apart"):
+    with pytest.raises(UserError, match="have diverged"):
         publish_to_git(results["sst5"], clone, "leaderboard", replace=False, dry_run=False)
 
 
@@ -182,7 +182,7 @@ def test_ones_own_run_is_replaced_only_when_asked(results: dict[str, Path], tmp_
 
 
 def forge_loss(folder: Path) -> str:
-    """Another test loss in one record; its tables stay as they were, for they do not show it."""
+    """Change the test loss in one record. The tables stay the same, because they do not show it."""
     file = forge(folder, lambda fields: fields["test"].update(loss=0.125))
     return Path(file).parent.name
 
@@ -212,7 +212,7 @@ def test_files_of_an_earlier_build_go_and_all_others_stay(
     as_folder(dict.fromkeys(theirs, b"a user's"), published)
 
     def renamed(board: Leaderboard) -> dict[str, str | bytes]:
-        """As a build of another version would call its plots, from the second board on."""
+        """Other names of plots from the second board on, as another version might give them."""
         more = len(board.rows) > 2
         return {
             name.replace("plots/", "plots/new-" if more else "plots/"): c
@@ -229,20 +229,20 @@ def test_files_of_an_earlier_build_go_and_all_others_stay(
 
 
 @pytest.mark.parametrize("name", ["index.html", "tasks/cr.csv"])
-def test_files_that_no_leaderboard_wrote_are_not_written_over(
+def test_files_that_no_leaderboard_wrote_are_not_overwritten(
     results: dict[str, Path], clone: Path, tmp_path: Path, name: str
 ):
     as_folder({name: b"a user's"}, clone)
     git(clone, "add", "-A")
     git(clone, "commit", "-qm", "a page of my own")
-    with pytest.raises(UserError, match=f"{name} is there and belongs to no leaderboard"):
+    with pytest.raises(UserError, match=f"{name} is there and does not belong to a leaderboard"):
         publish_to_git(results["cr"], clone, "leaderboard", replace=False, dry_run=False)
     (clone / "board").mkdir()
     publish_to_git(results["cr"], clone / "board", "leaderboard", replace=False, dry_run=False)
     assert git(clone, "show", f"leaderboard:{name}") == "a user's"
 
 
-def test_what_does_not_hold_together_is_not_published(tmp_path: Path, results: dict[str, Path]):
+def test_what_does_not_pass_the_check_is_not_published(tmp_path: Path, results: dict[str, Path]):
     mine = submission(tmp_path / "mine", records("cr")[:-1])
     with pytest.raises(UserError, match=r"is not published; 1 departure.*\n.*no run of seed 42"):
         check_own(mine)
@@ -251,7 +251,7 @@ def test_what_does_not_hold_together_is_not_published(tmp_path: Path, results: d
     published = tmp_path / "published"
     merged(published, results["cr"], replace=False)
     forge(published, lambda fields: fields["test"].update(metric=0.99))
-    with pytest.raises(UserError, match=r"would not hold together; .*\n.*test.metric 0.99"):
+    with pytest.raises(UserError, match=r"would not pass the check; .*\n.*test.metric 0.99"):
         merged(published, results["sst5"], replace=False)
     (published / "momentum-bench.json").write_text('{"protocol_version": 99}')
     with pytest.raises(UserError, match="protocol version 99"):
@@ -259,14 +259,14 @@ def test_what_does_not_hold_together_is_not_published(tmp_path: Path, results: d
 
 
 @pytest.mark.parametrize("target", ["hf://datasets/board", "hf://models/a/b", "hf://datasets/a/b/c", "hf://"])
-def test_an_address_that_is_none_of_a_dataset(target: str):
+def test_an_address_that_is_not_a_dataset(target: str):
     with pytest.raises(UserError, match="expected hf://datasets/USER/NAME"):
         repository(target)
     assert repository("hf://datasets/some-body/my.board") == "some-body/my.board"
 
 
 def test_two_processes_on_the_hub_lose_nothing(results: dict[str, Path], tmp_path: Path):
-    """The second publisher commits after the first has read and before it writes: the hub answers 412."""
+    """The second publisher commits after the first reads and before it writes, so the hub answers 412."""
     hub, home, target = Hub(), tmp_path / "home", f"hf://datasets/{NAME}"
     with serving(hub) as address:
         environment = hub_environment(address, home)

@@ -1,4 +1,4 @@
-"""Published numbers: converted by the stated formula, and shown only where a row of ours fits."""
+"""Published numbers follow the stated formula, and are shown only if a row of ours fits."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_only_lines_of_our_task_model_method_and_k_are_shown():
         ({"max_steps": 0}, "zero-shot prompt", "0"),
     ],
 )
-def test_adapters_and_zero_shot_stand_beside_their_like(changes: dict, method: str, k: str):
+def test_adapters_and_zero_shot_match_lines_of_their_kind(changes: dict, method: str, k: str):
     common = {
         "task": "sst2",
         "model": "roberta-large",
@@ -78,7 +78,7 @@ def test_adapters_and_zero_shot_stand_beside_their_like(changes: dict, method: s
     assert {(line["method"], line["k"]) for line in found} == {(method, k)}
 
 
-def test_they_stand_apart_on_the_page_and_in_no_table(tmp_path: Path):
+def test_they_have_their_own_part_of_the_page_and_are_in_no_table(tmp_path: Path):
     board = build(fill(tmp_path, sweep_records(score, task="trec", model="roberta-large", seeds=(13, 21))))
     text = page(board, {}, {})
     assert text.index("Published elsewhere") > text.index("Cost of each row")

@@ -1,4 +1,4 @@
-"""What a leaderboard leaves on disk and prints: tables, page, plots, through the real command line."""
+"""The tables, page and plots that a leaderboard writes and prints, through the real command line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def score(spec: RunSpec) -> Scores:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four tasks, one of them with a name that is no name."""
+    """Four tasks, one of which has a hostile name."""
     folder = tmp_path_factory.mktemp("runs") / "results"
     fill(folder, [r for task in ("sst2", "sst5", "trec", EVIL) for r in sweep_records(score, task=task)])
     return folder
@@ -100,8 +100,8 @@ def test_the_command_builds_everything_without_torch(runs: Path, built: Path, tm
 
 
 def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
-    """As far as one machine can play two: other hash seed, time zone, language, threads, umask and
-    folder, a matplotlibrc of its own, and the records laid down in another order."""
+    """As far as one machine can act as two: they differ in hash seed, time zone, language, threads, umask,
+    folder, matplotlibrc, and in the order in which the records were written."""
     records = build(Store(runs)).rows
     shuffled = [run for row in records for run in row.runs]
     random.Random(7).shuffle(shuffled)
@@ -143,7 +143,7 @@ def test_the_margin_can_be_chosen(runs: Path):
 
 
 @pytest.mark.parametrize("words", [["--margin", "1"], ["--margin", "0"], ["--margin", "nan"]])
-def test_a_margin_that_is_none(runs: Path, words: list[str]):
+def test_a_margin_that_is_not_allowed(runs: Path, words: list[str]):
     done = bench("leaderboard", "build", runs, *words)
     assert done.returncode == 2
     assert "error: --margin" in done.stderr
@@ -170,7 +170,7 @@ def test_out_that_is_a_file_is_an_error(runs: Path, tmp_path: Path):
     assert (tmp_path / "out").read_text() == "mine"
 
 
-def test_a_folder_whose_files_would_be_written_over_is_refused(runs: Path, tmp_path: Path):
+def test_a_folder_whose_files_would_be_overwritten_is_refused(runs: Path, tmp_path: Path):
     out = tmp_path / "site"
     for name in ("index.html", "leaderboard.csv", "plots/mine.svg"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,7 +194,7 @@ def test_a_folder_whose_files_would_be_written_over_is_refused(runs: Path, tmp_p
 def test_a_board_waits_for_the_sweep_of_the_directory_that_it_is_written_to(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    """Two that write the same files at once would each take the other's for those of a killed process."""
+    """Two processes that write the same files at once would each remove the other's temporary files."""
     locked = []
     store = fill(tmp_path / "results", sweep_records(score))
 
@@ -250,7 +250,7 @@ def test_every_run_is_a_line_of_the_parquet(built: Path):
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, and whether every tag is closed in turn."""
+    """The tags with their attributes. Each tag must be closed in its turn."""
 
     VOID = frozenset({"meta", "input", "br", "link", "img"})
 
@@ -300,7 +300,7 @@ def test_the_page_stands_alone_and_is_well_formed(built: Path):
     assert "sgdm better" in words
     assert "equivalent" in words
     rows = read_csv(built / "leaderboard.csv")
-    for row in rows:  # provenance goes down to the runs
+    for row in rows:  # the provenance has the runs
         assert all(run in words for run in row["chosen_runs"].split(";"))
 
 
@@ -327,7 +327,7 @@ def test_plots_show_both_arms_the_choice_and_divergence(built: Path):
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_a_plot_is_the_same_alone_and_after_another(names: tuple[str, str]):
     few = sweep_records(score, task=names[0])
-    many = sweep_records(score, task=names[1], rates=[0.001 * 2**n for n in range(9)])  # labels askew
+    many = sweep_records(score, task=names[1], rates=[0.001 * 2**n for n in range(9)])  # with slanted labels
     together = board_plots(board_of([*few, *many]), svg_text)
     for records in (few, many):
         alone = board_plots(board_of(records), svg_text)
@@ -346,7 +346,7 @@ SIX = {"sgd": {}} | {f"optimizer{beta}": {"momentum": beta} for beta in (0.1, 0.
         ({"arms": SIX, "seeds": SEEDS[:3]}, 15),
         ({"arms": {"sgd": {}}}, 0),
         ({"seeds": range(20), "rates": (0.01,)}, 1),
-        ({"seeds": SEEDS[:1], "rates": (0.1,)}, 0),  # nothing but divergence
+        ({"seeds": SEEDS[:1], "rates": (0.1,)}, 0),  # all runs diverged
         ({"task": "任务\x01\n$x", "model": "a\u202eb" * 100}, 1),
     ],
 )

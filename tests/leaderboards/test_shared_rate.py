@@ -1,4 +1,4 @@
-"""One learning rate for all seeds, and which runs a choice is tied with."""
+"""One learning rate for all seeds, and the runs that tie with a choice."""
 
 from __future__ import annotations
 

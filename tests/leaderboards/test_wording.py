@@ -1,4 +1,4 @@
-"""What tells the rows of a leaderboard apart, in words."""
+"""The words that tell the rows of a leaderboard apart."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_what_all_rows_share_is_said_once():
     assert forest_labels(board_of([*records(), *records(task="cr")])) == ["cr", "sst2"]
 
 
-def test_settings_are_named_where_they_differ_and_short_names_have_no_more_than_it_takes():
+def test_settings_are_named_where_they_differ_and_short_names_are_minimal():
     board = board_of([r for size in (16, 1024) for r in records(batch_size=size, max_steps=size, k=0)])
     words = context(board.rows)
     assert words.shared == ["model made-up/model", "method prompt", "all training rows", "protocol mezo"]
