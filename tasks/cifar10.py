@@ -15,7 +15,7 @@ TASK = ImageTask(
     batch_size=512,
     epochs=160,
     decay_epochs=(80, 120),
-    weight_decay=5e-4,  # as in the public code of SVAG (Li et al. 2021); the paper's own is not known
+    weight_decay=5e-4,  # as in the public code of SVAG (Li et al. 2021); the value of the paper is not known
     licence="unknown",
     citation="Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images",
 )

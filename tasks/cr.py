@@ -1,6 +1,6 @@
 from momentum_bench.tasks.types import HubSource, Task
 
-# Uncertain: this copy's split of the sentences is not known to be LM-BFF's (1,775 / 2,000).
+# It is not known whether this copy splits the sentences as LM-BFF does (1,775 / 2,000).
 TASK = Task(
     name="cr",
     title="Customer reviews, two classes",

@@ -1,6 +1,6 @@
 from momentum_bench.tasks.types import HubSource, Task
 
-# Uncertain: LM-BFF tests on 2,000 of these 10,662 sentences, this copy on 1,066 others.
+# Uncertain: LM-BFF tests on 2,000 of these 10,662 sentences, and this copy on 1,066 other sentences.
 TASK = Task(
     name="mr",
     title="Movie reviews, two classes",

@@ -1,7 +1,7 @@
 from momentum_bench.tasks.types import HubSource, Task
 
-# Uncertain: this copy numbers the classes the other way round, so its label names are read; its
-# split of the 10,000 sentences is not known to be LM-BFF's.
+# This copy numbers the classes in the other order, so its label names are read. It is not known
+# whether it splits the 10,000 sentences as LM-BFF does.
 TASK = Task(
     name="subj",
     title="Subjective or objective sentences",

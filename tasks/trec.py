@@ -1,6 +1,6 @@
 from momentum_bench.tasks.types import HubSource, Task
 
-# The hub's copy is a script, which `datasets` >= 4 no longer reads; its parquet conversion is.
+# The hub's copy is a script, which `datasets` >= 4 does not run, so this is its Parquet conversion.
 TASK = Task(
     name="trec",
     title="TREC question classification, six coarse classes",

@@ -113,12 +113,13 @@ def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> lis
     """What is wrong with the fields, one line each, with the line in the file and the nearest right name."""
     kind: type[BaseModel] = getattr(types, error.title, Task)
     places = {word.arg: word.lineno for word in ast.walk(tree) if isinstance(word, ast.keyword)}
-    lines, meant = [], set()
+    extra = [str(mistake["loc"][0]) for mistake in error.errors() if mistake["type"] == "extra_forbidden"]
+    close_to = {field: difflib.get_close_matches(field, kind.model_fields, n=1) for field in extra}
+    lines = []
     for mistake in error.errors():
         field = str(mistake["loc"][0]) if mistake["loc"] else ""
         if mistake["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(field, kind.model_fields, n=1)
-            meant |= set(close)
+            close = close_to[field]
             hint = f"Did you mean {close[0]}?" if close else f"The fields are {', '.join(kind.model_fields)}"
             message = f"{error.title} has no field {field!r}. {hint}"
         elif mistake["type"] == "missing":
@@ -127,7 +128,7 @@ def _mistakes(error: ValidationError, tree: ast.Module, line: int | None) -> lis
             text = mistake["msg"].removeprefix("Value error, ")
             found = f" (found {mistake['input']!r})" if field and mistake["type"] != "value_error" else ""
             message = f"{field}: {text}{found}" if field else text
-        if not (mistake["type"] == "missing" and field in meant):
+        if not (mistake["type"] == "missing" and [field] in close_to.values()):
             lines.append((places.get(field, line), message))
     return [f"line {place}: {message}" if place else message for place, message in lines]
 

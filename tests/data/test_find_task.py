@@ -218,6 +218,11 @@ def test_a_file_may_hold_an_image_task(shades: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        (
+            "n_train=",
+            "n_trane=",
+            r"my_images.py:\nline 8: ImageTask has no field 'n_trane'. Did you mean n_train",
+        ),
         ("    size=", "    sise=", "line 9: ImageTask has no field 'sise'. Did you mean size.$"),
         ("    n_classes=2,\n", "", "ImageTask needs the field n_classes, which is missing"),
         ("mean=(0.5,)", "mean=(0.5, 0.5)", "1 channels need as many means"),
