@@ -20,26 +20,26 @@ def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, n: int, batch_size: int) -> list[int]:
-    """Positions of the `batch_size` training examples of a step (from 0), of n.
+    """Positions of the `batch_size` examples of a step (counted from 0), among n training examples.
 
-    Epochs, each with an order of its own, follow one another without a gap, so every batch is full
-    and every example is seen equally often.
+    Each epoch has an order of its own, and epochs follow one another without a gap. So every batch is
+    full, and every example is seen equally often.
     """
     positions = range(step * batch_size, (step + 1) * batch_size)
     return [int(_epoch_order(seed, p // n, n)[p % n]) for p in positions]
 
 
 def rank_share(rows: list[int], rank: int, ranks: int) -> list[int]:
-    """The rank's consecutive part of a micro-batch, which divides evenly among the ranks."""
+    """The rank's consecutive part of a micro-batch; its size must divide evenly among the ranks."""
     size = len(rows) // ranks
     return rows[rank * size : (rank + 1) * size]
 
 
 def dropout_seed(seed: int, step: int, rank: int) -> int:
-    """What a step's dropout masks are drawn from; ranks that share a batch draw masks of their own."""
+    """The seed of a step's dropout masks; each rank that shares a batch draws masks of its own."""
     return derived_seed(seed, f"dropout of rank {rank}" if rank else "dropout", step)
 
 
 def exponential_scale(seed: int, step: int) -> float:
-    """The draw from Exp(1) of one step, the same wherever and whenever it is made."""
+    """The draw from Exp(1) of one step, a function of seed and step alone."""
     return float(np.random.RandomState(derived_seed(seed, "random_scaling", step)).standard_exponential())

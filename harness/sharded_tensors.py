@@ -1,4 +1,4 @@
-"""Tensors of which each rank may hold a part."""
+"""Tensors that may be sharded: each rank then holds a part."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def in_parts(tensor: torch.Tensor) -> bool:
-    """Whether each rank has a part of it only."""
+    """Whether each rank holds only a part of the tensor."""
     return isinstance(tensor, DTensor)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor, in the same memory, without a gradient; all of what is not sharded."""
+    """This rank's part of a tensor, in the same memory and without a gradient; all of it if not sharded."""
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor; where it is sharded all ranks call this together."""
+    """All of a tensor, without a gradient; if it is sharded, all ranks call this together."""
     with torch.no_grad():
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def put(target: torch.Tensor, values: torch.Tensor) -> None:
-    """Overwrite a tensor, sharded or not, by values that every rank has all of."""
+    """Overwrite a tensor, sharded or not, with values that every rank holds whole."""
     with torch.no_grad():
         if isinstance(target, DTensor):
             values = values.to(target.device)

@@ -283,7 +283,7 @@ from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.training.session import Session
-from tests.test_finetune import spec_for
+from tests.helpers.runs import spec_for
 torch.manual_seed(int(sys.argv[1]))
 for folder, methods in ((sys.argv[3], ("prompt", "head")), (sys.argv[4], ("causal", "head"))):
     bench = Session(Inputs(folder, Path(sys.argv[2])), make_accelerator("fp32"))
