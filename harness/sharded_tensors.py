@@ -1,4 +1,4 @@
-"""Tensors that may be sharded, so that each rank holds a part."""
+"""Tensors that may be sharded: each rank then holds a part."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ def in_parts(tensor: torch.Tensor) -> bool:
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This rank's part of a tensor, in the same memory, without a gradient; all of it if not sharded."""
+    """This rank's part of a tensor, in the same memory and without a gradient; all of it if not sharded."""
     with torch.no_grad():
         return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole tensor; if it is sharded, all ranks must call this together."""
+    """All of a tensor, without a gradient; if it is sharded, all ranks call this together."""
     with torch.no_grad():
         return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def put(target: torch.Tensor, values: torch.Tensor) -> None:
-    """Overwrite a tensor, sharded or not, with values that every rank holds as a whole."""
+    """Overwrite a tensor, sharded or not, with values that every rank holds whole."""
     with torch.no_grad():
         if isinstance(target, DTensor):
             values = values.to(target.device)

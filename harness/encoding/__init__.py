@@ -1,5 +1,5 @@
 """Examples as token ids, and token ids as batches.
 
 Examples, a task's prompt and a tokenizer come in; `Encoded` splits and `Batch`es of tensors go out.
-Images have a file of their own with the same two methods.
+`images.py` does the same for images.
 """

@@ -16,19 +16,19 @@ from momentum_bench.harness.encoding.packed_rows import Packing, packed_inputs
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of the sequences of n examples, each as long as it is (nothing is padded here).
+    """Token ids of the sequences of n examples, each at its own length (nothing is padded here).
 
-    An example is one sequence, or several consecutive ones: its candidates, scored one by one.
+    An example is one sequence, or several consecutive ones: its candidates, each scored alone.
 
     Attributes:
-        input_ids, token_type_ids: a list for each sequence; the second is None where all are 0.
-        read_at: for each sequence, the positions whose scores of the vocabulary are read (the mask,
-            or those before the tokens of a candidate); None where a head reads the sequence.
+        input_ids, token_type_ids: a list for each sequence; the second is None if all are 0.
+        read_at: for each sequence, the positions whose vocabulary scores are read (the mask, or those
+            before the tokens of a candidate); None if a head reads the sequence.
         labels: n classes in logit order, numbers of a regression, or positions of right candidates.
         references: what predictions of the n examples are scored against.
-        n_truncated: examples of which some text was cut.
-        targets: for each sequence, the token that stands behind each of its `read_at`; None where
-            the scores of other tokens (label words) are read.
+        n_truncated: examples with a text that was cut.
+        targets: for each sequence, the token after each of its `read_at`; None if the scores of other
+            tokens (label words) are read.
         candidates: how many consecutive sequences belong to each example; None: one each.
     """
 
@@ -44,12 +44,17 @@ class Encoded:
     def batch(
         self, rows: Sequence[int], pad_id: int, device: torch.device, packing: Packing | None = None
     ) -> Batch:
-        """The examples at `rows` on `device`: packed into one row, or padded to the longest sequence."""
+        """The examples at `rows` on `device`: packed into one row, or padded to the longest sequence.
+
+        Args:
+            pad_id: the token that pads; it does not change the scores.
+            packing: how the model takes packed rows; None: pad.
+        """
         counts = None if self.candidates is None else [self.candidates[row] for row in rows]
         sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
 
-        def padded(of: list[list[int]], value: int) -> torch.Tensor:
-            tensors = [torch.tensor(of[i]) for i in sequences]
+        def padded(ids: list[list[int]], value: int) -> torch.Tensor:
+            tensors = [torch.tensor(ids[i]) for i in sequences]
             stacked = torch.nn.utils.rnn.pad_sequence(tensors, True, value)
             return stacked.to(device, non_blocking=True)
 
@@ -95,22 +100,22 @@ class Encoded:
 
     @cached_property
     def _sequences(self) -> list[range]:
-        """Of each example, where its sequences are; only with `candidates`."""
+        """For each example, the positions of its sequences; only with `candidates`."""
         ends = list(accumulate(self.candidates or ()))
         return [range(end - n, end) for end, n in zip(ends, self.candidates or (), strict=True)]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a model is given for B examples of S sequences, and what is read from it, on one device.
+    """The inputs of a model for B examples of S sequences, and what is read from it, on one device.
 
     Attributes:
-        inputs: of the model: S x T, padded, or 1 x N with the `segments` of the row.
+        inputs: the model's inputs by name: S x T, padded, or 1 x N with the `segments` of the row.
         read_at: the R places that are read, as their sequences (R) and the positions there (R), in
             the order of the sequences; None for a head.
-        targets: the token whose score is read at each place (R); None: the label words'.
+        targets: the token whose score is read at each place (R); None: the label words are read.
         candidates: how many consecutive sequences each example has; None: one each.
-        labels: B.
+        labels: the label of each example (B).
     """
 
     inputs: dict[str, Any]

@@ -1,4 +1,4 @@
-"""From images to batches: what a network is shown, with the training images varied at random."""
+"""From images to batches: the pixels that a network sees, with random variation of training images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16
-"""What an image counts for when scoring batches are cut by tokens: 256 images of 4,096 tokens."""
+"""Scoring batches are cut by tokens, and an image counts as so many: 256 images make 4,096 tokens."""
 
 
 class ImageSet:
-    """Images of one part of a split, ready to be drawn from: the counterpart of `Encoded`.
+    """Images of one part of a split, ready for batches: the counterpart of `Encoded`.
 
     Attributes:
-        labels: n classes.
-        augmented: whether images are varied, by draws from torch's generator as it stands: the loop
-            seeds it from (seed, step), so both arms of a pair see the same images.
+        labels: the classes of n images.
+        augmented: whether images are varied at random, from torch's current generator. The loop seeds it
+            from (seed, step), so both arms of a pair see the same images.
     """
 
     n_truncated = 0
@@ -48,7 +48,7 @@ class ImageSet:
         """The images at `rows`: B x C x H x W in units of the task's mean and std.
 
         Args:
-            pad_id, packing: for text; of no effect here.
+            pad_id, packing: for text; without effect here.
         """
         images = torch.stack([self._shown(self.pixels[self.positions[row]]) for row in rows])
         labels = torch.tensor([self.labels[row] for row in rows])
@@ -78,19 +78,19 @@ class ImageSet:
 
 
 def shifted(image: torch.Tensor, pixels: int) -> torch.Tensor:
-    """A crop of the image's own size from the image with `pixels` zeros on every side, at random."""
+    """A random crop of the image's own size, from the image with `pixels` zeros on every side."""
     top, left = torch.randint(0, 2 * pixels + 1, (2,)).tolist()
     padded = functional.pad(image, (pixels,) * 4)
     return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
 
 
 def resized(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bilinear, with antialiasing."""
+    """The image (C x H x W) scaled to (height, width), bilinear with antialiasing."""
     return functional.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def centre_crop(image: torch.Tensor, size: int) -> torch.Tensor:
-    """The shorter side scaled to `size / CENTRE`, and the middle of that."""
+    """The middle size x size pixels of the image after its shorter side was scaled to `size / CENTRE`."""
     height, width = image.shape[1:]
     scale = size / CENTRE / min(height, width)
     image = resized(image, (max(size, round(height * scale)), max(size, round(width * scale))))
@@ -99,9 +99,9 @@ def centre_crop(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def random_resized_crop(image: torch.Tensor, size: int) -> torch.Tensor:
-    """A random 8 % to 100 % of the area at an aspect ratio of 3/4 to 4/3, scaled to the size.
+    """A random 8 % to 100 % of the area at an aspect ratio of 3/4 to 4/3, scaled to size x size.
 
-    Szegedy et al. 2015 (section 6); where ten draws do not fit into the image, its middle is taken.
+    As in Szegedy et al. 2015 (section 6). If ten draws do not fit into the image, its middle is taken.
     """
     height, width = image.shape[1:]
     for _ in range(10):
@@ -116,4 +116,4 @@ def random_resized_crop(image: torch.Tensor, size: int) -> torch.Tensor:
 
 
 Examples = Encoded | ImageSet
-"""One part of a split, ready to be drawn from."""
+"""One part of a split, ready for batches."""

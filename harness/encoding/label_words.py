@@ -15,10 +15,10 @@ Tokenizer = Any  # transformers' fast tokenizers share no public base type
 def label_word_ids(tokenizer: Tokenizer, task: Task) -> list[int]:
     """The token of each label word, in logit order.
 
-    A word stands behind a space, as LM-BFF has it, unless it starts with one of `< [ . ,`.
+    A space stands before a word, as in LM-BFF, unless the word starts with one of `< [ . ,`.
 
     Raises:
-        UserError: a word is not exactly one token, or two words share one.
+        UserError: a word is not exactly one token, or two words are the same token.
     """
     ids = []
     for word in task.label_words:
@@ -44,9 +44,9 @@ SPACES = ("\u0120", "\u2581")
 
 
 def nearest_words(tokenizer: Tokenizer, text: str) -> list[str]:
-    """The words of one token that are spelled most like a text, three at most.
+    """The words of one token whose spelling is nearest to a text, three at most.
 
-    Only tokens that start a word like the text does count: behind a space, where it has one.
+    If the text starts with a space, only tokens with a space count, and else only tokens without.
     """
     pieces = tokenizer.convert_ids_to_tokens(tokenizer.encode(text, add_special_tokens=False))
     spaced = bool(pieces) and pieces[0][:1] in SPACES
@@ -59,7 +59,7 @@ def nearest_words(tokenizer: Tokenizer, text: str) -> list[str]:
 
 
 def check_words(tokenizer: Tokenizer, task: Task, tokens: Sequence[list[int]]) -> None:
-    """Raises: UserError, where label words are unknown to the vocabulary or read the same."""
+    """Raises: UserError, if the vocabulary lacks a label word, or two words have the same tokens."""
     for word, ids in zip(task.label_words, tokens, strict=True):
         if tokenizer.unk_token_id in ids:
             raise UserError(f"{task.name}: the label word {word!r} is not in this model's vocabulary")

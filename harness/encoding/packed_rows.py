@@ -17,10 +17,10 @@ class Packing:
 
     Attributes:
         first_position: the position id of a sequence's first token.
-        head_place: where a head reads a sequence: 0, its first token, or -1, its last.
-        last_layer: "rows read", or "all rows" where its structure is not one of those known here.
-        steps: tokens of a row, and those of its longest sequence, are rounded up to multiples of these
-            two, so that batches have few shapes; None: they are as long as they are.
+        head_place: which token of a sequence a head reads: 0, the first, or -1, the last.
+        last_layer: what the last layer computes: "rows read", or "all rows" if its structure is unknown.
+        steps: the tokens of a row, and those of its longest sequence, are rounded up to multiples of these
+            two, so that batches have few shapes; None: nothing is rounded.
     """
 
     first_position: int
@@ -31,13 +31,13 @@ class Packing:
 
 @dataclass(frozen=True)
 class Segments:
-    """Where the S sequences of a row begin and end, and which of their rows are read.
+    """Where the S sequences of a row begin and end, and which of their positions are read.
 
     Attributes:
         lengths: tokens of each sequence.
-        places: of each sequence, the positions that are read; R in all.
-        longest: the length that attention over padded sequences has; None: that of the longest.
-        filler: tokens at the row's end that belong to no sequence, and of which nothing is read.
+        places: for each sequence, the positions that are read; R in all.
+        longest: the length of padded sequences in attention; None: that of the longest sequence.
+        filler: tokens at the row's end that belong to no sequence and are not read.
     """
 
     lengths: tuple[int, ...]
@@ -49,21 +49,21 @@ class Segments:
 
     @cached_property
     def rows(self) -> torch.Tensor:
-        """R places in the packed row."""
+        """The R places in the packed row that are read."""
         starts = accumulate(self.lengths[:-1], initial=0)
         rows = [start + place for start, places in zip(starts, self.places, strict=True) for place in places]
         return torch.tensor(rows).to(self.device, non_blocking=True)
 
     def padded(self, rows_read: bool, causal: bool) -> PaddedAttention:
-        """The same for attention over S padded sequences, with the queries of all rows or those read."""
+        """The layout of attention over S padded sequences, with the queries of all rows or of those read."""
         if (rows_read, causal) not in self._padded:
             self._padded[rows_read, causal] = _padded_attention(self, rows_read, causal)
         return self._padded[rows_read, causal]
 
     def tensors(self, like: Segments) -> list[torch.Tensor]:
-        """All on the device that follows from lengths and places, as far as `like` has been asked for it."""
-        asked = [self.padded(*key) for key in like._padded]
-        return [self.rows, *(t for p in asked for t in (p.query_slots, p.key_slots, p.read_slots, p.mask))]
+        """The tensors on the device that lengths and places determine: those that `like` has made so far."""
+        made = [self.padded(*key) for key in like._padded]
+        return [self.rows, *(t for p in made for t in (p.query_slots, p.key_slots, p.read_slots, p.mask))]
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ class PaddedAttention:
     """Where queries and keys go among S padded sequences, and the S x 1 x queries x keys mask between them.
 
     Attributes:
-        query_slots, key_slots: of each row, its place in S x n_queries or S x n_keys, or the one behind
-            the last, where nobody looks, for filler.
-        read_slots: where each query's result lies; of filler, any.
+        query_slots, key_slots: for each row, its place in S x n_queries or S x n_keys; filler goes to the
+            place after the last, which is thrown away.
+        read_slots: where each query's result lies; for filler, any place.
     """
 
     query_slots: torch.Tensor
@@ -94,16 +94,18 @@ def packed_inputs(
     """The model's inputs for S sequences as one row.
 
     Args:
-        read_at: the positions that are read of each sequence; None: those that a head reads.
-    """
+        read_at: for each sequence, the positions that are read; None: those that a head reads.
 
+    Returns:
+        `input_ids`, `position_ids` and, if given, `token_type_ids` (1 x N each), and the row's `segments`.
+    """
     lengths = tuple(map(len, input_ids))
     longest, filler = None, 0
     if packing.steps is not None:
         longest, filler = max(lengths) + -max(lengths) % packing.steps[1], -sum(lengths) % packing.steps[0]
 
-    def row(of: Sequence[Sequence[int]]) -> torch.Tensor:
-        values = [value for values in of for value in values] + filler * [of[0][0]]
+    def row(parts: Sequence[Sequence[int]]) -> torch.Tensor:
+        values = [value for part in parts for value in part] + filler * [parts[0][0]]
         return torch.tensor([values]).to(device, non_blocking=True)
 
     if read_at is None:
@@ -126,17 +128,17 @@ def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> Padd
     n_queries = max(map(len, places)) if rows_read else n_keys
     filler = 0 if rows_read else segments.filler
     from_where = torch.full((len(lengths), n_queries), n_keys - 1)
-    for sequence, of in enumerate(places):
-        from_where[sequence, : len(of)] = torch.tensor(list(of))
+    for sequence, positions in enumerate(places):
+        from_where[sequence, : len(positions)] = torch.tensor(list(positions))
     seen = (torch.arange(n_keys) < torch.tensor(lengths)[:, None])[:, None, None]
     if causal:
         seen = seen & (torch.arange(n_keys) <= from_where[:, None, :, None])
 
     def slots(counts: Sequence[int], longest: int, behind: Sequence[int]) -> torch.Tensor:
-        of = [sequence * longest + i for sequence, count in enumerate(counts) for i in range(count)]
-        return torch.tensor([*of, *behind]).to(segments.device, non_blocking=True)
+        taken = [sequence * longest + i for sequence, count in enumerate(counts) for i in range(count)]
+        return torch.tensor([*taken, *behind]).to(segments.device, non_blocking=True)
 
-    counts = [len(of) for of in places]
+    counts = [len(positions) for positions in places]
     return PaddedAttention(
         query_slots=slots(counts, n_queries, filler * [len(lengths) * n_queries]),
         n_queries=n_queries,

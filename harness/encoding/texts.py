@@ -1,4 +1,4 @@
-"""From examples to token ids: the prompt with its mask, or the plain (pair) input of a head."""
+"""From examples to token ids: the prompt with its mask, a head's input, or a decoder's candidates."""
 
 from __future__ import annotations
 
@@ -15,17 +15,20 @@ from momentum_bench.tasks import Task
 from momentum_bench.tasks.types import CANDIDATE, TemplatePiece, filled, filtered, parse_template
 
 CAUSAL_LENGTH = 2048
-"""Tokens of a decoder's input at most, as in MeZO's large-model code, whatever the task."""
+"""A decoder's input has at most so many tokens, whatever the task, as in MeZO's large-model code."""
 
 
 def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], max_length: int) -> Encoded:
-    """Fill the task's template; the pieces are tokenised one by one and joined, as in LM-BFF.
+    """The filled template of each example; its pieces are tokenised one by one and joined, as in LM-BFF.
 
-    A text field is cut from its tail: to the task's own limit first, then the longest field until
-    the whole fits. The template's words and the mask are never cut.
+    A text field is cut from its end: first to the task's own limit, then the longest field until the
+    whole fits. The template's words and the mask are never cut.
+
+    Args:
+        max_length: tokens of a sequence at most, special tokens included.
 
     Raises:
-        UserError: no mask token, or the template alone is longer than `max_length`.
+        UserError: there is no mask token, or what may not be cut is longer than `max_length`.
     """
     if tokenizer.mask_token_id is None:
         raise UserError(
@@ -75,7 +78,7 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
 
 
 def labels_of(examples: Sequence[Example]) -> list[int] | list[float]:
-    """The labels of examples, which are all of one type."""
+    """The labels of the examples: all classes (or positions of candidates), or all numbers."""
     return [example.label for example in examples]
 
 
@@ -90,7 +93,7 @@ def _too_long(task: Task, row: int, needed: int, max_length: int) -> str:
 def _field_ids(
     tokenizer: Tokenizer, task: Task, examples: Sequence[Example], piece: TemplatePiece
 ) -> list[list[int]]:
-    """Token ids of one text field of all examples; a text that spells a special token is just text."""
+    """Token ids of one text field of all examples; a special token's name in a text is plain text."""
     column = task.fields.index(piece.value)
     texts = [example.texts[column] for example in examples]
     for name in piece.filters:
@@ -101,10 +104,13 @@ def _field_ids(
 
 
 def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], max_length: int) -> Encoded:
-    """The model's own single or pair input, one for each candidate under multiple choice.
+    """The model's own single or pair input; under multiple choice one for each candidate.
 
-    The input is the task's texts, or its `head_text` templates where it has them. Of too long a pair
-    the longer text is cut first, or those texts alone that the task lets be cut.
+    The input is the task's texts, or its `head_text` templates if it has them. If a pair is too long, its
+    longer text is cut first; where the task lists the texts that may be cut, only those are.
+
+    Args:
+        max_length: tokens of a sequence at most, special tokens included.
 
     Raises:
         UserError: what may not be cut is longer than `max_length`.
@@ -121,9 +127,9 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
 
     encoded = ids_of(list(chain(*rows)))
     lengths = iter(map(len, encoded["input_ids"]))
-    longest = [max(islice(lengths, len(of_example))) for of_example in rows]
+    longest = [max(islice(lengths, len(sequences))) for sequences in rows]
     too_long = [i for i, length in enumerate(longest) if length > max_length]
-    if task.cuttable != task.fields:  # else the tokenizer cuts
+    if task.cuttable != task.fields:  # else the tokenizer cuts, below
         for i in too_long:
             rows[i] = _fitted(
                 tokenizer,
@@ -143,7 +149,7 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
         labels=labels_of(examples),
         references=references(task, examples),
         n_truncated=len(too_long),
-        candidates=[len(of_example) for of_example in rows] if choosing else None,
+        candidates=[len(sequences) for sequences in rows] if choosing else None,
     )
 
 
@@ -152,13 +158,14 @@ def encode_candidates(
 ) -> Encoded:
     """The input of a decoder: for each candidate the filled `causal` template.
 
-    The candidate's tokens are those behind the prompt's own, as in MeZO's large-model code; the
-    position before each of them is read. Where a tokenizer joins the prompt's end with a candidate,
-    all candidates of the example are read from where the first of them departs from the prompt.
+    The candidate's tokens are those after the prompt's own, as in MeZO's large-model code; the position
+    before each of them is read. A tokenizer may join the prompt's end with a candidate. Then all
+    candidates of the example are read from the first place where one of them differs from the prompt.
     Candidates are the label words, or those of the example.
 
     Args:
-        right_only: encode the right candidate of each example alone, as its only one.
+        max_length: tokens of a sequence at most, special tokens included.
+        right_only: encode only the right candidate of each example.
 
     Raises:
         UserError: a candidate is empty, label words cannot be told apart, or what may not be cut is
@@ -169,19 +176,22 @@ def encode_candidates(
     prefix = _special_ends(tokenizer)[0]
     plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
-    def ids_of(rows: Sequence[Mapping[str, str]], of: Sequence[TemplatePiece] = pieces) -> list[list[int]]:
-        return [prefix + ids for ids in tokenizer([filled(of, row) for row in rows], **plain)["input_ids"]]
+    def ids_of(
+        rows: Sequence[Mapping[str, str]], pieces: Sequence[TemplatePiece] = pieces
+    ) -> list[list[int]]:
+        texts = [filled(pieces, row) for row in rows]
+        return [prefix + ids for ids in tokenizer(texts, **plain)["input_ids"]]
 
     rows = [_rows(task, example, candidate_texts(task, example)) for example in examples]
     flat = iter(ids_of(list(chain(*rows))))
-    whole = [list(islice(flat, len(of_example))) for of_example in rows]
+    whole = [list(islice(flat, len(candidates))) for candidates in rows]
     too_long = [i for i, sequences in enumerate(whole) if max(map(len, sequences)) > max_length]
     for i in too_long:
         rows[i] = _fitted(
             tokenizer, task, rows[i], pieces, i, max_length, lambda rows: max(map(len, ids_of(rows)))
         )
         whole[i] = ids_of(rows[i])
-    prompts = ids_of([of_example[0] for of_example in rows], pieces[:-1])
+    prompts = ids_of([candidates[0] for candidates in rows], pieces[:-1])
     input_ids, read_at, targets, counts = [], [], [], []
     for i, sequences in enumerate(whole):
         start = min(_common_start(prompts[i], ids) for ids in sequences)
@@ -212,12 +222,12 @@ def encode_candidates(
 
 
 def _common_start(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences have in common from their start."""
+    """How many tokens two sequences share from their start on."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _rows(task: Task, example: Example, candidates: Sequence[str] | None) -> list[dict[str, str]]:
-    """What templates are filled with: the example's texts, once for each candidate if there are any."""
+    """The values that fill the templates: the example's texts, once for each candidate if there are any."""
     texts = dict(zip(task.fields, example.texts, strict=True))
     return [texts] if candidates is None else [texts | {CANDIDATE: text} for text in candidates]
 
@@ -231,9 +241,16 @@ def _fitted(
     max_length: int,
     length: Callable[[list[dict[str, str]]], int],
 ) -> list[dict[str, str]]:
-    """The rows of one example with its texts cut from their tails, in all rows alike, until they fit.
+    """The rows of one example with its texts cut from their ends, the same in all rows, until they fit.
 
-    The longest text that may be cut goes first. Texts are cut between tokens and tokenised anew.
+    The longest text that may be cut is cut first. Texts are cut between tokens and tokenised again.
+
+    Args:
+        place: the example's position in its part of the split, for the message.
+        length: the tokens of the longest of some rows.
+
+    Raises:
+        UserError: the rows do not fit even without the texts that may be cut.
     """
     shown = {piece.value for piece in pieces if piece.kind == "field"}
     columns = [column for column in task.cuttable if column in shown]
@@ -255,7 +272,7 @@ def _fitted(
         second = len(ends[by_length[-2]]) if len(by_length) > 1 else 0
         n_tokens = len(ends[longest])
         keep = n_tokens - max(1, min(needed - max_length, n_tokens - second))
-        # one character less at least: several tokens may end at one
+        # at least one character less, because several tokens may end at the same character
         end = min(ends[longest][keep - 1] if keep > 0 else 0, len(texts[longest]) - 1)
         rows = [row | {longest: texts[longest][:end]} for row in rows]
     return rows

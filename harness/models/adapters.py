@@ -1,7 +1,7 @@
 """Adapters of the `peft` library: a few new parameters are trained, the pre-trained ones stay.
 
-Their settings are constants, so that an adapter's name says what it is: those of Malladi et al. 2023
-(MeZO, Table 15) where it has them.
+Their settings are constants, so an adapter's name says all about it. Where Malladi et al. 2023 (MeZO,
+Table 15) have a setting, it is theirs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ PROMPT_TOKENS = 20  # MeZO has none; Lester et al. 2021 gain little beyond 20
 
 
 class PromptedEncoder(PeftModel):
-    """An encoder or decoder before whose input virtual tokens stand, with the outputs it has without.
+    """An encoder or decoder with virtual tokens before its input, and with outputs for the text alone.
 
-    As keys and values of every layer (prefix tuning, Li & Liang 2021), or as embeddings before the first
-    layer (prompt tuning, Lester et al. 2021). peft's own models for tasks drop segment ids, and leave
-    the virtual tokens in the output, where heads would take the first of them for the text's.
+    The virtual tokens are keys and values of every layer (prefix tuning, Li & Liang 2021), or embeddings
+    before the first layer (prompt tuning, Lester et al. 2021). peft's own models for tasks drop segment
+    ids, and leave the virtual tokens in the output, where a head would read the first of them instead of
+    the text's first token.
     """
 
     def forward(
@@ -75,14 +76,14 @@ def with_adapter(loaded: LoadedModel, kind: str) -> LoadedModel:
         kind: `lora`, `ia3`, `prefix` or `prompt`.
 
     Raises:
-        UserError: peft does not know where this kind of model is to be adapted, or it does not work.
+        UserError: peft does not know where to adapt this type of model, or the adapter does not work.
     """
     model = loaded.model
     before = {parameter: name for name, parameter in model.named_parameters()}
     new = [parameter for parameter, name in before.items() if name in loaded.new_parameters]
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what peft draws is alike in every process; a run's seed comes later
+            torch.manual_seed(0)  # peft then draws the same in every process; a run's seed comes later
             config = _inject(model, kind) if kind in ("lora", "ia3") else _prepend(model, kind)
         names = {parameter: name for name, parameter in model.named_parameters()}
         adapted = dataclasses.replace(
@@ -108,7 +109,7 @@ def with_adapter(loaded: LoadedModel, kind: str) -> LoadedModel:
 
 
 def _inject(model: PreTrainedModel, kind: str) -> LoraConfig | IA3Config:
-    """Adapt layers of the encoder, never of the head; which ones is what peft has for the type of model."""
+    """Adapt those layers of the encoder that peft names for the type of model, and none of the head."""
     config = LoraConfig(r=LORA_RANK, lora_alpha=LORA_ALPHA) if kind == "lora" else IA3Config()
     try:
         inject_adapter_in_model(config, model.base_model)
@@ -129,25 +130,25 @@ def _prepend(model: PreTrainedModel, kind: str) -> PrefixTuningConfig | PromptTu
     config.token_dim = model.config.hidden_size
     config.num_attention_heads = model.config.num_attention_heads
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name of old
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an outdated name
         setattr(parent, name, PromptedEncoder(getattr(parent, name), config))
     return config
 
 
 def _settings(config: LoraConfig | IA3Config | PrefixTuningConfig | PromptTuningConfig) -> dict[str, Any]:
-    """What peft's live configuration says, and peft's version."""
+    """The settings in peft's live configuration, and peft's version."""
     names = ("r", "lora_alpha", "lora_dropout", "target_modules", "feedforward_modules", "num_virtual_tokens")
-    found = {name: getattr(config, name) for name in names if getattr(config, name, None) is not None}
-    listed = {name: tuple(sorted(v)) if isinstance(v, set | list) else v for name, v in found.items()}
-    return {"peft": metadata.version("peft")} | listed
+    given = {name: getattr(config, name) for name in names if getattr(config, name, None) is not None}
+    plain = {name: tuple(sorted(v)) if isinstance(v, set | list) else v for name, v in given.items()}
+    return {"peft": metadata.version("peft")} | plain
 
 
 def draw_adapter(loaded: LoadedModel, seed: int) -> None:
     """Draw an adapter's first values from the seed alone, on the CPU, whatever the device.
 
-    LoRA's A is Kaiming-uniform as in peft; its B is 0 and (IA)^3 is 1, so that both start as the model
-    itself. Virtual tokens start as tokens drawn from the vocabulary: their embeddings (Lester et al.
-    2021), or the keys and values that they have in every layer (Malladi et al. 2023, for prefixes).
+    LoRA's A is Kaiming-uniform as in peft; its B is 0 and (IA)^3 is 1, so both start without changing the
+    model. Virtual tokens start as tokens drawn from the vocabulary: as their embeddings (Lester et al.
+    2021), or as the keys and values that they have in every layer (Malladi et al. 2023, for prefixes).
     """
     assert loaded.adapter is not None
     generator = torch.Generator().manual_seed(seed)
@@ -179,14 +180,14 @@ def _draw_virtual_tokens(module: PromptedEncoder, generator: torch.Generator) ->
     module.train(was_training)
     if not cache.layers:
         raise ValueError("its layers take no keys and values from outside")
-    # n x layers x (key, value) x heads x size of a head: the order in which peft takes them apart
+    # n x layers x (key, value) x heads x size of a head, because peft splits them in this order
     both = torch.stack([torch.stack([layer.keys[0], layer.values[0]]) for layer in cache.layers])
     embedding.weight.copy_(both.permute(3, 0, 1, 2, 4).reshape(embedding.weight.shape))
 
 
 @torch.no_grad()
 def _unsettle(loaded: LoadedModel) -> None:
-    """Move an adapter from where it changes nothing, so that whoever tries the model tries it too."""
+    """Move an adapter from its start, where it changes nothing, so that a trial of the model tests it."""
     assert loaded.adapter is not None
     generator = torch.Generator().manual_seed(0)
     for name in loaded.adapter.parameters:
@@ -195,7 +196,7 @@ def _unsettle(loaded: LoadedModel) -> None:
 
 
 def _check_reached(loaded: LoadedModel) -> None:
-    """Raises: ValueError, where the model's scores do not depend on some part of the adapter."""
+    """Raises: ValueError, if the model's scores do not depend on each part of the adapter."""
     assert loaded.adapter is not None
     model = loaded.model
     parameters = [model.get_parameter(name) for name in loaded.adapter.parameters]

@@ -1,4 +1,4 @@
-"""Where the files of a model are, and how records call it. No torch here."""
+"""Where the files of a model are, and the name of the model in records. No torch here."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class ModelSource:
     """A model on this machine.
 
     Attributes:
-        name: how records call it: the hub id, `package:NAME`, or `local:FOLDER` (no path).
+        name: its name in records: the hub id, `package:NAME`, or `local:FOLDER` (no path).
         revision: the hub's commit, or `sha256:` and a digest of the files of a local copy.
         folder: where the files lie.
-        gguf: the one file there that holds all of it, in GGUF; None: safetensors and their like.
+        gguf: the one file there that holds the whole model, in GGUF; None: safetensors files and others.
     """
 
     name: str
@@ -60,7 +60,7 @@ def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     if path.is_dir():
         return _local(f"local:{path.resolve().name}", path)
     if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
-        raise UserError(f"--model {name}: no such folder, and no hub id either (ORGANISATION/NAME)")
+        raise UserError(f"--model {name}: no such folder, and not a hub id (ORGANISATION/NAME)")
     return _hub(name)
 
 
@@ -126,7 +126,7 @@ def _check_files(name: str, folder: Path) -> None:
 
 
 def network_source(task: AnyTask) -> ModelSource:
-    """How records call the task's network, and the digest of its configuration; there are no files.
+    """The network's name in records, and the digest of its configuration; there are no files.
 
     Raises:
         UserError: the task is one of text, which has no network.

@@ -1,4 +1,4 @@
-"""What a model says of a batch: the one place where a model is called."""
+"""The scores that a model gives a batch: the one place where a model is called."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from momentum_bench.harness.models.onednn_weights import prepacked_weights
 
 
 def packed_scores(model: PreTrainedModel, inputs: dict[str, Any], is_head: bool) -> torch.Tensor:
-    """R x V scores of the vocabulary, or S x L outputs of a head, at the rows that `inputs` has read.
+    """R x V scores of the vocabulary, or S x L outputs of a head, at the read rows of a packed row.
 
-    Behind its last layer the model sees R sequences of one token each, so its own head does the rest.
+    After its last layer the model sees R sequences of one token each, so its own head does the rest.
     """
     if is_head and (score := getattr(model, "score", None)) is not None:
-        # decoders look for the last token by the input ids; here it is the only one
+        # because decoders look for the last token in the input ids, and here it is the only one
         return score(model.base_model(**inputs).last_hidden_state)[:, 0]
     scores = model(**inputs).logits
     return scores if is_head else scores[:, 0]
@@ -28,7 +28,10 @@ def packed_scores(model: PreTrainedModel, inputs: dict[str, Any], is_head: bool)
 
 @contextmanager
 def scoring(loaded: LoadedModel) -> Iterator[None]:
-    """Inference mode with weights laid out for it, or what comes next to it where FSDP keeps the tensors."""
+    """Inference mode, with weights laid out for it; under FSDP only without gradients.
+
+    FSDP reuses its tensors in training, where tensors of inference mode would be refused.
+    """
     if loaded.sharded:
         with torch.no_grad():
             yield
@@ -40,7 +43,7 @@ def scoring(loaded: LoadedModel) -> Iterator[None]:
 def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """The scores that are read of a batch, in the order of its sequences and their places.
 
-    Labels, losses and which sequences belong together are none of its concern.
+    It knows nothing of labels, of losses, and of which sequences belong to one example.
 
     Returns:
         R x V scores of the vocabulary at the R places of `read_at`; S x L outputs of a head.
@@ -54,5 +57,5 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     if loaded.vocabulary_head is None:
         return loaded.model(**batch.inputs).logits[batch.read_at]
     hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
-    # the vocabulary's scores at these places alone: at every position they can cost more than the encoder
+    # at these places alone, because at every position the vocabulary can cost more than the encoder
     return loaded.vocabulary_head(hidden[batch.read_at])

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Adapter:
-    """What `harness.models.adapters` has added to a model.
+    """The adapter that `harness.models.adapters` added to a model.
 
     Attributes:
         parameters: names of its parameters.
-        virtual_tokens: positions of the model that it takes up.
+        virtual_tokens: how many of the model's positions it takes up.
         settings: its configuration in the `peft` library, and that library's version.
     """
 
@@ -33,15 +33,15 @@ class LoadedModel:
 
     Attributes:
         model: live, on the run's device.
-        pristine: its state as loaded, on the CPU, which every run starts from.
+        pristine: its state as it was loaded, on the CPU; every run starts from it.
         new_parameters: names of parameters that are not pre-trained but drawn from a run's seed.
         vocabulary_head: under `prompt` and `causal`, the module that turns hidden states into scores
             of the vocabulary, where it can be asked for some positions alone; else None.
-        adapter: what was added to it; None: nothing.
+        adapter: the adapter that was added; None: there is none.
         packing: how it takes packed rows; None: batches are padded, and `why_padded` says why.
         shared: under `--data-parallel`, the wrapped module that averages gradients over the ranks.
-        sharded: whether each rank has a part of every parameter only (FSDP): then whatever computes
-            goes through `shared`, on all ranks together, and `pristine` is this rank's parts.
+        sharded: whether each rank has only a part of every parameter (FSDP). Then all computation goes
+            through `shared`, on all ranks together, and `pristine` holds this rank's parts.
     """
 
     model: PreTrainedModel

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def build_network(task: ImageTask) -> Any:
-    """The network of the task, with weights from torch's generator as it stands.
+    """The network of the task, with weights drawn from torch's current generator.
 
     Raises:
-        UserError: the architecture is none that transformers can build for images.
+        UserError: transformers cannot build the architecture for images.
     """
     fields = dict(task.architecture)
     try:
@@ -35,7 +35,7 @@ def build_network(task: ImageTask) -> Any:
 
 
 def _small_stem(task: ImageTask, model: Any) -> None:
-    """Replace the first layer, which divides height and width by 4, by one that keeps them."""
+    """Replace the first layer, which divides height and width by 4, with one that keeps them."""
     from torch import nn
 
     embedder = getattr(getattr(model, "resnet", None), "embedder", None)
@@ -43,7 +43,7 @@ def _small_stem(task: ImageTask, model: Any) -> None:
         raise UserError(f"{task.name}: a 3x3 stem is for model_type resnet; use stem 7x7 to keep its own")
     old = embedder.embedder.convolution
     new = nn.Conv2d(old.in_channels, old.out_channels, kernel_size=3, padding=1, bias=False)
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as transformers does
+    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as in transformers
     embedder.embedder.convolution = new
     embedder.pooler = nn.Identity()
 
@@ -61,7 +61,7 @@ def load_network(task: ImageTask) -> LoadedModel:
 
 
 def draw_network(model: torch.nn.Module, task: ImageTask, seed: int) -> None:
-    """Draw all weights anew from the seed alone, as transformers initialises them; statistics start over."""
+    """Draw all weights again from the seed alone, as transformers does; running statistics start over."""
     import torch
 
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -1,11 +1,11 @@
-"""Batches without padding: the tokens of all sequences in one row, each attending to its own alone.
+"""Batches without padding: the tokens of all sequences in one row, where each sequence sees only itself.
 
-transformers lets a function of ours take the place of its attention (`AttentionInterface`) and of its
-masks (`AttentionMaskInterface`); all else of a model works token by token and needs no change but the
-positions, which are given. Of the last layer only the rows are computed that are read.
+transformers lets us register an attention function (`AttentionInterface`) and a mask function
+(`AttentionMaskInterface`). The rest of a model works token by token; it needs only the positions, which
+are given. The last layer computes only the rows that are read.
 
-A model is changed in two places: its attention function, and the `forward` of its last layer. Both do
-what they did before unless a batch brings `segments`, so padded batches still work.
+A model changes in two places: its attention function, and the `forward` of its last layer. Both do what
+they did before unless a batch brings `segments`, so padded batches still work.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _set_attention_back(model: PreTrainedModel, attention: str) -> None:
 
 
 def _last_layer(model: PreTrainedModel) -> Any:
-    """The last of the model's layers, or None where no list of modules is plainly that of its layers."""
+    """The last of the model's layers, or None if not exactly one list of modules can be its layers."""
     n_layers = getattr(model.config, "num_hidden_layers", None)
     lists = [m for m in model.base_model.modules() if isinstance(m, torch.nn.ModuleList)]
     as_long = [modules for modules in lists if len(modules) == n_layers]
@@ -104,10 +104,10 @@ TRIAL_TEXTS = (
 
 
 def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedModel:
-    """The model taking packed rows, if it then gives the scores that it gives for padded batches.
+    """The model with packed rows, if they give it the scores that padded batches give it.
 
-    That is tried on three pairs of sentences, as the model's tokenizer joins them, in fp32 and without
-    dropout. A model that fails is left as it was, with the reason in `why_padded`.
+    The trial takes three pairs of sentences, joined by the model's tokenizer, in fp32 and without dropout.
+    A model that fails it takes padded batches as before, and `why_padded` has the reason.
     """
     if loaded.adapter and loaded.adapter.virtual_tokens:
         return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")

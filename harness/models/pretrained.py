@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.models.files import ModelSource
+from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.weights import (
     missing_weights,
     new_ones,
@@ -18,12 +20,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-
-from momentum_bench.harness.models.files import ModelSource
-from momentum_bench.harness.models.loaded import LoadedModel
-
 HEADS: dict[str, loads.Head] = {"prompt": "masked_lm", "head": "classifier", "causal": "causal_lm"}
-"""What a method has on the encoder."""
+"""The head that each method puts on the encoder."""
 DROPOUT_NAMES = (
     "hidden_dropout_prob",
     "attention_probs_dropout_prob",
@@ -40,7 +38,11 @@ DROPOUT_NAMES = (
 
 
 def load_tokenizer(source: ModelSource) -> Any:
-    """The model's tokenizer, from its own files; without a token to pad with it takes its end of text."""
+    """The model's tokenizer, from its own files. If it has no padding token, its end of text pads.
+
+    Raises:
+        UserError: its files cannot be read.
+    """
     try:
         tokenizer = loads.tokenizer_in(source.folder, source.gguf)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -53,8 +55,8 @@ def load_tokenizer(source: ModelSource) -> Any:
 def agree_on_padding(model: PreTrainedModel, tokenizer: Any) -> None:
     """Tell a decoder's classifier which token pads its batches.
 
-    It reads the last token of each text, and takes for that the last one which is not its
-    configuration's `pad_token_id`: without one it refuses batches, with another it reads the padding.
+    The classifier reads the last token of each text: the last one that is not its configuration's
+    `pad_token_id`. If that is not set it refuses batches, and if it is another token it reads the padding.
 
     Raises:
         UserError: the tokenizer has no token that could pad.
@@ -74,7 +76,11 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
     """Load a model in fp32 for a method, with its own head, or under `head` with a new classifier.
 
     Under `prompt` the output embedding is untied from the input embedding, as in the reference code
-    of LM-BFF and MeZO: each has its own gradient. Under `causal` it stays as the model has it.
+    of LM-BFF and MeZO: each has its own gradient. Under `causal` they stay as they are in the model.
+
+    Args:
+        n_labels: outputs of the new classifier; without effect under other methods.
+        dropout: probability set in the whole model; None: the model's own.
 
     Raises:
         UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
@@ -91,7 +97,7 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         if dropout is not None:
             _set_dropout(config, dropout)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # what is new starts alike in every process, and is drawn for each run later
+            torch.manual_seed(0)  # new parts start the same in every process; each run draws them later
             model, missing, file_names = _pretrained(source, HEADS[method], config)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UserError(
@@ -118,8 +124,8 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
 def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str], list[str]]:
     """The model, the names of its weights that no file holds, and the names in the files.
 
-    What safetensors files hold is compared with memory afterwards. A GGUF file is not read again: its
-    weights are unpacked from a few bits each, which takes longer than all the rest.
+    Afterwards the weights in memory are compared with those in safetensors files. A GGUF file is not read
+    again, because unpacking its weights from a few bits each takes longer than all the rest.
     """
     if source.gguf:
         model, info = loads.model_of_gguf(head, config, source.folder, source.gguf)
@@ -134,13 +140,15 @@ def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any
     with opened(source.name, paths) as slices:
         named = under_tied_names(config, slices) if head == "classifier" else slices
         model, info = loads.model_of_weights(head, config, named)
-    with opened(source.name, paths) as again:  # parameters may be the very memory of the first reading
+    with opened(
+        source.name, paths
+    ) as again:  # opened again, because parameters may share the first reading's memory
         named = under_tied_names(config, again) if head == "classifier" else again
         return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
 
 
 def _check_decoder(source: ModelSource, config: Any) -> None:
-    """Raises: UserError, for an encoder, which transformers would load as a decoder without a word."""
+    """Raises: UserError, for an encoder; transformers would silently load it as a decoder."""
     named = config.architectures or ()
     if named and not any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in named):
         raise UserError(
@@ -150,7 +158,7 @@ def _check_decoder(source: ModelSource, config: Any) -> None:
 
 
 def _vocabulary_head(model: Any) -> torch.nn.Module | None:
-    """The module beside the encoder, if there is one only and it proves to be the whole head."""
+    """The module next to the encoder, if there is only one and it proves to be the whole head."""
     import torch
 
     heads = [child for child in model.children() if child is not model.base_model]
@@ -162,7 +170,7 @@ def _vocabulary_head(model: Any) -> torch.nn.Module | None:
         whole = model(input_ids=ids).logits[:, 2]
         try:
             at_one = heads[0](model.base_model(input_ids=ids).last_hidden_state[:, 2])
-        except (TypeError, AttributeError):  # a head that wants more than hidden states
+        except (TypeError, AttributeError):  # the head needs more than hidden states
             return None
     return heads[0] if torch.allclose(whole, at_one, rtol=1e-4, atol=1e-4) else None
 
@@ -178,8 +186,8 @@ def _set_dropout(config: Any, probability: float) -> None:
 def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: int) -> None:
     """Draw a head's weights again from the seed alone: N(0, initializer_range), as transformers does.
 
-    Vectors (biases, norms) keep the constants that transformers gave them. A vector that transformers
-    itself draws is drawn here too, because its generator is not the run's.
+    Vectors (biases, norms) keep the constants that transformers gave them. Vectors that transformers
+    draws are drawn here too, because its generator is not the run's.
     """
     import torch
 
@@ -194,9 +202,9 @@ def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: in
 
 
 def max_input_length(model_config: Any, tokenizer: Any) -> int:
-    """Tokens that the model can read: the smaller of its tokenizer's limit and its positions.
+    """How many tokens the model can read: the smaller of its tokenizer's limit and its positions.
 
-    RoBERTa keeps `padding_idx + 1` of its positions for itself.
+    RoBERTa reserves `padding_idx + 1` of its positions.
     """
     positions = getattr(model_config, "max_position_embeddings", None) or 10**9
     if getattr(model_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):

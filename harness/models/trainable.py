@@ -11,11 +11,14 @@ from momentum_bench.harness.models.loaded import LoadedModel
 
 
 def choose_trainable(loaded: LoadedModel, method: str, peft: str | None, freeze: str | None) -> None:
-    """Set `requires_grad` of every parameter of a model as the run has it.
+    """Set `requires_grad` of every parameter of a model.
 
-    What was not pre-trained is trained always: frozen, it would stay as random as it was drawn.
-    Otherwise an adapter leaves nothing else to be trained but the classifier under `head`. Frozen
-    embeddings are the tables of tokens, positions and segments; a frozen encoder is all below the head.
+    Parameters that were not pre-trained are always trained, because frozen they would stay random. With an
+    adapter, only the adapter is trained, and under `head` the classifier. Frozen embeddings are the
+    tables of tokens, positions and segments; a frozen encoder is everything below the head.
+
+    Args:
+        method, peft, freeze: as in a `RunSpec`.
 
     Raises:
         UserError: nothing is left to train.
@@ -41,7 +44,7 @@ def choose_trainable(loaded: LoadedModel, method: str, peft: str | None, freeze:
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """What a run changes: the parameters that are trained, and the running statistics of batch norms."""
+    """The tensors that a run changes: trained parameters, and the running statistics of batch norms."""
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     statistics = {
         f"{module}.{name}" if module else name: value
@@ -54,7 +57,7 @@ def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def trained_parameters(model: torch.nn.Module) -> tuple[str, ...] | None:
-    """Names of the parameters that are trained, numbers of layers as `*`; None where all are."""
+    """Names of the trained parameters, with `*` for the numbers of layers; None if all are trained."""
     named = list(model.named_parameters())
     if all(parameter.requires_grad for _, parameter in named):
         return None

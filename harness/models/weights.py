@@ -1,4 +1,4 @@
-"""Weights of a checkpoint: the files that hold them, and the proof that memory holds the same."""
+"""Weights of a checkpoint: the files that hold them, and the check that memory holds the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WRAPPERS = {
     "_orig_mod.": "torch.compile",
     "base_model.model.": "peft",
 }
-"""What libraries put in front of the names of a model that they wrap."""
+"""What libraries put in front of the weights' names when they wrap a model."""
 MERGE = (
     "merge it into its base model and give that folder: PeftModel.from_pretrained(BASE, FOLDER)"
     ".merge_and_unload().save_pretrained(NEW_FOLDER)"
@@ -33,7 +33,7 @@ MERGE = (
 
 
 def refuse_adapter(name: str, folder: Path) -> None:
-    """Raises: UserError, where an adapter lies in the folder: alone, or next to a model."""
+    """Raises: UserError, if the folder holds an adapter, alone or next to a model."""
     if not (folder / ADAPTER).is_file():
         return
     if _named(folder) is None:
@@ -45,28 +45,28 @@ def refuse_adapter(name: str, folder: Path) -> None:
 
 
 def _named(folder: Path) -> Path | None:
-    """The file that holds the weights or lists the files that do, as transformers names it."""
+    """The file that holds the weights, or the index of such files, as transformers names them."""
     return next((folder / file for file in (ONE_FILE, INDEX) if (folder / file).is_file()), None)
 
 
 def weight_files(name: str, folder: Path) -> list[Path]:
-    """The safetensors files of a model: the one, or those that its index lists.
+    """The safetensors files of a model: a single one, or those that its index lists.
 
     Raises:
-        UserError: there are none of these names, or the index is broken.
+        UserError: there are no files of these names, or the index is broken.
     """
     named = _named(folder)
     if named is None:
-        found = sorted(path.name for path in folder.glob("*.safetensors"))
+        others = sorted(path.name for path in folder.glob("*.safetensors"))
         pickled = sorted(path.name for path in folder.glob("*.bin"))
-        if not found:
+        if not others:
             only = f", only {pickled}, which would have to be unpickled" if pickled else ""
             raise UserError(
                 f"--model {name}: no weights: expected *.safetensors{only}. Convert them with "
                 f"save_pretrained(..., safe_serialization=True)"
             )
         raise UserError(
-            f"--model {name}: no weights: expected {ONE_FILE} or {INDEX}, found {', '.join(found[:5])}. "
+            f"--model {name}: no weights: expected {ONE_FILE} or {INDEX}, found {', '.join(others[:5])}. "
             f"Rename the file that holds the model"
         )
     if named.name == ONE_FILE:
@@ -88,10 +88,10 @@ def weight_files(name: str, folder: Path) -> list[Path]:
 
 @contextmanager
 def opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """The tensors of safetensors files by name, as slices: nothing is read before `slice[...]`.
+    """The tensors of safetensors files by name, as slices: only `slice[...]` reads one.
 
     Raises:
-        UserError: a file is broken, a tensor is there twice, or tensors of an adapter are among them.
+        UserError: a file is broken, two files hold one tensor, or a file holds an adapter's tensors.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -102,7 +102,7 @@ def opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
                 file = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
                 raise UserError(f"--model {name}: {path.name} cannot be read: {first_line(error)}") from error
-            for key in file.keys():  # noqa: SIM118, it is no mapping
+            for key in file.keys():  # noqa: SIM118, because it is not a mapping
                 if key in slices:
                     raise UserError(f"--model {name}: the tensor {key} is in more than one of its files")
                 slices[key] = file.get_slice(key)
@@ -115,10 +115,10 @@ def opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
 
 
 def under_tied_names(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dict[str, Any]:
-    """The tensors, those of a language model's output under the names of the inputs that they are tied to.
+    """The tensors, with a language model's output under the name of the input that it is tied to.
 
-    A language model whose configuration ties them may store the one table under the output's name, and
-    a classifier has no output of that name.
+    A language model that ties the two may store their one table under the output's name, and a classifier
+    has no output of that name.
     """
     import torch
 
@@ -143,17 +143,17 @@ def under_tied_names(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dic
 def missing_weights(
     name: str, model: PreTrainedModel, slices: Mapping[str, Any], reported: set[str]
 ) -> list[str]:
-    """Names in the model's state that come from none of the tensors; all others are compared with them.
+    """Names in the model's state that no tensor of the files gave; all others are compared with the files.
 
-    One tensor is read at a time. Names are brought to the model's as transformers does when it loads:
-    old spellings, and a base model's prefix that is there or not. What it merges from several tensors
-    (the experts of a mixture) is taken apart again to be compared.
+    One tensor is read at a time. Names are translated to the model's as in transformers' own loading: old
+    spellings, and the base model's prefix that is there or not. Weights that transformers merges from
+    several tensors (the experts of a mixture) are taken apart again for the comparison.
 
     Args:
         reported: names that transformers reports as missing.
 
     Raises:
-        UserError: a value in memory is not the one in the file.
+        UserError: a value in memory differs from the one in the file.
     """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import (
@@ -168,31 +168,31 @@ def missing_weights(
     transforms = get_model_conversion_mapping(model)
     renamings = [t for t in transforms if isinstance(t, WeightRenaming)]
     converters = [t for t in transforms if isinstance(t, WeightConverter)]
-    found, merged = set(), []
+    filled, merged = set(), []
     for key in sorted(slices, key=dot_natural_key):  # the order in which transformers renames them
         target, pattern = rename_source_key(key, renamings, converters, prefix, state)
         if pattern is not None:
             merged.append(key)
         elif target in state:
             _compare(name, target, state[target], key, slices[key])
-            found.add(target)
+            filled.add(target)
     if merged:
         stored = revert_weight_conversion(model, state)
         for key in merged:
             near = (key, f"{prefix}.{key}", key.removeprefix(f"{prefix}."))
             if target := next((spelled for spelled in near if spelled in stored), None):
                 _compare(name, target, stored[target], key, slices[key])
-        found |= set(state) - reported
-    read = {_place(state[target]) for target in found}
+        filled |= set(state) - reported
+    read = {_place(state[target]) for target in filled}
     return [
         target
         for target, value in state.items()
-        if value.is_floating_point() and target not in found and _place(value) not in read
+        if value.is_floating_point() and target not in filled and _place(value) not in read
     ]
 
 
 def _place(tensor: torch.Tensor) -> tuple[int, tuple[int, ...]]:
-    """Tied tensors are at one place."""
+    """Where a tensor lies and how large it is; the same for tensors that are tied."""
     return tensor.data_ptr(), tuple(tensor.shape)
 
 
@@ -212,12 +212,12 @@ def _compare(name: str, target: str, value: torch.Tensor, key: str, stored: Any)
 def new_ones(
     name: str, model: PreTrainedModel, missing: Sequence[str], file_names: Collection[str]
 ) -> list[str]:
-    """Those of the missing names that a new classifier may have: all above the encoder, and its pooler.
+    """The missing names, if a new classifier may have them: all above the encoder, and the encoder's pooler.
 
-    The pooler only where the file has nothing of it: masked language models are saved without one.
+    The pooler may be new only if the file holds no part of it: masked language models are saved without.
 
     Raises:
-        UserError: another weight is missing; with the nearest names in the file.
+        UserError: another weight is missing; the message has the nearest names in the file.
     """
     inside, pooler = f"{model.base_model_prefix}.", f"{model.base_model_prefix}.pooler."
     n_pooler = sum(target.startswith(pooler) for target in model.state_dict())
@@ -254,7 +254,7 @@ def _lost(name: str, model: PreTrainedModel, lost: Sequence[str], file_names: Co
 
 
 def _prefixes(target: str, base: str, file_names: Collection[str]) -> list[str]:
-    """What stands in front of a missing name among the names in the file, the shortest first."""
+    """The prefixes that a missing name has among the names in the file, the shortest first."""
     stems = (target, target.removeprefix(f"{base}."))
-    found = {key.removesuffix(stem) for key in file_names for stem in stems if key.endswith(f".{stem}")}
-    return sorted(found - {f"{base}."}, key=len)
+    prefixes = {key.removesuffix(stem) for key in file_names for stem in stems if key.endswith(f".{stem}")}
+    return sorted(prefixes - {f"{base}."}, key=len)

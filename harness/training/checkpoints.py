@@ -1,8 +1,8 @@
 """A run in progress as one safetensors file, from which it goes on to the same record, bit for bit.
 
-Accelerate's `save_state` is not used: it pickles random states and whatever is registered with it, and
-reads them back by unpickling, which runs what a file says. Nothing random needs saving here, for it is
-all a function of seed and step.
+Accelerate's `save_state` is not used, because it pickles random states and whatever is registered with
+it; to read them back it unpickles, which runs code from the file. No random state needs saving here,
+because everything random is a function of seed and step.
 """
 
 from __future__ import annotations
@@ -31,11 +31,13 @@ PLAIN = (bool, int, float, str, type(None))
 
 
 class _Header(Stored):
-    """What stands in the file beside its tensors.
+    """The part of the file that is not tensors.
 
     Attributes:
-        on_cpu: names of the tensors that lay there, wherever the model was.
-        tensors_hash: `hash_of` them.
+        spec, environment, device: those of the run; another one would not go on to the same bits.
+        param_groups, state, attributes: the optimizer's plain values.
+        on_cpu: names of the tensors that lay on the CPU, wherever the model was.
+        tensors_hash: `hash_of` the tensors.
     """
 
     spec: RunSpec
@@ -55,7 +57,7 @@ class _Header(Stored):
 
 
 IN_HEADER = sorted({field.name for field in fields(Progress)} & set(_Header.model_fields))
-"""What of a run's progress is plain values; its other fields are tensors."""
+"""The fields of a run's progress that are plain values; its other fields are tensors."""
 
 PER_STEP = ("losses", "gradient_norms")
 """Lists of a scalar for each step, stored as one tensor each."""
@@ -67,7 +69,7 @@ def save(
     """Write a checkpoint in place of the last one, atomically.
 
     Raises:
-        UserError: the optimizer keeps what cannot be written (anything but tensors and plain values).
+        UserError: the optimizer keeps something that is neither a tensor nor a plain value.
     """
     states = [optimizer.state.get(p, {}) for p in _parameters(optimizer)]
     tensors = {f"model/{name}": value for name, value in trained_state(model).items()}
@@ -110,10 +112,11 @@ def load(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
 ) -> Progress | None:
-    """Put model and optimizer in the state of the last checkpoint, and give what the run had then.
+    """Set model and optimizer to the last checkpoint; returns what the run had then.
 
-    None, and nothing is changed, where there is none, or (with a message) none that is whole, of this
-    very run, and of the same versions and hardware: another one would not go on to the same bits.
+    Returns None and changes nothing where there is no checkpoint. So it does, with a message, where the
+    checkpoint is damaged, or is one of another run, layout, version or device: it would not go on to the
+    same bits.
     """
     if not path.exists():
         return None
@@ -133,7 +136,7 @@ def load(
     for name, value in _with_tuples(header.attributes).items():
         setattr(optimizer, name, value)
     for number, (parameter, values) in enumerate(zip(_parameters(optimizer), header.state, strict=True)):
-        # not by `load_state_dict`, which casts state to the parameter's dtype
+        # not by `load_state_dict`, because that casts state to the parameter's dtype
         state = dict(_below(f"optimizer/{number}/", tensors)) | _with_tuples(values)
         if state:
             optimizer.state[parameter] = state
@@ -146,17 +149,19 @@ def load(
 
 
 def _read(path: Path) -> tuple[_Header | None, dict[str, torch.Tensor]]:
-    """What a file holds; no header where it is not whole."""
+    """The header and the tensors of a file; no header where the file is damaged."""
     try:
         with safe_open(path, "pt") as file:
             facts = file.metadata()
-            # clones, for what is read is a window on the file, which the next checkpoint replaces
+            # clones, because a tensor as it is read is a view of the file, which the next checkpoint replaces
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         header = _Header.model_validate_json(facts["progress"])
-        whole = facts["checksum"] == _checksum(facts["progress"]) and header.tensors_hash == hash_of(tensors)
+        is_whole = facts["checksum"] == _checksum(facts["progress"]) and header.tensors_hash == hash_of(
+            tensors
+        )
     except (OSError, SafetensorError, ValidationError, ValueError, KeyError, TypeError):
         return None, {}
-    return (header, tensors) if whole else (None, {})
+    return (header, tensors) if is_whole else (None, {})
 
 
 def _checksum(text: str) -> str:
@@ -164,7 +169,10 @@ def _checksum(text: str) -> str:
 
 
 def hash_of(tensors: Mapping[str, torch.Tensor]) -> str:
-    """xxh3-128 over names and bytes, in the order of the names; of the whole of what is sharded."""
+    """xxh3-128 over names and bytes, in the order of the names, as 32 hex digits.
+
+    A sharded tensor counts whole, so all ranks call this together.
+    """
     digest = xxhash.xxh3_128()
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -181,13 +189,13 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 
 
 def _own_attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What an optimizer keeps in attributes of its own, beyond those of every torch optimizer."""
+    """The attributes that an optimizer has beyond those of every torch optimizer."""
     common = vars(torch.optim.SGD([torch.zeros(1)], lr=1.0))
     return {name: value for name, value in vars(optimizer).items() if name not in common}
 
 
 def _plain(spec: RunSpec, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises: UserError, where one of the values is none that JSON holds."""
+    """The values themselves. Raises: UserError, if JSON cannot hold one of them."""
     for name, value in values.items():
         parts = value if isinstance(value, tuple | list) else (value,)
         if not all(isinstance(part, PLAIN) for part in parts):

@@ -1,9 +1,9 @@
 """`--cuda-graphs`: whole training steps on a GPU, recorded once for each shape of batch and replayed.
 
-At few-shot sizes a GPU waits for the processor that launches its some thousand kernels a step; a recorded
-step is one launch. Forward, backward, clipping and update are in the recording. What changes from step to
-step lies at fixed places which the recording reads: the batch, the learning rate, the seed of the dropout
-masks. Batches are packed rows, rounded up to few lengths by filler that belongs to no sequence.
+At few-shot sizes a GPU waits for the processor, which launches about a thousand kernels for each step; a
+recorded step is one launch. The recording holds forward, backward, clipping and update. What changes from
+step to step lies at fixed places that the recording reads: the batch, the learning rate, the seed of the
+dropout masks. Batches are packed rows, which filler that belongs to no sequence rounds up to few lengths.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ROUNDED_TO = (64, 16)
 """Tokens of a packed row, and of its longest sequence, are multiples of these."""
 
 LAYOUT = f"rows in steps of {ROUNDED_TO[0]} tokens, sequences of {ROUNDED_TO[1]}"
-"""How a record says so."""
+"""How a record states the rounding; published records have this text."""
 
 Step = Callable[[Batch], tuple[torch.Tensor, ...]]
 """A whole training step: the batch's loss, and the norm of its gradient where that is clipped."""
@@ -35,15 +35,15 @@ Work = Callable[[], tuple[torch.Tensor, ...]]
 
 
 class Recorder:
-    """CUDA graphs that share one pool of memory: each replay is over before the next begins."""
+    """CUDA graphs that share one pool of memory, because each replay ends before the next begins."""
 
     def __init__(self) -> None:
         self._stream = torch.cuda.Stream()
         self._pool = torch.cuda.graph_pool_handle()
 
     def run(self, work: Work) -> tuple[torch.Tensor, ...]:
-        """Do it now."""
-        # on the stream that records, so that what a first step sets up is there when it does
+        """Do the work now, and return its results."""
+        # on the recording stream, because what a first step sets up must be there for the recording
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):
             results = work()
@@ -51,7 +51,7 @@ class Recorder:
         return results
 
     def record(self, work: Work) -> tuple[Callable[[], None], tuple[torch.Tensor, ...]]:
-        """Do nothing yet; give what does it each time that it is called, and where it leaves its results."""
+        """Record the work without doing it; returns a replay, and where each replay leaves its results."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             results = work()
@@ -60,7 +60,7 @@ class Recorder:
 
 @dataclass
 class _Shape:
-    """The batch that a recording reads, and the recording, once there is one."""
+    """The batch that a recording reads, and the recording itself; None before it is made."""
 
     batch: Batch
     replay: Callable[[], None] | None = None
@@ -70,11 +70,12 @@ class _Shape:
 class RecordedSteps:
     """The training steps of one run.
 
-    The first batch of a shape is trained on as it comes, the second recorded, all others replay that.
+    The first batch of a shape is trained on without a recording, the second is recorded, and all later
+    ones replay that recording.
 
     Attributes:
-        rate: where each step reads torch's learning rate. A plain number would be fixed by the
-            recording; torch's fused SGD reads this one on the device.
+        rate: the scalar on the device from which each step reads torch's learning rate. The recording
+            would fix a plain number; torch's fused SGD reads this one each time.
     """
 
     def __init__(self, step: Step, optimizer: torch.optim.Optimizer):
@@ -101,20 +102,20 @@ class RecordedSteps:
 
 
 def _tensors(batch: Batch, like: Batch) -> list[torch.Tensor]:
-    """All that a step reads of a batch on the device, as far as the step on `like` has read it."""
+    """The tensors on the device that a step reads from a batch, as far as the step on `like` read them."""
     given = [value for _, value in sorted(batch.inputs.items()) if isinstance(value, torch.Tensor)]
     read_at = () if batch.read_at is None else batch.read_at
     return [*given, *batch.inputs["segments"].tensors(like.inputs["segments"]), *read_at, batch.labels]
 
 
 def rounded(packing: Packing | None) -> Packing:
-    """The same packing, to rows of few lengths."""
-    assert packing is not None  # else it was refused
+    """The same packing, with rows that have few different lengths."""
+    assert packing is not None  # `check_recordable` refuses the others
     return dataclasses.replace(packing, steps=ROUNDED_TO)
 
 
 def check_recordable(spec: RunSpec, session: Session) -> None:
-    """Raises: UserError, where a run that asks for it cannot be recorded, with what to do instead."""
+    """Raises: UserError, if the run asks for recorded steps and cannot have them, with what to do instead."""
     if not spec.cuda_graphs:
         return
     entry, train, loaded = session.optimizer(spec), session.split(spec).train, session.loaded(spec)

@@ -1,4 +1,4 @@
-"""What a batch takes of a device's memory, and what is done where it does not fit."""
+"""How much memory a batch takes, and how a lack of memory is recognised."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
 
-OTHER_WORDS = ("std::bad_alloc", "STATUS_ALLOC_FAILED")
-"""Of C++ on this machine, and of cuBLAS and cuDNN, which accelerate does not know."""
+OTHER_MESSAGES = ("std::bad_alloc", "STATUS_ALLOC_FAILED")
+"""Messages of C++, cuBLAS and cuDNN about a lack of memory, which accelerate does not know."""
 
 
 class BatchTooLargeError(MemoryError):
@@ -21,7 +21,7 @@ class BatchTooLargeError(MemoryError):
 
 @contextmanager
 def memory_of_a_batch() -> Iterator[None]:
-    """Raises: BatchTooLargeError, where memory ran out inside."""
+    """Raises: BatchTooLargeError, if memory runs out inside."""
     try:
         yield
     except Exception as error:
@@ -36,12 +36,12 @@ def is_out_of_memory(error: Exception) -> bool:
         return error.errno == errno.ENOMEM
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in OTHER_WORDS)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in OTHER_MESSAGES)
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor], parameters: Iterable[torch.Tensor]) -> int:
-    """Bytes of what a forward pass keeps for its backward pass, parameters aside: its activations."""
-    storages: dict[int, int] = {}  # by address, for views share one
+    """Bytes that a forward pass keeps for its backward pass, without the parameters: its activations."""
+    storages: dict[int, int] = {}  # by address, because views share one
 
     def save(tensor: torch.Tensor) -> torch.Tensor:
         storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -51,7 +51,7 @@ def saved_bytes(forward: Callable[[], torch.Tensor], parameters: Iterable[torch.
         result = forward()
     for parameter in parameters:
         storages.pop(parameter.untyped_storage().data_ptr(), None)
-    del result  # until here nothing that was saved was freed, and no address given to something else
+    del result  # only now, so that nothing was freed before, and no address was given away twice
     return sum(storages.values())
 
 
@@ -60,10 +60,10 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed memory in this process; says whether the C library agreed (glibc does).
+    """Let this process keep the memory that it frees; returns whether the C library does so (glibc does).
 
-    By default glibc hands large blocks back to the system at once, and a training step pays for
-    getting its gradients and activations again, page by page. Nothing that is computed changes.
+    By default glibc hands large blocks back to the system at once. A training step then pays for its
+    gradients and activations again, page by page. No result changes.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,4 @@
-"""What the scores of an example stand for: its loss and its prediction, by the kind of the task."""
+"""How the scores of an example become its loss and its prediction, by the kind of the task."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ class Objective:
     """How a task is learned by a method.
 
     Attributes:
-        kind: of the task.
+        kind: the task's kind: `classification`, `regression` or `multiple_choice`.
         generative: train on the log-likelihood of the right candidate alone, as MeZO does for COPA
             and ReCoRD with decoders; else on the cross-entropy over classes or candidates.
-        label_words: under `prompt`, the tokens whose scores are read, in logit order, on the device.
-        ends: of a regression, the lowest and highest label.
+        label_words: under `prompt`, the tokens whose scores are read, in logit order, on the device;
+            else None.
+        ends: the lowest and the highest label of a regression.
     """
 
     kind: str
@@ -33,10 +34,10 @@ class Objective:
     ) -> torch.Tensor:
         """The loss of B examples from their B x C scores.
 
-        Cross-entropy over classes or candidates, in nats. Of a regression through two label words,
-        KL(p || q) in nats, where p is the label's place between its ends and q the softmax over the
-        two words (LM-BFF, Gao et al. 2021, who by mistake treat p as its logarithm); through the one
-        output of a head, the squared error, as transformers has it.
+        It is the cross-entropy over classes or candidates, in nats. A regression through two label words
+        has KL(p || q) in nats, where p is the label's place between its ends and q the softmax over the
+        two words (LM-BFF, Gao et al. 2021, whose code treats p as its logarithm by mistake). A regression
+        through the one output of a head has the squared error, as in transformers.
         """
         if self.kind == "regression":
             losses = self._regression_losses(scores, labels)
@@ -65,7 +66,11 @@ class Objective:
 
 
 def objective_of(task: Task, method: str, label_words: torch.Tensor | None) -> Objective:
-    """The objective of a task under a method."""
+    """The objective of a task of text under a method.
+
+    Args:
+        label_words: the tokens of the label words in logit order; None where none are read.
+    """
     return Objective(
         kind=task.kind,
         generative=method == "causal" and task.kind == "multiple_choice",

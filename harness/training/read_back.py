@@ -1,4 +1,4 @@
-"""What a record says of a run that is going on: read from the live objects, not from what was asked for."""
+"""What a record says about a running run, read from the live objects and not from what was asked for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from momentum_bench.harness.training.scoring import Scores
 
 
 def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
-    """How batches and parameters are laid out and what of them is computed, for the record."""
+    """How batches and parameters are laid out and which part of them is computed, for the record."""
     if loaded.sharded and loaded.shared:
         units = sum(isinstance(module, FSDPModule) for module in loaded.shared.modules())
         here = sum(local(parameter).numel() for parameter in loaded.model.parameters())
@@ -60,7 +60,7 @@ def final_score(result: Scores, parts: RunParts) -> FinalScore:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes at the peak: of the device's memory on a GPU since it was last reset, else of this process."""
+    """Peak memory in bytes: on a GPU the device's since the last reset, else this process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,11 +73,11 @@ def read_live(
     optimizer: torch.optim.Optimizer | None,
     micro_size: int | None = None,
 ) -> ReadBack:
-    """What really runs, from the live objects, after the first step.
+    """What really runs, read from the live objects after the first step.
 
     Args:
-        optimizer: None: nothing is trained.
-        micro_size: examples of a micro-batch; None: as the spec has it.
+        optimizer: the live optimizer; None: nothing is trained.
+        micro_size: examples of a micro-batch; None: as the spec says.
     """
     loaded, accelerator = parts.loaded, parts.accelerator
     model = loaded.model

@@ -17,12 +17,12 @@ from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.training.objectives import Objective
 
 TOKENS_PER_BATCH = 4096
-"""Padded tokens of a scoring batch at most. Fixed, so that scores never depend on the machine."""
+"""A scoring batch has at most so many padded tokens. It is fixed: no score may depend on the machine."""
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Metric (a fraction), mean loss in nats, and the prediction for each example."""
+    """The metric (a fraction), the mean loss (in nats, or squared), and the prediction for each example."""
 
     metric: float
     loss: float
@@ -30,11 +30,11 @@ class Scores:
 
 
 def logits(loaded: LoadedModel, batch: Batch, objective: Objective) -> torch.Tensor:
-    """B x C scores in fp32, of classes or of candidates.
+    """The scores of B examples for C classes or candidates: B x C, in fp32.
 
-    Classes are scored by their label words at the mask, or by a head; candidates one by one, each by
-    its log-likelihood a token, or by the one output of a head. Where examples have different numbers
-    of candidates, -inf stands for those that are not there.
+    The score of a class is that of its label word at the mask, or an output of a head. The score of a
+    candidate is its mean log-likelihood per token, or the one output of a head. Where examples have
+    different numbers of candidates, -inf fills the places of the missing ones.
     """
     scores = read(loaded, batch)
     if objective.label_words is not None:
@@ -46,22 +46,23 @@ def logits(loaded: LoadedModel, batch: Batch, objective: Objective) -> torch.Ten
 
 
 def _log_likelihoods(scores: torch.Tensor, batch: Batch) -> torch.Tensor:
-    """The mean log-probability of the targets of each of S sequences, in nats a token."""
+    """The mean log-probability of the targets of each of S sequences, in nats per token (S)."""
     assert batch.read_at is not None
     assert batch.targets is not None
     assert batch.candidates is not None
-    of_token = scores.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
+    log_probabilities = scores.log_softmax(dim=1).gather(1, batch.targets[:, None])[:, 0]
     sequences = torch.arange(sum(batch.candidates), device=scores.device)
-    theirs = batch.read_at[0] == sequences[:, None]  # S x R: a sum over it is the same at every run
-    return torch.where(theirs, of_token, 0.0).sum(dim=1) / theirs.sum(dim=1)
+    # S x R, because a sum over it gives the same bits in every run, which a scattered sum does not
+    in_sequence = batch.read_at[0] == sequences[:, None]
+    return torch.where(in_sequence, log_probabilities, 0.0).sum(dim=1) / in_sequence.sum(dim=1)
 
 
 def scoring_batches(lengths: list[int], sequences: list[int] | None = None) -> list[list[int]]:
     """Positions of examples, sorted by length and cut into batches of a bounded padded size.
 
     Args:
-        lengths: of each example, or of the longest of its sequences.
-        sequences: how many each example has; None: one each.
+        lengths: tokens of each example's longest sequence.
+        sequences: how many sequences each example has; None: one each.
     """
     batches: list[list[int]] = []
     n_sequences = 0
@@ -83,9 +84,13 @@ def score(
     pad_id: int,
     accelerator: Accelerator,
 ) -> Scores:
-    """Score every example once, without dropout; the model is left in the mode it was in.
+    """Score every example once, without dropout; the model stays in the mode in which it was.
 
-    Ranks that share a run's batches share these too: each fills in its own, and their sum is the whole.
+    Ranks that share a run's batches share the scoring too: each fills in the results of its batches,
+    and the sum over the ranks is the whole.
+
+    Args:
+        metric: the id of an `evaluate` metric.
     """
     was_training = loaded.model.training
     loaded.model.eval()
@@ -97,7 +102,7 @@ def score(
         for first in range(0, len(batches), accelerator.num_processes):
             at = first + accelerator.process_index
             if at >= len(batches):
-                if loaded.sharded:  # the other ranks need this one's parts of the parameters
+                if loaded.sharded:  # because the other ranks need this one's parts of the parameters
                     logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device), objective)
                 break
             batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
@@ -110,7 +115,7 @@ def score(
         predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()
         losses = accelerator.reduce(losses.to(accelerator.device), "sum").cpu()
     loss = 0.0
-    for part in losses.tolist():  # one by one, whoever scored it: the same bits for any number of ranks
+    for part in losses.tolist():  # one by one, because that gives the same bits for any number of ranks
         loss += part
     references = encoded.references
     stated = references.stated(predictions.tolist())

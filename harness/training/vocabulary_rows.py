@@ -1,9 +1,10 @@
 """The rows of a vocabulary's tables that a run's training examples reach, trained apart from the others.
 
-A few-shot split reaches some hundred rows of an embedding of tens of thousands, and a prompt reads the
-scores of its label words alone. All other rows have a gradient of exactly 0 at every step, so an optimizer
-that leaves such elements where they are, and keeps no state of them, need not be given them: neither their
-gradient nor their update is then written. The norm of the gradient is the same up to rounding.
+A few-shot split reaches some hundred rows of an embedding that has tens of thousands, and a prompt reads
+the scores of its label words alone. All other rows have a gradient of exactly 0 at every step. Some
+optimizers leave such elements where they are and keep no state for them. They are given the reached rows
+alone, which saves the gradient and the update of all others. The norm of the gradient stays the same up to
+rounding.
 """
 
 from __future__ import annotations
@@ -78,30 +79,30 @@ class _Scored(_Rows):
 
 
 class ReachedRows:
-    """The tables of a model of which only the rows reached are trained; there may be none."""
+    """The tables of a model that are trained in their reached rows alone; there may be none."""
 
     def __init__(self, tables: Sequence[_Rows]):
         self._tables = tables
 
     def parameters(self, model: nn.Module) -> list[tuple[str, nn.Parameter]]:
-        """The model's named parameters, with the rows reached in place of their tables."""
+        """The model's named parameters, with the reached rows in place of their tables."""
         instead = {id(table.table): table.rows for table in self._tables}
         return [(name, instead.get(id(parameter), parameter)) for name, parameter in model.named_parameters()]
 
     @torch.no_grad()
     def take(self) -> None:
-        """Read the rows from their tables: these have been set anew."""
+        """Read the rows from their tables, after something else has set these."""
         for table in self._tables:
             table.rows.copy_(table.table[table.reached])
 
     @torch.no_grad()
     def write(self) -> None:
-        """Write the rows into their tables: these are going to be read."""
+        """Write the rows into their tables, before something reads these."""
         for table in self._tables:
             table.table.index_copy_(0, table.reached, table.rows)
 
     def check(self) -> None:
-        """Raises: UsedElsewhereError, where the gradients just taken are not those of the rows alone."""
+        """Raises: UsedElsewhereError, if the last backward pass gave a table itself a gradient."""
         for table in self._tables:
             if table.rows.grad is None or table.table.grad is not None:
                 raise UsedElsewhereError(f"{type(table.module).__name__} is not the only use of its table")
@@ -113,10 +114,10 @@ WHOLE_TABLES = ReachedRows(())
 
 @contextmanager
 def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
-    """Set the rows that a run reaches apart, where that changes nothing, and put all back at the end.
+    """Inside, the rows that a run reaches are parameters of their own, where that changes no result.
 
-    That is so for an optimizer without state and without weight decay, which leaves an element alone
-    whose gradients are 0, and for tables that no other module shares and one process holds whole.
+    That is so for an optimizer without state and without weight decay that does not move an element whose
+    gradients are 0, and for a table that no other module shares and that one process holds whole.
     """
     entry, train = parts.entry, parts.split.train
     tables: list[_Rows] = []
@@ -131,7 +132,7 @@ def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
         model: Any = parts.loaded.model
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
         if _is_apart(embedding, nn.Embedding, model) and not embedding.max_norm:
-            # what pads a batch, if anything does, is looked up too
+            # the padding of a batch, if there is any, is looked up too
             tables.append(_Embedded(embedding, {parts.pad_id}.union(*train.input_ids)))
         label_words = parts.objective.label_words
         if label_words is not None and _is_apart(output, nn.Linear, model):
@@ -141,7 +142,7 @@ def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
 
 
 def _is_apart(module: Any, kind: type[nn.Module], model: nn.Module) -> bool:
-    """Whether the module is trained, computes as all of its kind, and has its table to itself."""
+    """Whether the module is trained, computes as all modules of its type, and shares its table with none."""
     if type(module) is not kind or not module.weight.requires_grad:
         return False
     names = model.named_parameters(remove_duplicate=False)

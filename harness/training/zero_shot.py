@@ -1,4 +1,4 @@
-"""A run without training: the pre-trained model answers the prompt as it is."""
+"""A run without training: the pre-trained model is scored as it is."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def zero_shot(spec: RunSpec, session: Session, journal: Journal) -> RunRecord:
     """Score dev and test once each, with the same split, prompt and label words as a run that trains.
 
     Returns:
-        A record with status `done` and one evaluation, of step 0, or `diverged` when the loss on dev is
-        not finite.
+        A record with status `done` and one evaluation, of step 0; or with status `diverged`, if the loss
+        on dev is not finite.
 
     Raises:
         UserError: the split, the prompt or the model cannot be built.
