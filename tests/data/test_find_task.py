@@ -165,11 +165,11 @@ def test_a_package_may_not_bring_torch_along(install: Callable[..., Path]) -> No
 
 
 def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
-    bench, command_here, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
+    command, command_here, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = ["--task-file", mine, "--data-dir", tickets, "--model", tiny_model, "--k", 4, "--seeds", 13]
     words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--workers", 2]
-    done = bench(*words)
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     records = [
         RunRecord.model_validate({k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"})
@@ -190,9 +190,9 @@ def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
     assert "--task-file FILE" in text
 
 
-def test_a_broken_file_ends_the_command_line_with_one_message(bench, mine: Path) -> None:
+def test_a_broken_file_ends_the_command_line_with_one_message(command, mine: Path) -> None:
     mine.write_text("import torch\n" + SOURCE)
-    done = bench("--task-file", mine)
+    done = command("--task-file", mine)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --task-file {mine}, line 1: imports torch")
     assert "Traceback" not in done.stderr

@@ -26,7 +26,7 @@ from tests.helpers.runs import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
@@ -50,11 +50,11 @@ def test_activations_are_what_is_saved_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_a_run_takes_parameters_gradients_state_and_activations(bench: Session, method: str):
+def test_a_run_takes_parameters_gradients_state_and_activations(session: Session, method: str):
     def needed(**changes) -> int:
-        return bytes_of_a_run(bench, spec_for(bench, method=method, **changes))
+        return bytes_of_a_run(session, spec_for(session, method=method, **changes))
 
-    of_model = sum(p.nbytes for p in bench.loaded(spec_for(bench, method=method)).model.parameters())
+    of_model = sum(p.nbytes for p in session.loaded(spec_for(session, method=method)).model.parameters())
     sgd = needed(optimizer="sgd")
     assert sgd > 2 * of_model
     assert needed(optimizer="sgdm") == sgd + of_model
@@ -63,12 +63,12 @@ def test_a_run_takes_parameters_gradients_state_and_activations(bench: Session, 
 
 
 def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
-    bench: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    specs = [spec_for(bench, optimizer=name) for name in ("sgd", "sgdm")]
-    largest = bytes_of_a_run(bench, specs[1])
+    specs = [spec_for(session, optimizer=name) for name in ("sgd", "sgdm")]
+    largest = bytes_of_a_run(session, specs[1])
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
-    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(bench, spec))
+    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(session, spec))
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )
@@ -76,11 +76,11 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     assert workers_on_gpu(on_gpu, specs, 5) == 5
 
 
-def test_without_a_gpu_the_flag_is_refused(bench: Session):
-    if bench.accelerator.device.type == "cuda":
+def test_without_a_gpu_the_flag_is_refused(session: Session):
+    if session.accelerator.device.type == "cuda":
         pytest.skip("there is a GPU here")
     with pytest.raises(UserError, match="this runs on cpu, without a GPU: use --workers"):
-        workers_on_gpu(bench, [spec_for(bench)], "auto")
+        workers_on_gpu(session, [spec_for(session)], "auto")
 
 
 @pytest.mark.parametrize(

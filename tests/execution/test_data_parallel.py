@@ -137,13 +137,13 @@ def test_sharded_parameters_give_the_run_of_one_process(
     model = tiny_decoder if method == "causal" else tiny_model
     more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
     parameters = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
-    bench = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
+    session = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
     for name in OF_EACH_KIND.split(","):
         sharded = records(tmp_path / "by2")[name]
         spec = RunSpec.model_validate_json(json.dumps(sharded["spec"]))
         alone = finetune(
             spec.model_copy(update={"data_parallel_ranks": None}),
-            bench,
+            session,
             Journal(tmp_path / "evaluations.jsonl"),
         )
         single = json.loads(alone.model_dump_json())
@@ -161,7 +161,7 @@ def test_sharded_parameters_give_the_run_of_one_process(
         assert half <= layout["parameters_on_rank_0"] < 1.2 * half  # rows that do not divide are on rank 0
         assert layout["padding"] == single["read_back"]["layout"]["padding"] == "none"
         assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
-    live = dict(bench.loaded(spec).model.named_parameters())
+    live = dict(session.loaded(spec).model.named_parameters())
     assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
 
 
