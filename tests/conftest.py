@@ -178,7 +178,7 @@ def cli_environment(**changes: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def command(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """`harness/run.py`, the real command line, in a process of its own, started in an empty folder."""
 
     def call(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:

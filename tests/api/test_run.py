@@ -77,12 +77,12 @@ def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
 def test_the_command_line_gives_the_same_runs_and_tables(
     results: mb.Results,
     settings: dict[str, Any],
-    bench: Callable[..., subprocess.CompletedProcess[str]],
+    command: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
 ):
     out = tmp_path / "cli"
     words = small_sweep(Path(settings["model"]), settings["data_dir"], "--output-dir", out)
-    typed = bench(*words)
+    typed = command(*words)
     assert typed.returncode == 0, typed.stderr
     assert len(records(out)) == 8
     assert records(results.directory) == records(out)

@@ -103,12 +103,12 @@ def test_a_worker_process_finds_the_users_optimizer_or_says_that_it_changed(mine
     inputs = pickle.dumps(Inputs("model", None, path))  # what a worker process is started with
     _offers_from_outside.cache_clear()  # and it remembers nothing
     spec = RunSpec.model_construct(optimizer=name)
-    bench = Session(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
-    assert bench.optimizer(spec).constants == {"threshold": 0.5}
+    session = Session(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
+    assert session.optimizer(spec).constants == {"threshold": 0.5}
     _offers_from_outside.cache_clear()
     path.write_text(MINE + "# edited while the sweep ran")
     with pytest.raises(UserError, match=f"optimizer {name} was asked for"):
-        bench.optimizer(spec)
+        session.optimizer(spec)
 
 
 def test_an_unknown_optimizer_writes_nothing(command_here, mine: Path) -> None:

@@ -26,10 +26,10 @@ from tests.helpers.sweeps import launch, records, small_sweep, table
 
 
 def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
-    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     words = small_sweep(tiny_model, toy_data)
-    first = bench(*words, "--output-dir", "one", "--runs-at-a-time", 2)
+    first = command(*words, "--output-dir", "one", "--runs-at-a-time", 2)
     assert first.returncode == 0, first.stderr
     assert "SGDM minus SGD" in first.stdout
     assert "\r" not in first.stderr  # no progress bar where there is no terminal
@@ -48,7 +48,7 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     )
 
     # the same sweep elsewhere, by other workers: the same bytes but for seconds and memory
-    other = bench(*words, "--output-dir", "two")
+    other = command(*words, "--output-dir", "two")
     assert other.returncode == 0, other.stderr
     for name in ("leaderboard.csv", "comparison.csv"):
         assert table(tmp_path / "one" / name) == table(tmp_path / "two" / name)
@@ -91,7 +91,7 @@ SECRETS = {
 
 
 def test_no_secret_no_path_and_no_host_is_stored_or_printed(
-    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """One of the runs even fails with a message that quotes every secret."""
     environment = plant_in_each_step(
@@ -100,7 +100,7 @@ def test_no_secret_no_path_and_no_host_is_stored_or_printed(
         f"    raise RuntimeError('401 ' + ' '.join(os.environ[name] for name in {list(SECRETS)}))",
     )
     words = small_sweep(tiny_model, toy_data, "--learning-rates", "0.1", "--checkpoint-every", 3)
-    done = bench(*words, **environment, **SECRETS)
+    done = command(*words, **environment, **SECRETS)
     assert done.returncode == 1
     assert "RuntimeError: 401 [HF_TOKEN] [WANDB_API_KEY]" in done.stderr
     status = command_here("status", "results", **SECRETS)
@@ -214,12 +214,12 @@ def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
 
 
 def test_a_run_that_fails_is_a_result_and_the_others_go_on(
-    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """A defect planted in one run of the grid: the sweep ends, says so, and exits with 1."""
     environment = plant_in_each_step(tmp_path, "if seed == 21 and step == 1: raise RuntimeError('planted')")
     words = small_sweep(tiny_model, toy_data, "--optimizers", "sgd", "--learning-rates", "0.1")
-    done = bench(*words, **environment)
+    done = command(*words, **environment)
     assert done.returncode == 1
     assert (
         "1 run(s) failed, the first: sst2 sgd lr 0.1 seed 21: failed (RuntimeError: planted)" in done.stderr

@@ -167,11 +167,11 @@ def test_a_package_may_not_bring_torch_along(install: Callable[..., Path]) -> No
 
 
 def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
-    bench, command_here, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
+    command, command_here, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     words = ["--task-file", mine, "--data-dir", tickets, "--model", tiny_model, "--k", 4, "--seeds", 13]
     words += ["--learning-rates", 0.1, "--max-steps", 2, "--eval-every", 1, "--runs-at-a-time", 2]
-    done = bench(*words)
+    done = command(*words)
     assert done.returncode == 0, done.stderr
     records = [
         RunRecord.model_validate({k: v for k, v in json.loads(path.read_text()).items() if k != "checksum"})
@@ -247,10 +247,10 @@ def test_a_package_offers_image_tasks(install: Callable[..., Path], shades: Path
     assert make_sweep({"task": "shades"}, None).model == "task:shades"
 
 
-def test_the_command_line_takes_an_image_task_from_a_file(bench, shades: Path, tmp_path: Path) -> None:
+def test_the_command_line_takes_an_image_task_from_a_file(command, shades: Path, tmp_path: Path) -> None:
     words = ["--task-file", shades, "--data-dir", tmp_path / "data", "--seeds", "13", "--runs-at-a-time", "1"]
     words += ["--learning-rates", "0.1", "--max-steps", "2", "--batch-size", "2"]
-    done = bench(*words, "--output-dir", tmp_path / "out")
+    done = command(*words, "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").glob("*/record.json")]
     assert [record["status"] for record in records] == ["done", "done"]
@@ -267,9 +267,9 @@ def test_the_command_line_takes_an_image_task_from_a_file(bench, shades: Path, t
     assert f"try it with `momentum-bench run --task-file {shades}" in refused.stderr
 
 
-def test_a_broken_file_ends_the_command_line_with_one_message(bench, mine: Path) -> None:
+def test_a_broken_file_ends_the_command_line_with_one_message(command, mine: Path) -> None:
     mine.write_text("import torch\n" + SOURCE)
-    done = bench("--task-file", mine)
+    done = command("--task-file", mine)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: --task-file {mine}, line 1: imports torch")
     assert "Traceback" not in done.stderr

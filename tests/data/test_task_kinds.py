@@ -273,8 +273,8 @@ def test_in_training_no_right_candidate_counts_as_wrong(tiny_model: Path, tmp_pa
     ]
     for part in ("train", "validation"):
         write_rows(tmp_path / "record" / f"{part}.jsonl", rows)
-    bench = Session(Inputs(str(tiny_model), tmp_path), make_accelerator("fp32"))
-    split = bench.split(spec_for(bench, task="record", method="head", k=2))
+    session = Session(Inputs(str(tiny_model), tmp_path), make_accelerator("fp32"))
+    split = session.split(spec_for(session, task="record", method="head", k=2))
     assert split.train.candidates == [2, 2]
     assert split.dev.candidates == [3, 3]
     assert set(split.test.references.stated([0, 2] * 4)) == {"the film", "it"}

@@ -27,7 +27,7 @@ from tests.helpers.runs import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
@@ -51,11 +51,11 @@ def test_activations_are_what_is_saved_for_the_backward_pass():
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_a_run_takes_parameters_gradients_state_and_activations(bench: Session, method: str):
+def test_a_run_takes_parameters_gradients_state_and_activations(session: Session, method: str):
     def needed(**changes) -> int:
-        return bytes_of_a_run(bench, spec_for(bench, method=method, **changes))
+        return bytes_of_a_run(session, spec_for(session, method=method, **changes))
 
-    of_model = sum(p.nbytes for p in bench.loaded(spec_for(bench, method=method)).model.parameters())
+    of_model = sum(p.nbytes for p in session.loaded(spec_for(session, method=method)).model.parameters())
     sgd = needed(optimizer="sgd")
     assert sgd > 2 * of_model
     assert needed(optimizer="sgdm") == sgd + of_model
@@ -64,12 +64,12 @@ def test_a_run_takes_parameters_gradients_state_and_activations(bench: Session, 
 
 
 def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
-    bench: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    specs = [spec_for(bench, optimizer=name) for name in ("sgd", "sgdm")]
-    largest = bytes_of_a_run(bench, specs[1])
+    specs = [spec_for(session, optimizer=name) for name in ("sgd", "sgdm")]
+    largest = bytes_of_a_run(session, specs[1])
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
-    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(bench, spec))
+    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(session, spec))
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )
@@ -80,31 +80,31 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
 
 
 def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
-    bench: Session, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    if bench.accelerator.device.type == "cuda":
+    if session.accelerator.device.type == "cuda":
         pytest.skip("there is a GPU here")
-    specs = [spec_for(bench)] * 20
+    specs = [spec_for(session)] * 20
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
     for asked in (None, "auto"):
-        assert runs_at_a_time(bench, specs, asked) == 8
-    assert runs_at_a_time(bench, specs, 3) == 3
-    assert runs_at_a_time(bench, [], None) == 1
+        assert runs_at_a_time(session, specs, asked) == 8
+    assert runs_at_a_time(session, specs, 3) == 3
+    assert runs_at_a_time(session, [], None) == 1
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert runs_at_a_time(bench, specs, None) == 1
-    assert runs_at_a_time(bench, specs, "auto") == 2
+    assert runs_at_a_time(session, specs, None) == 1
+    assert runs_at_a_time(session, specs, "auto") == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # two machines
-    assert runs_at_a_time(bench, specs, "auto") == 4
+    assert runs_at_a_time(session, specs, "auto") == 4
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
-    assert runs_at_a_time(bench, specs, "auto") == 1
+    assert runs_at_a_time(session, specs, "auto") == 1
 
 
-def test_where_free_memory_is_not_known_auto_is_refused(bench: Session):
+def test_where_free_memory_is_not_known_auto_is_refused(session: Session):
     on_mps = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("mps")))
     with pytest.raises(UserError, match="this runs on mps, whose free memory is unknown: give a number"):
-        runs_at_a_time(on_mps, [spec_for(bench)], "auto")
-    assert runs_at_a_time(on_mps, [spec_for(bench)] * 3, 2) == 2
+        runs_at_a_time(on_mps, [spec_for(session)], "auto")
+    assert runs_at_a_time(on_mps, [spec_for(session)] * 3, 2) == 2
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_twenty_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path:
 
 
 def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
-    bench, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """Every write to the disk after the third record fails, as on a full one."""
     environment = plant(
@@ -131,7 +131,7 @@ def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
         "os.fsync = full\n",
     )
     words = small_sweep(tiny_model, toy_data)
-    done = bench(*words, **environment)
+    done = command(*words, **environment)
     assert done.returncode == 2
     assert "error: no room is left under results: make some. Finished runs are kept" in done.stderr
     assert "Traceback" not in done.stderr
@@ -179,11 +179,11 @@ class ScriptedPool:
 
 
 def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[ScriptedPool]) -> dict[int, str]:
-    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    session = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     made = iter(pools)
     monkeypatch.setattr(local, "new_pool", lambda *words: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
-    return {r.spec.seed: r.status for r in local.execute(specs, job, bench, 2, progress=False)}
+    return {r.spec.seed: r.status for r in local.execute(specs, job, session, 2, progress=False)}
 
 
 def test_a_run_whose_worker_dies_is_done_again(job: Job, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -231,9 +231,9 @@ def test_what_the_disk_refuses_stops_the_sweep_with_a_message(
         raise error
 
     monkeypatch.setattr(one_run, "finetune", finetune)
-    bench = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    session = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
     with pytest.raises(UserError, match=message):
-        execution_job.run_and_store(make_spec(), job, bench, False)
+        execution_job.run_and_store(make_spec(), job, session, False)
     assert job.store.records() == []
 
 

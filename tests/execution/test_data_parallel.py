@@ -31,28 +31,28 @@ from momentum_bench.harness.execution import data_parallel, local
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.cli.main import main
 from momentum_bench.harness.sharded_tensors import whole
-benches = []
+sessions = []
 made = Session.__init__
 def remember(self, *words):
-    benches.append(self)
+    sessions.append(self)
     made(self, *words)
 Session.__init__ = remember
-def keep(bench):
-    live = bench._model[1].model.named_parameters()
+def keep(session):
+    live = session._model[1].model.named_parameters()
     gathered = {{name: whole(p).clone() for name, p in live}}
     if os.environ.get("RANK", "0") == "0":
         save_file(gathered, sys.argv[1])
 left = data_parallel.leave
 def keep_and_leave(accelerator):
     if accelerator.num_processes > 1:
-        keep(benches[-1])
+        keep(sessions[-1])
     left(accelerator)
 data_parallel.leave = local.leave = keep_and_leave
 try:
     main(["run", *sys.argv[2:]])
 finally:
     if os.environ["WORLD_SIZE"] == "1":
-        keep(benches[-1])
+        keep(sessions[-1])
 """
 
 FSDP = {
@@ -148,13 +148,13 @@ def test_sharded_parameters_give_the_run_of_one_process(
     model = tiny_decoder if method == "causal" else tiny_model
     more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
     parameters = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
-    bench = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
+    session = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
     for name in OF_EACH_KIND.split(","):
         sharded = records(tmp_path / "by2")[name]
         spec = RunSpec.model_validate_json(json.dumps(sharded["spec"]))
         alone = finetune(
             spec.model_copy(update={"data_parallel_ranks": None}),
-            bench,
+            session,
             Journal(tmp_path / "evaluations.jsonl"),
         )
         single = json.loads(alone.model_dump_json())
@@ -172,7 +172,7 @@ def test_sharded_parameters_give_the_run_of_one_process(
         assert half <= layout["parameters_on_rank_0"] < 1.2 * half  # rows that do not divide are on rank 0
         assert layout["padding"] == single["read_back"]["layout"]["padding"] == "none"
         assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
-    live = dict(bench.loaded(spec).model.named_parameters())
+    live = dict(session.loaded(spec).model.named_parameters())
     assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
 
 

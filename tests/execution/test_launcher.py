@@ -32,12 +32,12 @@ import momentum_bench.harness.execution.job
 from momentum_bench.harness.cli.main import main
 finetune = momentum_bench.harness.execution.job.finetune
 n_runs = 0
-def watched(spec, bench, *more):
+def watched(spec, session, *more):
     global n_runs
     assert not torch.distributed.is_initialized()
-    assert bench.accelerator.num_processes == 1
-    record = finetune(spec, bench, *more)
-    assert type(bench.loaded(spec).model).__name__ == "BertForMaskedLM"
+    assert session.accelerator.num_processes == 1
+    record = finetune(spec, session, *more)
+    assert type(session.loaded(spec).model).__name__ == "BertForMaskedLM"
     n_runs += 1
     if n_runs == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os._exit(9)
@@ -93,8 +93,8 @@ def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_
         ({"WORLD_SIZE": "0"}, "RANK=0 and WORLD_SIZE=0, expected a rank below"),
     ],
 )
-def test_what_no_launcher_sets_is_an_error(bench, variables: dict[str, str], message: str):
-    done = bench("--dry-run", "--task", "sst2", "--data-dir", "nowhere", **variables)
+def test_what_no_launcher_sets_is_an_error(command, variables: dict[str, str], message: str):
+    done = command("--dry-run", "--task", "sst2", "--data-dir", "nowhere", **variables)
     assert done.returncode == 2
     assert message in done.stderr
     assert "unset RANK WORLD_SIZE LOCAL_RANK" in done.stderr
@@ -102,12 +102,12 @@ def test_what_no_launcher_sets_is_an_error(bench, variables: dict[str, str], mes
 
 
 def test_a_rank_whose_siblings_never_come_does_all_runs(
-    bench, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """As where an old launch left its variables in a shell: no quarter of a grid ends with exit code 0."""
     words = small_sweep(tiny_model, toy_data)
-    left_over = bench(*words, "--output-dir", "left-over", RANK="3", WORLD_SIZE="4", LOCAL_RANK="3")
+    left_over = command(*words, "--output-dir", "left-over", RANK="3", WORLD_SIZE="4", LOCAL_RANK="3")
     assert left_over.returncode == 0, left_over.stderr
-    assert bench(*words, "--output-dir", "single").returncode == 0
+    assert command(*words, "--output-dir", "single").returncode == 0
     assert records(tmp_path / "left-over") == records(tmp_path / "single")
     assert (tmp_path / "left-over" / "leaderboard.csv").is_file()

@@ -11,12 +11,12 @@ from momentum_bench.tasks import get_task
 from tests.helpers.specs import make_spec
 
 
-def plain_run(bench: Session, **changes) -> RunSpec:
+def plain_run(session: Session, **changes) -> RunSpec:
     """A run under the settings that studies fix."""
     facts = {
         "task_version": get_task("sst2").version_for("head"),
-        "data_fingerprint": bench.data(get_task("sst2")).fingerprint,
-        "model_revision": bench.model_source.revision,
+        "data_fingerprint": session.data(get_task("sst2")).fingerprint,
+        "model_revision": session.model_source.revision,
         "dropout": 0.0,
         "max_grad_norm": None,
         "lr_schedule": "constant",

@@ -61,7 +61,7 @@ def built(runs: Path) -> Path:
     return out
 
 
-def bench(*words: object) -> subprocess.CompletedProcess[str]:
+def command(*words: object) -> subprocess.CompletedProcess[str]:
     """The command line in a process of its own; stderr's last line says whether torch was loaded."""
     code = (
         "import sys, atexit\n"
@@ -83,7 +83,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_command_builds_everything_without_torch(runs: Path, built: Path, tmp_path: Path):
-    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out", "--png")
+    done = command("leaderboard", "build", runs, "--out", tmp_path / "out", "--png")
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[-1] == "False"
     assert "SGDM scores higher" in done.stdout
@@ -137,26 +137,26 @@ def test_two_machines_write_the_same_bytes(runs: Path, tmp_path: Path):
 
 
 def test_the_margin_can_be_chosen(runs: Path):
-    done = bench("leaderboard", "build", runs, "--margin", "0.0001")
+    done = command("leaderboard", "build", runs, "--margin", "0.0001")
     assert done.returncode == 0
     assert "equivalent within" not in done.stdout
 
 
 @pytest.mark.parametrize("words", [["--margin", "1"], ["--margin", "0"], ["--margin", "nan"]])
 def test_a_margin_that_is_not_allowed(runs: Path, words: list[str]):
-    done = bench("leaderboard", "build", runs, *words)
+    done = command("leaderboard", "build", runs, *words)
     assert done.returncode == 2
     assert "error: --margin" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_folder_without_results_is_an_error_and_writes_nothing(tmp_path: Path):
-    done = bench("leaderboard", "build", tmp_path, "--out", tmp_path / "out")
+    done = command("leaderboard", "build", tmp_path, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "holds no momentum-bench results" in done.stderr
     assert not (tmp_path / "out").exists()
     fill(tmp_path / "empty", [])
-    done = bench("leaderboard", "build", tmp_path / "empty", "--out", tmp_path / "out")
+    done = command("leaderboard", "build", tmp_path / "empty", "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "no finished run" in done.stderr
     assert not (tmp_path / "out").exists()
@@ -164,7 +164,7 @@ def test_a_folder_without_results_is_an_error_and_writes_nothing(tmp_path: Path)
 
 def test_out_that_is_a_file_is_an_error(runs: Path, tmp_path: Path):
     (tmp_path / "out").write_text("mine")
-    done = bench("leaderboard", "build", runs, "--out", tmp_path / "out")
+    done = command("leaderboard", "build", runs, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert "cannot be written" in done.stderr
     assert (tmp_path / "out").read_text() == "mine"
@@ -175,7 +175,7 @@ def test_a_folder_whose_files_would_be_overwritten_is_refused(runs: Path, tmp_pa
     for name in ("index.html", "leaderboard.csv", "plots/mine.svg"):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         (out / name).write_text("name,score\nmine,1\n")
-    done = bench("leaderboard", "build", runs, "--out", out)
+    done = command("leaderboard", "build", runs, "--out", out)
     assert done.returncode == 2
     assert f"{out} holds no leaderboard, and its leaderboard.csv would be overwritten" in done.stderr
     assert {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()} == {
@@ -366,11 +366,11 @@ def test_odd_boards_are_written(tmp_path: Path, grid: dict, n_pairs: int):
 
 
 def test_tables_for_papers(runs: Path):
-    done = bench("leaderboard", "build", runs, "--format", "latex")
+    done = command("leaderboard", "build", runs, "--format", "latex")
     assert done.returncode == 0
     assert r"\toprule" in done.stdout
     assert r"\textbf{85.0 (1.7)}" in done.stdout
-    done = bench("leaderboard", "build", runs, "--format", "markdown")
+    done = command("leaderboard", "build", runs, "--format", "markdown")
     assert done.returncode == 0
     assert "**85.0 (1.7)**" in done.stdout
 

@@ -41,31 +41,31 @@ ADAPTERS = ("lora", "prefix", "prompt", "ia3")
 
 
 @pytest.fixture
-def workbench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(workbench: Session, tmp_path: Path) -> Callable[..., RunRecord]:
-    def call(on: Session = workbench, **changes) -> RunRecord:
+def run(session: Session, tmp_path: Path) -> Callable[..., RunRecord]:
+    def call(on: Session = session, **changes) -> RunRecord:
         return finetune(spec_for(on, **changes), on, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
     return call
 
 
-def values(bench: Session, **changes) -> dict[str, torch.Tensor]:
+def values(session: Session, **changes) -> dict[str, torch.Tensor]:
     """The model of a run as it starts."""
-    model = bench.fresh_model(spec_for(bench, **changes)).model
+    model = session.fresh_model(spec_for(session, **changes)).model
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 @pytest.mark.parametrize("method", ["prompt", "head"])
 @pytest.mark.parametrize("what", [*({"peft": name} for name in ADAPTERS), {"freeze": "encoder"}])
-def test_only_what_is_listed_moves(workbench: Session, run, method: str, what: dict[str, str]):
+def test_only_what_is_listed_moves(session: Session, run, method: str, what: dict[str, str]):
     changes = {"method": method, "learning_rate": 1.0, "lr_schedule": "constant", **what}
-    start = values(workbench, **changes)
+    start = values(session, **changes)
     record = run(**changes)
-    model = workbench.loaded(record.spec).model
+    model = session.loaded(record.spec).model
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, start[name])}
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
     assert moved == trained
@@ -118,19 +118,19 @@ def test_a_run_with_an_adapter_is_the_same_alone_and_after_others(
     assert again.parameters_hash == alone.parameters_hash
 
 
-def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(workbench: Session):
+def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(session: Session):
     for adapter in ("lora", "prefix", "prompt"):
-        a, b = (values(workbench, method="prompt", peft=adapter, seed=seed) for seed in (13, 21))
+        a, b = (values(session, method="prompt", peft=adapter, seed=seed) for seed in (13, 21))
         assert {name for name in a if not torch.equal(a[name], b[name])} == {
             name for name in a if "lora_A" in name or "prompt_encoder" in name
         }
-    plain = workbench.fresh_model(spec_for(workbench, method="prompt"))
-    batch = workbench.split(spec_for(workbench, method="prompt")).dev.batch(range(4), 0, torch.device("cpu"))
-    objective = workbench.objective(spec_for(workbench, method="prompt"))
+    plain = session.fresh_model(spec_for(session, method="prompt"))
+    batch = session.split(spec_for(session, method="prompt")).dev.batch(range(4), 0, torch.device("cpu"))
+    objective = session.objective(spec_for(session, method="prompt"))
     plain.model.eval()
     expected = logits(plain, batch, objective)
     for adapter in ("lora", "ia3"):
-        adapted = workbench.fresh_model(spec_for(workbench, method="prompt", peft=adapter))
+        adapted = session.fresh_model(spec_for(session, method="prompt", peft=adapter))
         adapted.model.eval()
         torch.testing.assert_close(logits(adapted, batch, objective), expected)
 
@@ -204,9 +204,9 @@ def test_padding_behind_virtual_tokens_changes_nothing(adapter: str):
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_adapters_in_the_layers_take_packed_batches(workbench: Session, adapter: str):
+def test_adapters_in_the_layers_take_packed_batches(session: Session, adapter: str):
     """Loading compares packed scores with padded ones; the adapter is not at rest then."""
-    loaded = workbench.loaded(spec_for(workbench, peft=adapter, method="prompt"))
+    loaded = session.loaded(spec_for(session, peft=adapter, method="prompt"))
     values = dict(loaded.model.named_parameters())
     assert not any(torch.equal(values[n], loaded.pristine[n]) for n in loaded.adapter.parameters)
     if adapter in ("lora", "ia3"):
@@ -255,21 +255,21 @@ def test_a_model_that_cannot_have_an_adapter_says_so(adapter: str):
         adapted(model, adapter)
 
 
-def test_the_input_leaves_room_for_virtual_tokens(workbench: Session):
+def test_the_input_leaves_room_for_virtual_tokens(session: Session):
     for adapter, n_virtual in ((None, 0), ("lora", 0), ("prefix", PREFIX_TOKENS), ("prompt", PROMPT_TOKENS)):
-        spec = spec_for(workbench, peft=adapter)
-        data = workbench.data(get_task("sst2"))
+        spec = spec_for(session, peft=adapter)
+        data = session.data(get_task("sst2"))
         long = [type(data.train[0])(("film " * 99,), 0)]
-        encoded = workbench.setup(spec).encode(
-            data, long, spec.method, partial(workbench.loaded, spec), to_train=False
+        encoded = session.setup(spec).encode(
+            data, long, spec.method, partial(session.loaded, spec), to_train=False
         )
         assert len(encoded.input_ids[0]) == 64 - n_virtual
 
 
-def test_frozen_embeddings_stay(workbench: Session, run):
-    start = values(workbench, freeze="embeddings", method="prompt")
+def test_frozen_embeddings_stay(session: Session, run):
+    start = values(session, freeze="embeddings", method="prompt")
     record = run(freeze="embeddings", method="prompt", learning_rate=1.0, optimizer="sgdm")
-    model = workbench.loaded(record.spec).model
+    model = session.loaded(record.spec).model
     still = {name for name, p in model.named_parameters() if torch.equal(p, start[name])}
     assert {
         f"bert.embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")

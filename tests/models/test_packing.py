@@ -195,14 +195,14 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
         with monkeypatch.context() as patch:
             if not packed:
                 patch.setattr(text_setup, "with_packing", lambda loaded, *_, **__: loaded)
-            bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+            session = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
             grid = [
-                spec_for(bench, optimizer=o, learning_rate=r, seed=s, **{"dropout": 0.0} | changes)
+                spec_for(session, optimizer=o, learning_rate=r, seed=s, **{"dropout": 0.0} | changes)
                 for o in ("sgd", "sgdm")
                 for r in (1e-3, 1e-2)
                 for s in (13, 21)
             ]
-            return [finetune(spec, bench, Journal(tmp_path / "r" / "e.jsonl")) for spec in grid]
+            return [finetune(spec, session, Journal(tmp_path / "r" / "e.jsonl")) for spec in grid]
 
     return call
 

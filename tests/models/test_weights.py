@@ -286,10 +286,10 @@ from momentum_bench.harness.training.session import Session
 from tests.helpers.runs import spec_for
 torch.manual_seed(int(sys.argv[1]))
 for folder, methods in ((sys.argv[3], ("prompt", "head")), (sys.argv[4], ("causal", "head"))):
-    bench = Session(Inputs(folder, Path(sys.argv[2])), make_accelerator("fp32"))
+    session = Session(Inputs(folder, Path(sys.argv[2])), make_accelerator("fp32"))
     for method in methods:
         for peft in (None, "lora", "prefix", "prompt", "ia3"):
-            model = bench.fresh_model(spec_for(bench, method=method, peft=peft)).model
+            model = session.fresh_model(spec_for(session, method=method, peft=peft)).model
             print(method, peft, hash_of({name: p.detach() for name, p in model.named_parameters()}))
 """
 

@@ -31,19 +31,19 @@ from tests.helpers.studies import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.mark.parametrize("size", [2, 8])
-def test_arms_are_the_runs_of_the_training_loop(bench: Session, tmp_path: Path, size: int):
-    run = plain_run(bench, batch_size=size)
+def test_arms_are_the_runs_of_the_training_loop(session: Session, tmp_path: Path, size: int):
+    run = plain_run(session, batch_size=size)
     record = run_batch_size_cell(
-        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=64), bench, models_at_a_time=2
+        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=64), session, models_at_a_time=2
     )
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.5}}
     for arm, change in zip(record.arms, ({}, sgdm), strict=True):
-        alone = finetune(run.model_copy(update=change), bench, Journal(tmp_path / "run" / "journal"))
+        alone = finetune(run.model_copy(update=change), session, Journal(tmp_path / "run" / "journal"))
         assert arm.parameters_hash == alone.parameters_hash
         end = record.end(arm.name)
         assert end.dev_loss == pytest.approx(alone.best.dev_loss, rel=1e-5)
@@ -51,10 +51,10 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Session, tmp_path: Path, 
     assert [(p.arm, p.step) for p in record.points] == [("sgd", 10), ("sgd", 20), ("sgdm", 10), ("sgdm", 20)]
 
 
-def test_one_arm_may_diverge_alone(bench: Session, monkeypatch):
-    run = plain_run(bench, learning_rate=1e30, max_steps=4, eval_every=4)
+def test_one_arm_may_diverge_alone(session: Session, monkeypatch):
+    run = plain_run(session, learning_rate=1e30, max_steps=4, eval_every=4)
     record = run_batch_size_cell(
-        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=4), bench, models_at_a_time=1
+        BatchSizeSpec(sgd=run, momentum=0.5, n_times=2, n_examples=4), session, models_at_a_time=1
     )
     assert record.status == "diverged"
     assert "training loss of sgd not finite" in record.failure

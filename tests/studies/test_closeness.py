@@ -40,21 +40,21 @@ from tests.helpers.studies import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def cell(bench: Session) -> ClosenessSpec:
-    return ClosenessSpec(sgd=plain_run(bench), momenta=(0.0, 0.5), n_times=4, n_dev=2)
+def cell(session: Session) -> ClosenessSpec:
+    return ClosenessSpec(sgd=plain_run(session), momenta=(0.0, 0.5), n_times=4, n_dev=2)
 
 
-def test_arms_are_the_runs_of_the_training_loop(bench: Session, cell: ClosenessSpec, tmp_path: Path):
-    record = run_closeness_cell(cell, bench, models_at_a_time=2)
+def test_arms_are_the_runs_of_the_training_loop(session: Session, cell: ClosenessSpec, tmp_path: Path):
+    record = run_closeness_cell(cell, session, models_at_a_time=2)
     hashes = {arm.name: arm.parameters_hash for arm in record.arms}
     for name, momentum in (("sgd", None), ("sgdm 0", 0.0), ("sgdm 0.5", 0.5)):
         change = {} if momentum is None else {"optimizer": "sgdm", "hyperparameters": {"momentum": momentum}}
-        alone = finetune(cell.sgd.model_copy(update=change), bench, Journal(tmp_path / "run" / "journal"))
+        alone = finetune(cell.sgd.model_copy(update=change), session, Journal(tmp_path / "run" / "journal"))
         assert alone.best_step == cell.sgd.max_steps  # the only checkpoint
         assert hashes[name] == alone.parameters_hash
     facts = {arm.name: arm for arm in record.arms}
@@ -64,8 +64,8 @@ def test_arms_are_the_runs_of_the_training_loop(bench: Session, cell: ClosenessS
     assert len(set(hashes.values())) == 3  # SGD, which the control repeats; SGDM; SGD in another order
 
 
-def test_what_is_compared_is_what_the_arms_are(bench: Session, cell: ClosenessSpec):
-    record = run_closeness_cell(cell, bench, models_at_a_time=1)
+def test_what_is_compared_is_what_the_arms_are(session: Session, cell: ClosenessSpec):
+    record = run_closeness_cell(cell, session, models_at_a_time=1)
     assert record.status == "done"
     found = {(c.momentum, c.batches, c.step): c for c in record.comparisons}
     assert {step for *_, step in found} == {5, 10, 15, 20}
@@ -85,19 +85,19 @@ def test_what_is_compared_is_what_the_arms_are(bench: Session, cell: ClosenessSp
     assert found[0.5, "common", 20].distance < found[0.5, "independent", 20].distance
 
 
-def test_the_number_of_models_at_a_time_changes_nothing(bench: Session, cell: ClosenessSpec):
-    one, three = (run_closeness_cell(cell, bench, models_at_a_time) for models_at_a_time in (1, 3))
+def test_the_number_of_models_at_a_time_changes_nothing(session: Session, cell: ClosenessSpec):
+    one, three = (run_closeness_cell(cell, session, models_at_a_time) for models_at_a_time in (1, 3))
     assert one.comparisons == three.comparisons
     assert one.arms == three.arms
 
 
-def test_what_the_process_computed_before_changes_nothing(bench: Session, cell: ClosenessSpec):
-    once = run_closeness_cell(cell, bench, models_at_a_time=1)
+def test_what_the_process_computed_before_changes_nothing(session: Session, cell: ClosenessSpec):
+    once = run_closeness_cell(cell, session, models_at_a_time=1)
     precision = torch.get_float32_matmul_precision()
     torch.use_deterministic_algorithms(True)
     torch.set_float32_matmul_precision("medium")
     try:
-        again = run_closeness_cell(cell, bench, models_at_a_time=1)
+        again = run_closeness_cell(cell, session, models_at_a_time=1)
         assert torch.get_float32_matmul_precision() == "highest"
         assert not torch.are_deterministic_algorithms_enabled()
     finally:
@@ -106,28 +106,28 @@ def test_what_the_process_computed_before_changes_nothing(bench: Session, cell: 
     assert again.arms == once.arms
 
 
-def test_paths_come_closer_with_the_rate(bench: Session):
-    specs = [plain_run(bench, learning_rate=rate) for rate in (0.0005, 0.001, 0.002)]
+def test_paths_come_closer_with_the_rate(session: Session):
+    specs = [plain_run(session, learning_rate=rate) for rate in (0.0005, 0.001, 0.002)]
     cells = closeness_cells(specs, (0.5,), n_times=4, n_dev=1)
-    records = [run_closeness_cell(cell, bench, models_at_a_time=2) for cell in cells]
+    records = [run_closeness_cell(cell, session, models_at_a_time=2) for cell in cells]
     distances = [record.typical_distance(0.5, "common") for record in records]
     assert distances == sorted(distances)
     assert distances[0] < distances[2] / 2
 
 
-def test_divergence_is_a_result_and_outside_the_fit(bench: Session):
-    spec = ClosenessSpec(sgd=plain_run(bench, learning_rate=1e30), momenta=(0.5,), n_times=4, n_dev=2)
-    record = run_closeness_cell(spec, bench, models_at_a_time=1)
+def test_divergence_is_a_result_and_outside_the_fit(session: Session):
+    spec = ClosenessSpec(sgd=plain_run(session, learning_rate=1e30), momenta=(0.5,), n_times=4, n_dev=2)
+    record = run_closeness_cell(spec, session, models_at_a_time=1)
     assert record.status == "diverged"
     assert "not finite at step" in record.failure
     assert fit_slopes([record])[0].n == 0
     assert "<svg" in plot([record])
 
 
-def test_dropout_that_cannot_be_turned_off_is_refused(bench: Session, cell: ClosenessSpec):
-    bench.loaded(cell.sgd).model.add_module("another", torch.nn.Dropout(0.3))
+def test_dropout_that_cannot_be_turned_off_is_refused(session: Session, cell: ClosenessSpec):
+    session.loaded(cell.sgd).model.add_module("another", torch.nn.Dropout(0.3))
     with pytest.raises(UserError, match=r"keeps \[0\.3\]"):
-        run_closeness_cell(cell, bench, models_at_a_time=1)
+        run_closeness_cell(cell, session, models_at_a_time=1)
 
 
 def test_cells_share_the_horizon_and_the_control_is_at_the_largest_rate():

@@ -42,7 +42,7 @@ from tests.helpers.studies import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
@@ -140,13 +140,13 @@ def closed_form(weight: np.ndarray, x: np.ndarray, labels: list[int]) -> np.ndar
 
 
 @pytest.mark.parametrize("n_examples", [1, 3, 5])
-def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(bench: Session, n_examples: int):
-    arm = make_arms([("sgd", plain_run(bench), 13)], bench, plain_run(bench))[0]
+def test_a_linear_model_has_the_variance_and_norm_of_its_closed_form(session: Session, n_examples: int):
+    arm = make_arms([("sgd", plain_run(session), 13)], session, plain_run(session))[0]
     model = LinearClassifier()
     arm = dataclasses.replace(arm, loaded=dataclasses.replace(arm.loaded, model=model, packing=None))
     x, labels = np.array([[1, 2], [3, 1], [2, 2], [0, 1], [4, 3]]), [0, 1, 1, 0, 1]
     rows = [row.tolist() for row in x]
-    facts: dict = {"references": bench.split(plain_run(bench)).train.references, "n_truncated": 0}
+    facts: dict = {"references": session.split(plain_run(session)).train.references, "n_truncated": 0}
     train = Encoded(rows, None, read_at=None, labels=labels, **facts)
     gradients = closed_form(model.weight.detach().double().numpy(), x.astype(float), labels)
     norm2, variance = truth(gradients)
@@ -170,9 +170,9 @@ def test_draws_differ_between_steps_and_are_all_where_there_are_few():
     assert all(len(set(draw)) == 8 for draw in draws)
 
 
-def gradients_along(bench: Session, run, beta: float):
+def gradients_along(session: Session, run, beta: float):
     """By hand, at each step: full gradient, batch gradient and heavy-ball buffer, flat, and the model."""
-    loaded, split, objective = bench.fresh_model(run), bench.split(run), bench.objective(run)
+    loaded, split, objective = session.fresh_model(run), session.split(run), session.objective(run)
     parameters = list(loaded.model.parameters())
 
     def gradient(rows: list[int]) -> torch.Tensor:
@@ -195,14 +195,14 @@ def gradients_along(bench: Session, run, beta: float):
                 start += p.numel()
 
 
-def test_a_cell_measures_what_it_says(bench: Session):
-    run = plain_run(bench, max_steps=5, eval_every=5)
+def test_a_cell_measures_what_it_says(session: Session):
+    run = plain_run(session, max_steps=5, eval_every=5)
     cell = NoiseSpec(sgd=run, momentum=0.5, n_times=5, n_examples=64)
     assert cell.steps == (1, 2, 3, 4, 5)
-    record = run_noise_cell(cell, bench, models_at_a_time=2)
+    record = run_noise_cell(cell, session, models_at_a_time=2)
     assert record.status == "done"
     for methods, beta in ((("sgd",), 0.0), (("shb", "nshb"), 0.5)):
-        for step, (full, batch, buffer, variance) in enumerate(gradients_along(bench, run, beta)):
+        for step, (full, batch, buffer, variance) in enumerate(gradients_along(session, run, beta)):
             for method in methods:
                 point = record.path(method)[step]
                 direction = (1 - beta) * buffer if method == "nshb" else buffer
@@ -224,10 +224,10 @@ def test_a_cell_measures_what_it_says(bench: Session):
     assert shb.bound == degree_of_smoothing("shb", 0.01, shb.variance, shb.gradient_norm, run.batch_size, 0.5)
 
 
-def test_a_full_batch_has_no_noise(bench: Session):
-    run = plain_run(bench, batch_size=8, max_steps=3, eval_every=3)
+def test_a_full_batch_has_no_noise(session: Session):
+    run = plain_run(session, batch_size=8, max_steps=3, eval_every=3)
     record = run_noise_cell(
-        NoiseSpec(sgd=run, momentum=0.5, n_times=3, n_examples=64), bench, models_at_a_time=1
+        NoiseSpec(sgd=run, momentum=0.5, n_times=3, n_examples=64), session, models_at_a_time=1
     )
     assert record.split.n_train == 8
     for point in record.points:
@@ -236,16 +236,16 @@ def test_a_full_batch_has_no_noise(bench: Session):
     assert all(p.direction_noise < 1e-3 * p.gradient.gradient_norm for p in record.path("sgd"))
 
 
-def test_the_number_of_models_at_a_time_changes_nothing(bench: Session):
-    cell = NoiseSpec(sgd=plain_run(bench), momentum=0.5, n_times=3, n_examples=4)
-    one, two = (run_noise_cell(cell, bench, n) for n in (1, 2))
+def test_the_number_of_models_at_a_time_changes_nothing(session: Session):
+    cell = NoiseSpec(sgd=plain_run(session), momentum=0.5, n_times=3, n_examples=4)
+    one, two = (run_noise_cell(cell, session, n) for n in (1, 2))
     assert (one.points, one.arms) == (two.points, two.arms)
     assert one.points[0].gradient.n_examples == 4
 
 
-def test_divergence_is_a_result(bench: Session):
-    cell = NoiseSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.5, n_times=2, n_examples=4)
-    record = run_noise_cell(cell, bench, models_at_a_time=1)
+def test_divergence_is_a_result(session: Session):
+    cell = NoiseSpec(sgd=plain_run(session, learning_rate=1e30), momentum=0.5, n_times=2, n_examples=4)
+    record = run_noise_cell(cell, session, models_at_a_time=1)
     assert record.status == "diverged"
     assert "training loss of sgd not finite" in record.failure
     assert "<svg" in plot([record])

@@ -23,7 +23,7 @@ from tests.helpers.studies import plain_run, study
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
@@ -55,12 +55,12 @@ def test_coefficients_are_the_published_ones():
     assert svag_coefficients(8) == pytest.approx((2.4364917, -1.4364917), abs=1e-7)
 
 
-def test_level_1_is_the_training_loop(bench: Session, tmp_path: Path):
-    cell = SvagSpec(sgd=plain_run(bench), momentum=0.9, level=1, n_times=2)
-    record = run_svag_cell(cell, bench, models_at_a_time=2)
+def test_level_1_is_the_training_loop(session: Session, tmp_path: Path):
+    cell = SvagSpec(sgd=plain_run(session), momentum=0.9, level=1, n_times=2)
+    record = run_svag_cell(cell, session, models_at_a_time=2)
     sgdm = {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.9}}
     for arm, change in zip(record.arms, ({}, sgdm), strict=True):
-        alone = finetune(cell.sgd.model_copy(update=change), bench, Journal(tmp_path / "run" / "journal"))
+        alone = finetune(cell.sgd.model_copy(update=change), session, Journal(tmp_path / "run" / "journal"))
         assert alone.best_step == cell.sgd.max_steps
         assert arm.parameters_hash == alone.parameters_hash
         last = record.points[-1].model_dump()
@@ -68,17 +68,17 @@ def test_level_1_is_the_training_loop(bench: Session, tmp_path: Path):
         assert last[f"dev_metric_{arm.name}"] == alone.best.dev_metric
 
 
-def test_level_4_is_the_recipe(bench: Session):
+def test_level_4_is_the_recipe(session: Session):
     """By hand: a gradient of each batch, combined; rate / 4, four times the steps, beta unchanged."""
-    run = plain_run(bench, max_steps=3, eval_every=3)
+    run = plain_run(session, max_steps=3, eval_every=3)
     cell = SvagSpec(sgd=run, momentum=0.9, level=4, n_times=3)
-    record = run_svag_cell(cell, bench, models_at_a_time=1)
+    record = run_svag_cell(cell, session, models_at_a_time=1)
     assert cell.steps == (4, 8, 12)
     assert [point.effective_step for point in record.points] == [1, 2, 3]
     c1, c2 = svag_coefficients(4)
     second = derived_seed(run.seed, "second batch")
     for arm, beta in zip(record.arms, (0.0, 0.9), strict=True):
-        loaded, split, objective = bench.fresh_model(run), bench.split(run), bench.objective(run)
+        loaded, split, objective = session.fresh_model(run), session.split(run), session.objective(run)
         parameters = dict(loaded.model.named_parameters())
         buffers = {name: torch.zeros_like(p) for name, p in parameters.items()}
         for step in range(12):
@@ -135,8 +135,8 @@ def test_levels_that_cannot_be(levels: str, capfd):
     assert f"--levels {levels}: expected different whole numbers from 1" in capfd.readouterr().err
 
 
-def test_divergence_is_a_result(bench: Session):
-    cell = SvagSpec(sgd=plain_run(bench, learning_rate=1e30), momentum=0.9, level=2, n_times=2)
-    record = run_svag_cell(cell, bench, models_at_a_time=1)
+def test_divergence_is_a_result(session: Session):
+    cell = SvagSpec(sgd=plain_run(session, learning_rate=1e30), momentum=0.9, level=2, n_times=2)
+    record = run_svag_cell(cell, session, models_at_a_time=1)
     assert (record.status, record.points) == ("diverged", ())
     assert "<svg" in plot([record])

@@ -46,12 +46,12 @@ def planned(**flags) -> list[RunSpec]:
     return plan(sweep, [load_image_data(DIGITS, None)], source.name, source.revision)
 
 
-def run(spec: RunSpec, bench: Session, tmp_path: Path) -> RunRecord:
-    return finetune(spec, bench, Journal(tmp_path / spec.run_id / "evaluations.jsonl"))
+def run(spec: RunSpec, session: Session, tmp_path: Path) -> RunRecord:
+    return finetune(spec, session, Journal(tmp_path / spec.run_id / "evaluations.jsonl"))
 
 
 @pytest.fixture
-def workbench() -> Session:
+def session() -> Session:
     return Session(Inputs("task:digits", None), make_accelerator("fp32"))
 
 
@@ -151,10 +151,10 @@ def test_weights_follow_the_seed_and_nothing_before_it():
     assert not torch.equal(first[convolution], loaded.model.state_dict()[convolution])
 
 
-def test_a_run_is_the_same_alone_and_after_another(workbench: Session, tmp_path: Path):
+def test_a_run_is_the_same_alone_and_after_another(session: Session, tmp_path: Path):
     sgd, sgdm = planned(optimizers="sgd,sgdm", learning_rates="0.3")
-    run(sgd, workbench, tmp_path)
-    after = run(sgdm, workbench, tmp_path)
+    run(sgd, session, tmp_path)
+    after = run(sgdm, session, tmp_path)
     alone = run(sgdm, Session(Inputs("task:digits", None), make_accelerator("fp32")), tmp_path / "alone")
     assert after.parameters_hash == alone.parameters_hash
     assert after.evaluations == alone.evaluations
@@ -164,14 +164,14 @@ def test_a_run_is_the_same_alone_and_after_another(workbench: Session, tmp_path:
     assert after.read_back.state_tensors == ("momentum_buffer",)
 
 
-def test_the_best_checkpoint_has_its_running_statistics(workbench: Session, tmp_path: Path):
+def test_the_best_checkpoint_has_its_running_statistics(session: Session, tmp_path: Path):
     """Test is scored by the network as dev saw it at the best step, batch norms included."""
     [spec] = planned(optimizers="sgd", learning_rates="0.3", max_steps=12, eval_every=2)
-    record = run(spec, workbench, tmp_path)
+    record = run(spec, session, tmp_path)
     assert record.best is not None
     assert record.best.step < 12 or record.evaluations[-1] == record.best
-    objective, dev = workbench.objective(spec), workbench.split(spec).dev
-    again = score(workbench.loaded(spec), dev, objective, "accuracy", 0, workbench.accelerator)
+    objective, dev = session.objective(spec), session.split(spec).dev
+    again = score(session.loaded(spec), dev, objective, "accuracy", 0, session.accelerator)
     assert again.loss == pytest.approx(record.best.dev_loss, abs=1e-6)
 
 

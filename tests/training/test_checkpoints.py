@@ -25,12 +25,12 @@ from tests.helpers.runs import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Session, tmp_path: Path) -> Callable[..., RunRecord]:
+def run(session: Session, tmp_path: Path) -> Callable[..., RunRecord]:
     """A run whose folder lasts through the test; `crash_at` ends it when it begins that step."""
 
     def call(spec: RunSpec, every: int | None = None, crash_at: int | None = None) -> RunRecord:
@@ -44,7 +44,7 @@ def run(bench: Session, tmp_path: Path) -> Callable[..., RunRecord]:
                 return batches(seed, step, n, size)
 
             patch.setattr(finetune, "batch_indices", crashing)
-            return finetune.finetune(spec, bench, journal)
+            return finetune.finetune(spec, session, journal)
 
     return call
 
@@ -77,9 +77,9 @@ def interrupted(run: Callable[..., RunRecord], spec: RunSpec, every: int, at: in
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_a_run_goes_on_to_the_same_bits(run, bench: Session, steps_run: list[int], name: str):
+def test_a_run_goes_on_to_the_same_bits(run, session: Session, steps_run: list[int], name: str):
     used = hyperparameters(make_sweep({"task": "sst2", "optimizers": name}, None), name)
-    spec = spec_for(bench, optimizer=name, hyperparameters=used, weight_decay=0.01)
+    spec = spec_for(session, optimizer=name, hyperparameters=used, weight_decay=0.01)
     undisturbed = run(spec)
     assert undisturbed.status == "done"
     interrupted(run, spec, every=2, at=5)  # steps count from 0: the last checkpoint is after 4 of them
@@ -90,8 +90,8 @@ def test_a_run_goes_on_to_the_same_bits(run, bench: Session, steps_run: list[int
     assert resumed.costs is not None
 
 
-def test_interrupted_again_and_again(run, bench: Session, steps_run: list[int], tmp_path: Path):
-    spec = spec_for(bench, optimizer="sgdm", method="prompt", eval_every=1, max_grad_norm=None)
+def test_interrupted_again_and_again(run, session: Session, steps_run: list[int], tmp_path: Path):
+    spec = spec_for(session, optimizer="sgdm", method="prompt", eval_every=1, max_grad_norm=None)
     undisturbed = run(spec)
     for at in (1, 2, 3, 5):
         interrupted(run, spec, every=1, at=at)
@@ -103,8 +103,8 @@ def test_interrupted_again_and_again(run, bench: Session, steps_run: list[int], 
     assert [f'"step":{step},' in line for step, line in enumerate(lines, 1)] == [True] * 6
 
 
-def test_after_the_last_step_only_test_is_scored_again(run, bench: Session, steps_run: list[int]):
-    spec = spec_for(bench)
+def test_after_the_last_step_only_test_is_scored_again(run, session: Session, steps_run: list[int]):
+    spec = spec_for(session)
     undisturbed = run(spec, every=3)
     steps_run.clear()
     assert content(run(spec, every=3)) == content(undisturbed)
@@ -113,9 +113,9 @@ def test_after_the_last_step_only_test_is_scored_again(run, bench: Session, step
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "other run", "other versions", "other layout"])
 def test_a_checkpoint_that_would_not_go_on_to_the_same_bits_is_not_used(
-    run, bench: Session, steps_run: list[int], tmp_path: Path, monkeypatch, capsys, damage: str
+    run, session: Session, steps_run: list[int], tmp_path: Path, monkeypatch, capsys, damage: str
 ):
-    spec = spec_for(bench, optimizer="sgdm")
+    spec = spec_for(session, optimizer="sgdm")
     undisturbed = run(spec)
     with monkeypatch.context() as patch:
         if damage == "other versions":
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_would_not_go_on_to_the_same_bits_is_not_used(
     elif damage == "empty":
         path.write_bytes(b"")
     elif damage == "other run":
-        other = spec_for(bench, optimizer="sgdm", seed=21)
+        other = spec_for(session, optimizer="sgdm", seed=21)
         interrupted(run, other, every=2, at=5)
         path.write_bytes(checkpoint_of(other, tmp_path).read_bytes())
     steps_run.clear()
@@ -143,8 +143,8 @@ def test_a_checkpoint_that_would_not_go_on_to_the_same_bits_is_not_used(
     assert "starting over" in capsys.readouterr().err
 
 
-def test_a_checkpoint_takes_its_place_at_once(run, bench: Session, tmp_path: Path, monkeypatch):
-    spec = spec_for(bench)
+def test_a_checkpoint_takes_its_place_at_once(run, session: Session, tmp_path: Path, monkeypatch):
+    spec = spec_for(session)
     interrupted(run, spec, every=2, at=3)
     before = checkpoint_of(spec, tmp_path).read_bytes()
 
@@ -160,7 +160,7 @@ def test_a_checkpoint_takes_its_place_at_once(run, bench: Session, tmp_path: Pat
 
 
 def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
-    run, bench: Session, tmp_path: Path, monkeypatch
+    run, session: Session, tmp_path: Path, monkeypatch
 ):
     """Where it is killed, it leaves a file of its own name, which then lies in that folder alone."""
     seen = []
@@ -170,7 +170,7 @@ def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
         (name.parent / ".tmp7rtVdR").write_text("half")
         raise KeyboardInterrupt
 
-    spec = spec_for(bench)
+    spec = spec_for(session)
     folder = checkpoint_of(spec, tmp_path).parent
     folder.mkdir()
     (folder / ".tmpnotes").write_text("mine")
@@ -181,16 +181,16 @@ def test_safetensors_writes_into_a_folder_that_holds_nothing_else(
     assert {path.name for path in folder.iterdir()} == {"evaluations.jsonl", ".tmpnotes"}
 
 
-def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, bench: Session, monkeypatch):
+def test_an_optimizer_that_keeps_what_no_checkpoint_holds_is_refused(run, session: Session, monkeypatch):
     def build(groups: list, rate: float, hyperparameters: dict, seed: int) -> torch.optim.Optimizer:
         optimizer = torch.optim.SGD(groups, lr=rate)
         optimizer.generator = torch.Generator()  # type: ignore[attr-defined]
         return optimizer
 
     monkeypatch.setitem(OPTIMIZERS, "sgd", dataclasses.replace(OPTIMIZERS["sgd"], build=build))
-    assert run(spec_for(bench)).status == "done"
+    assert run(spec_for(session)).status == "done"
     with pytest.raises(UserError, match="sgd keeps a Generator in generator"):
-        run(spec_for(bench), every=2)
+        run(spec_for(session), every=2)
 
 
 def memory_for(n: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> list[int]:
@@ -219,10 +219,10 @@ OUT_OF_MEMORY = [
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
 def test_without_memory_micro_batches_are_halved_and_the_global_batch_stays(
-    run, bench: Session, monkeypatch: pytest.MonkeyPatch, error: Exception
+    run, session: Session, monkeypatch: pytest.MonkeyPatch, error: Exception
 ):
-    asked = run(spec_for(bench, gradient_accumulation_steps=2))
-    spec = spec_for(bench)
+    asked = run(spec_for(session, gradient_accumulation_steps=2))
+    spec = spec_for(session)
     tried = memory_for(2, monkeypatch, error)
     record = run(spec)
     assert tried == [4] + [2, 2] * spec.max_steps
@@ -234,25 +234,25 @@ def test_without_memory_micro_batches_are_halved_and_the_global_batch_stays(
 
 
 def test_micro_batches_of_unequal_size_weigh_as_many_examples_as_they_have(
-    run, bench: Session, monkeypatch: pytest.MonkeyPatch
+    run, session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    spec = spec_for(bench, batch_size=5, dropout=0.0, optimizer="sgdm")
+    spec = spec_for(session, batch_size=5, dropout=0.0, optimizer="sgdm")
     run(spec)
-    whole = {name: p.detach().clone() for name, p in bench.loaded(spec).model.named_parameters()}
+    whole = {name: p.detach().clone() for name, p in session.loaded(spec).model.named_parameters()}
     tried = memory_for(3, monkeypatch, MemoryError())
     record = run(spec)
     assert tried[:3] == [5, 3, 2]
     assert record.read_back is not None
     assert record.read_back.layout["gradient_accumulation_steps"] == 2
-    for name, parameter in bench.loaded(spec).model.named_parameters():
+    for name, parameter in session.loaded(spec).model.named_parameters():
         torch.testing.assert_close(parameter.detach(), whole[name], rtol=1e-4, atol=1e-6)
 
 
 def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
-    run, bench: Session, steps_run: list[int], monkeypatch: pytest.MonkeyPatch
+    run, session: Session, steps_run: list[int], monkeypatch: pytest.MonkeyPatch
 ):
-    asked = run(spec_for(bench, gradient_accumulation_steps=2))
-    forward, spec = steps.logits, spec_for(bench)
+    asked = run(spec_for(session, gradient_accumulation_steps=2))
+    forward, spec = steps.logits, spec_for(session)
 
     def limited(loaded, batch, label_words):
         if len(batch.labels) > 2 and steps_run[-1] == 4:
@@ -266,10 +266,10 @@ def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
     assert content(record) == content(asked) | {"spec": spec.model_dump()}
 
 
-def test_one_example_that_does_not_fit_fails_the_run(run, bench: Session, monkeypatch: pytest.MonkeyPatch):
+def test_one_example_that_does_not_fit_fails_the_run(run, session: Session, monkeypatch: pytest.MonkeyPatch):
     tried = memory_for(0, monkeypatch, OUT_OF_MEMORY[0])
     with pytest.raises(BatchTooLargeError, match="CUDA out of memory"):
-        run(spec_for(bench))
+        run(spec_for(session))
     assert tried == [4, 2, 1]
 
 

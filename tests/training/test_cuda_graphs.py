@@ -59,17 +59,17 @@ class Again:
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRecord]:
+def run(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRecord]:
     def call(**changes: Any) -> RunRecord:
-        if bench.accelerator.device.type == "cpu":
+        if session.accelerator.device.type == "cpu":
             monkeypatch.setattr(cuda_graphs, "Recorder", Again)
         changes = {"max_steps": 12, "eval_every": 1, "learning_rate": 0.03, "dropout": 0.0} | changes
-        return finetune(spec_for(bench, **changes), bench, Journal(tmp_path / "run" / "e.jsonl"))
+        return finetune(spec_for(session, **changes), session, Journal(tmp_path / "run" / "e.jsonl"))
 
     return call
 
@@ -138,8 +138,8 @@ def test_what_a_recorded_run_says_of_itself(run):
     assert recorded.spec.run_id != plain.spec.run_id
 
 
-def test_a_shape_is_recorded_when_it_is_seen_again(run, bench: Session):
-    if bench.accelerator.device.type != "cpu":
+def test_a_shape_is_recorded_when_it_is_seen_again(run, session: Session):
+    if session.accelerator.device.type != "cpu":
         pytest.skip("counts the replays of the stand-in for graphs")
     run(cuda_graphs=True, max_steps=20)
     assert Again.recorded  # of 20 steps some shape came three times
@@ -162,15 +162,15 @@ def test_a_loss_that_is_not_finite_ends_a_recorded_run(run):
         ({}, {"device": torch.device("cpu")}, "this runs on cpu, without a GPU"),
     ],
 )
-def test_what_cannot_be_recorded_is_refused(bench: Session, changes: dict, seen: dict, message: str):
-    spec = spec_for(bench, cuda_graphs=True, **changes)
-    train = dataclasses.replace(bench.split(spec).train, candidates=seen.get("candidates"))
+def test_what_cannot_be_recorded_is_refused(session: Session, changes: dict, seen: dict, message: str):
+    spec = spec_for(session, cuda_graphs=True, **changes)
+    train = dataclasses.replace(session.split(spec).train, candidates=seen.get("candidates"))
     packing = {name: value for name, value in seen.items() if name in ("packing", "why_padded")}
     on_gpu = SimpleNamespace(
         accelerator=SimpleNamespace(device=seen.get("device", torch.device("cuda"))),
-        optimizer=bench.optimizer,
+        optimizer=session.optimizer,
         split=lambda spec: SimpleNamespace(train=train),
-        loaded=lambda spec: dataclasses.replace(bench.loaded(spec), **packing),
+        loaded=lambda spec: dataclasses.replace(session.loaded(spec), **packing),
     )
     with pytest.raises(UserError, match=f"--cuda-graphs: .*{message}.*: leave the flag out"):
         check_recordable(spec, on_gpu)
@@ -178,24 +178,24 @@ def test_what_cannot_be_recorded_is_refused(bench: Session, changes: dict, seen:
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "sgdm", "sgd_matched", "nesterov"])
-def test_all_that_are_torch_s_sgd_can_be_recorded(bench: Session, optimizer: str):
+def test_all_that_are_torch_s_sgd_can_be_recorded(session: Session, optimizer: str):
     momentum = {} if optimizer == "sgd" else {"momentum": 0.9}
-    spec = spec_for(bench, cuda_graphs=True, optimizer=optimizer, hyperparameters=momentum)
+    spec = spec_for(session, cuda_graphs=True, optimizer=optimizer, hyperparameters=momentum)
     on_gpu = SimpleNamespace(
         accelerator=SimpleNamespace(device=torch.device("cuda")),
-        optimizer=bench.optimizer,
-        split=bench.split,
-        loaded=bench.loaded,
+        optimizer=session.optimizer,
+        split=session.split,
+        loaded=session.loaded,
     )
     check_recordable(spec, on_gpu)
 
 
-def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(bench: Session):
+def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(session: Session):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    spec = spec_for(bench, cuda_graphs=True)
+    spec = spec_for(session, cuda_graphs=True)
     with pytest.raises(UserError, match="--cuda-graphs: this runs on cpu"):
-        prepare([spec], bench.inputs, "fp32")
+        prepare([spec], session.inputs, "fp32")
 
 
 @needs_gpu

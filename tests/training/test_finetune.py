@@ -27,22 +27,22 @@ from tests.helpers.runs import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Session, tmp_path: Path):
-    def call(on: Session = bench, **changes) -> RunRecord:
+def run(session: Session, tmp_path: Path):
+    def call(on: Session = session, **changes) -> RunRecord:
         return finetune(spec_for(on, **changes), on, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
     return call
 
 
-def by_hand(bench: Session, spec: RunSpec) -> dict[str, torch.Tensor]:
+def by_hand(session: Session, spec: RunSpec) -> dict[str, torch.Tensor]:
     """The same run in plain torch: heavy ball by its formula, whole batches, one clip."""
-    loaded = bench.fresh_model(spec)
-    model, split, words = loaded.model, bench.split(spec), bench.objective(spec)
+    loaded = session.fresh_model(spec)
+    model, split, words = loaded.model, session.split(spec), session.objective(spec)
     beta = spec.hyperparameters.get("momentum", 0.0)
     buffers = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     model.train()
@@ -70,12 +70,12 @@ def by_hand(bench: Session, spec: RunSpec) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
 @pytest.mark.parametrize("optimizer", ["sgd", "sgdm"])
-def test_the_loop_is_the_formula(bench: Session, run, method: str, optimizer: str):
-    spec = spec_for(bench, method=method, optimizer=optimizer, dropout=0.0, eval_every=6)
-    expected = by_hand(bench, spec)
+def test_the_loop_is_the_formula(session: Session, run, method: str, optimizer: str):
+    spec = spec_for(session, method=method, optimizer=optimizer, dropout=0.0, eval_every=6)
+    expected = by_hand(session, spec)
     record = run(method=method, optimizer=optimizer, dropout=0.0, eval_every=6)
     assert record.status == "done"
-    live = dict(bench.loaded(spec).model.named_parameters())
+    live = dict(session.loaded(spec).model.named_parameters())
     for name, value in expected.items():
         torch.testing.assert_close(live[name].detach(), value, rtol=1e-4, atol=1e-6)
     assert record.parameters_hash == hash_of({name: p.detach() for name, p in live.items()})
@@ -89,10 +89,10 @@ def test_a_run_is_scored_by_its_tasks_metrics(
     for split, n in (("train", 40), ("validation", 24)):
         rows = [dict.fromkeys(task.text, r["sentence"]) | {"label": r["label"]} for r in sentiment_rows(n)]
         write_rows(toy_data / name / f"{split}.jsonl", rows)
-    bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
-    fingerprint = bench.data(task).fingerprint
-    spec = spec_for(bench, task=name, data_fingerprint=fingerprint, max_steps=2)
-    record = finetune(spec, bench, Journal(tmp_path / "run" / "evaluations.jsonl"))
+    session = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    fingerprint = session.data(task).fingerprint
+    spec = spec_for(session, task=name, data_fingerprint=fingerprint, max_steps=2)
+    record = finetune(spec, session, Journal(tmp_path / "run" / "evaluations.jsonl"))
     assert record.test is not None
     labels, predictions = record.test.labels, record.test.predictions
     assert record.metric == task.metric
@@ -100,9 +100,9 @@ def test_a_run_is_scored_by_its_tasks_metrics(
     assert record.test.further == {metric: METRICS[metric](labels, predictions) for metric in further}
 
 
-def test_scores_at_the_mask_alone_are_those_of_the_whole_model(bench: Session):
-    spec = spec_for(bench, method="prompt")
-    loaded, split, words = bench.fresh_model(spec), bench.split(spec), bench.objective(spec)
+def test_scores_at_the_mask_alone_are_those_of_the_whole_model(session: Session):
+    spec = spec_for(session, method="prompt")
+    loaded, split, words = session.fresh_model(spec), session.split(spec), session.objective(spec)
     assert loaded.vocabulary_head is not None
     loaded.model.eval()
     batch = split.dev.batch(range(6), 0, torch.device("cpu"))
@@ -143,18 +143,18 @@ def test_other_seeds_and_rates_are_other_runs(run):
     assert len(hashes) == 4
 
 
-def test_accumulation_is_exact_without_dropout(run, bench: Session):
-    spec = spec_for(bench, dropout=0.0)
+def test_accumulation_is_exact_without_dropout(run, session: Session):
+    spec = spec_for(session, dropout=0.0)
     run(dropout=0.0, optimizer="sgdm")
-    whole = {name: p.detach().clone() for name, p in bench.loaded(spec).model.named_parameters()}
+    whole = {name: p.detach().clone() for name, p in session.loaded(spec).model.named_parameters()}
     record = run(dropout=0.0, optimizer="sgdm", gradient_accumulation_steps=4)
-    for name, parameter in bench.loaded(spec).model.named_parameters():
+    for name, parameter in session.loaded(spec).model.named_parameters():
         torch.testing.assert_close(parameter.detach(), whole[name], rtol=1e-4, atol=1e-6)
     assert record.read_back is not None
     assert record.read_back.layout["gradient_accumulation_steps"] == 4
 
 
-def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Session):
+def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, session: Session):
     # a rate so large that later steps can only ruin what the first ones gave
     record = run(learning_rate=30.0, lr_schedule="constant", max_grad_norm=None, eval_every=1, max_steps=8)
     assert record.status == "done"
@@ -165,9 +165,9 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, bench: Sessio
     # after the run the model holds the chosen parameters: dev scored on it is the chosen score
     from momentum_bench.harness.training.scoring import score
 
-    split = bench.split(record.spec)
-    objective = bench.objective(record.spec)
-    dev = score(bench.loaded(record.spec), split.dev, objective, "accuracy", 0, bench.accelerator)
+    split = session.split(record.spec)
+    objective = session.objective(record.spec)
+    dev = score(session.loaded(record.spec), split.dev, objective, "accuracy", 0, session.accelerator)
     assert (dev.metric, dev.loss) == (best.dev_metric, best.dev_loss)
 
 
@@ -212,9 +212,9 @@ from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.records.store import Journal
 from tests.helpers.runs import spec_for
-bench = Session(Inputs({str(tiny_model)!r}, Path({str(toy_data)!r})), make_accelerator("bf16"))
-spec = spec_for(bench, precision="bf16", optimizer="sgdm")
-back = finetune(spec, bench, Journal(Path({str(tmp_path)!r}) / "x" / "e.jsonl")).read_back
+session = Session(Inputs({str(tiny_model)!r}, Path({str(toy_data)!r})), make_accelerator("bf16"))
+spec = spec_for(session, precision="bf16", optimizer="sgdm")
+back = finetune(spec, session, Journal(Path({str(tmp_path)!r}) / "x" / "e.jsonl")).read_back
 fp32_buffers = back.optimizer_state_bytes == 4 * back.n_trainable_parameters
 print(back.parameter_dtype, back.autocast_dtype, fp32_buffers)
 """
@@ -222,9 +222,9 @@ print(back.parameter_dtype, back.autocast_dtype, fp32_buffers)
     assert done.stdout.split() == ["float32", "bfloat16", "True"]
 
 
-def test_changed_inputs_stop_the_run(bench: Session, tmp_path: Path):
+def test_changed_inputs_stop_the_run(session: Session, tmp_path: Path):
     with pytest.raises(UserError, match="the files changed"):
-        finetune(spec_for(bench, data_fingerprint="other"), bench, Journal(tmp_path / "r" / "e.jsonl"))
+        finetune(spec_for(session, data_fingerprint="other"), session, Journal(tmp_path / "r" / "e.jsonl"))
 
 
 def test_an_optimizer_that_drops_its_momentum_cannot_pass(run, monkeypatch: pytest.MonkeyPatch):
@@ -288,7 +288,7 @@ def test_scoring_batches_hold_every_example_once_within_the_budget():
 
 
 def test_prepare_finds_what_cannot_work_before_any_training(tiny_model: Path, toy_data: Path):
-    bench = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
-    specs = [spec_for(bench, k=100)]
+    session = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    specs = [spec_for(session, k=100)]
     with pytest.raises(UserError, match="k = 100"):
-        prepare(specs, bench.inputs, "fp32")
+        prepare(specs, session.inputs, "fp32")

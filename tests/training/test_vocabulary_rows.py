@@ -26,20 +26,20 @@ from tests.helpers.runs import spec_for
 
 
 @pytest.fixture
-def bench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
 @pytest.fixture
-def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def run(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A run and the parameters that it leaves; `apart` False trains whole tables."""
 
     def call(apart: bool = True, **changes: Any) -> tuple[RunRecord, dict[str, torch.Tensor]]:
         with monkeypatch.context() as patch:
             if not apart:
                 patch.setattr(loop, "reached_rows", lambda *_: contextlib.nullcontext(WHOLE_TABLES))
-            record = finetune(spec_for(bench, **changes), bench, Journal(tmp_path / "run" / "e.jsonl"))
-        model = bench.loaded(record.spec).model
+            record = finetune(spec_for(session, **changes), session, Journal(tmp_path / "run" / "e.jsonl"))
+        model = session.loaded(record.spec).model
         tables = (model.get_input_embeddings(), model.get_output_embeddings())
         assert not any(is_exchanged(table) for table in tables if table is not None)
         return record, {name: value.detach().clone() for name, value in trained_state(model).items()}
@@ -47,11 +47,11 @@ def run(bench: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return call
 
 
-def sizes(bench: Session, **changes: Any) -> list[int]:
+def sizes(session: Session, **changes: Any) -> list[int]:
     """How many rows of each table are trained apart."""
-    spec = spec_for(bench, **changes)
-    model = bench.loaded(spec).model
-    with reached_rows(spec, bench.parts(spec)) as reached:
+    spec = spec_for(session, **changes)
+    model = session.loaded(spec).model
+    with reached_rows(spec, session.parts(spec)) as reached:
         pairs = zip(reached.parameters(model), model.named_parameters(), strict=True)
         return [len(used) for (_, used), (_, parameter) in pairs if used is not parameter]
 
@@ -90,12 +90,14 @@ def test_a_run_is_the_one_that_trains_whole_tables(
 
 
 @pytest.mark.parametrize("method", ["head", "prompt"])
-def test_only_rows_that_are_reached_move_and_all_of_them_do(run, bench: Session, method: str):
+def test_only_rows_that_are_reached_move_and_all_of_them_do(run, session: Session, method: str):
     record, parameters = run(optimizer="sgd", method=method, learning_rate=0.3)
-    loaded, split = bench.loaded(record.spec), bench.split(record.spec)
+    loaded, split = session.loaded(record.spec), session.split(record.spec)
     tables = {loaded.model.get_input_embeddings(): set().union(*split.train.input_ids)}
     if method == "prompt":
-        tables[loaded.model.get_output_embeddings()] = set(bench.objective(record.spec).label_words.tolist())
+        tables[loaded.model.get_output_embeddings()] = set(
+            session.objective(record.spec).label_words.tolist()
+        )
     names = {id(parameter): name for name, parameter in loaded.model.named_parameters()}
     for module, reached in tables.items():
         name = names[id(module.weight)]
@@ -110,15 +112,15 @@ def test_momentum_zero_is_sgd_to_the_bit(run):
     assert sgd[0].parameters_hash == sgdm[0].parameters_hash
 
 
-def test_which_tables_are_set_apart(bench: Session):
-    assert len(sizes(bench, optimizer="sgd", method="head")) == 1
-    assert sizes(bench, optimizer="sgd", method="prompt")[1] == 2  # two label words
-    assert sizes(bench, optimizer="sgd", freeze="embeddings") == []
+def test_which_tables_are_set_apart(session: Session):
+    assert len(sizes(session, optimizer="sgd", method="head")) == 1
+    assert sizes(session, optimizer="sgd", method="prompt")[1] == 2  # two label words
+    assert sizes(session, optimizer="sgd", freeze="embeddings") == []
 
 
 @pytest.mark.parametrize("changes", [{"optimizer": "sgdm"}, {"optimizer": "sgd", "weight_decay": 0.1}])
-def test_what_moves_other_rows_too_trains_whole_tables(bench: Session, changes: dict[str, Any]):
-    assert sizes(bench, **changes) == []
+def test_what_moves_other_rows_too_trains_whole_tables(session: Session, changes: dict[str, Any]):
+    assert sizes(session, **changes) == []
 
 
 @pytest.mark.parametrize("name", [name for name, entry in OPTIMIZERS.items() if entry.still_at_zero])
@@ -134,28 +136,28 @@ def test_an_element_without_gradient_stays_where_it_is(name: str):
     assert parameter[0] != 1.0
 
 
-def test_a_table_that_two_modules_share_is_trained_whole(bench: Session):
-    spec = spec_for(bench, optimizer="sgd", method="prompt")
-    model = bench.loaded(spec).model
+def test_a_table_that_two_modules_share_is_trained_whole(session: Session):
+    spec = spec_for(session, optimizer="sgd", method="prompt")
+    model = session.loaded(spec).model
     model.get_output_embeddings().weight = model.get_input_embeddings().weight
-    assert sizes(bench, optimizer="sgd", method="prompt") == []
+    assert sizes(session, optimizer="sgd", method="prompt") == []
 
 
-def test_a_token_that_no_example_has_is_an_error(bench: Session):
-    spec = spec_for(bench, optimizer="sgd", method="head")
-    model = bench.loaded(spec).model
+def test_a_token_that_no_example_has_is_an_error(session: Session):
+    spec = spec_for(session, optimizer="sgd", method="head")
+    model = session.loaded(spec).model
     model.train()
     embedding = model.get_input_embeddings()
-    other = next(iter(set(range(len(embedding.weight))) - set().union(*bench.split(spec).train.input_ids)))
-    with reached_rows(spec, bench.parts(spec)), pytest.raises(IndexError):
+    other = next(iter(set(range(len(embedding.weight))) - set().union(*session.split(spec).train.input_ids)))
+    with reached_rows(spec, session.parts(spec)), pytest.raises(IndexError):
         embedding(torch.tensor([[other + 1 if other == 0 else other]]))
     assert embedding(torch.tensor([[other]])).shape[:2] == (1, 1)
 
 
-def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session, monkeypatch):
+def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, session: Session, monkeypatch):
     """A loss that reads a table past its module: the run starts over with whole tables."""
-    spec = spec_for(bench, optimizer="sgd", method="head")
-    model = bench.loaded(spec).model
+    spec = spec_for(session, optimizer="sgd", method="head")
+    model = session.loaded(spec).model
     true_logits, seen = steps.logits, []
 
     def logits(loaded, batch, objective):
@@ -173,7 +175,7 @@ def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, bench: Session
     whole, expected = run(apart=False, optimizer="sgd", method="head")
     assert record.parameters_hash == whole.parameters_hash
     assert all(torch.equal(parameters[name], expected[name]) for name in expected)
-    assert model is bench.loaded(spec).model
+    assert model is session.loaded(spec).model
 
 
 def test_gradients_past_a_table_are_found():

@@ -25,7 +25,7 @@ from tests.helpers.specs import make_record
 
 
 @pytest.fixture
-def workbench(tiny_model: Path, toy_data: Path) -> Session:
+def session(tiny_model: Path, toy_data: Path) -> Session:
     return Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
 
 
@@ -40,27 +40,27 @@ def test_there_is_one_run_a_task_and_seed(toy_data: Path):
     assert [s.run_id for s in planned(toy_data, seeds="13,21")] == [s.run_id for s in specs]
 
 
-def run(bench: Session, tmp_path: Path, **changes) -> RunRecord:
+def run(session: Session, tmp_path: Path, **changes) -> RunRecord:
     fields = {"method": "prompt", "max_steps": 0, "optimizer": NO_OPTIMIZER, "learning_rate": 0.0}
-    spec = spec_for(bench, **fields | changes)
-    return zero_shot(spec, bench, Journal(tmp_path / "run" / "evaluations.jsonl"))
+    spec = spec_for(session, **fields | changes)
+    return zero_shot(spec, session, Journal(tmp_path / "run" / "evaluations.jsonl"))
 
 
-def test_the_model_is_scored_as_it_was_pre_trained(workbench: Session, tmp_path: Path):
-    record = run(workbench, tmp_path)
-    loaded = workbench.loaded(record.spec)
+def test_the_model_is_scored_as_it_was_pre_trained(session: Session, tmp_path: Path):
+    record = run(session, tmp_path)
+    loaded = session.loaded(record.spec)
     for name, parameter in loaded.model.named_parameters():
         assert torch.equal(parameter, loaded.pristine[name])
     assert record.parameters_hash == hash_of({n: p.detach() for n, p in loaded.model.named_parameters()})
-    words = workbench.objective(record.spec)
-    split = workbench.split(record.spec)
-    test = score(loaded, split.test, words, "accuracy", 0, workbench.accelerator)
+    words = session.objective(record.spec)
+    split = session.split(record.spec)
+    test = score(loaded, split.test, words, "accuracy", 0, session.accelerator)
     assert record.test is not None
     assert (record.test.metric, record.test.loss) == (test.metric, test.loss)
     assert record.test.predictions == tuple(test.predictions)
     assert record.test.labels == tuple(split.test.labels)
     [evaluation] = record.evaluations
-    dev = score(loaded, split.dev, words, "accuracy", 0, workbench.accelerator)
+    dev = score(loaded, split.dev, words, "accuracy", 0, session.accelerator)
     assert (evaluation.step, evaluation.train_loss) == (0, None)
     assert (evaluation.dev_metric, evaluation.dev_loss) == (dev.metric, dev.loss)
     assert record.best == evaluation
@@ -70,13 +70,13 @@ def test_the_model_is_scored_as_it_was_pre_trained(workbench: Session, tmp_path:
     assert RunRecord.model_validate_json(record.model_dump_json()) == record
 
 
-def test_it_is_the_same_after_a_run_that_trained(workbench: Session, tmp_path: Path):
+def test_it_is_the_same_after_a_run_that_trained(session: Session, tmp_path: Path):
     from momentum_bench.harness.training.finetune import finetune
 
-    alone = run(workbench, tmp_path)
-    trained = spec_for(workbench, method="prompt", learning_rate=1.0, max_steps=2)
-    finetune(trained, workbench, Journal(tmp_path / "other" / "evaluations.jsonl"))
-    again = run(workbench, tmp_path)
+    alone = run(session, tmp_path)
+    trained = spec_for(session, method="prompt", learning_rate=1.0, max_steps=2)
+    finetune(trained, session, Journal(tmp_path / "other" / "evaluations.jsonl"))
+    again = run(session, tmp_path)
     assert again.model_copy(update={"costs": None}) == alone.model_copy(update={"costs": None})
 
 
