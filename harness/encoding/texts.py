@@ -176,10 +176,8 @@ def encode_candidates(
     prefix = _special_ends(tokenizer)[0]
     plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
 
-    def ids_of(
-        rows: Sequence[Mapping[str, str]], pieces: Sequence[TemplatePiece] = pieces
-    ) -> list[list[int]]:
-        texts = [filled(pieces, row) for row in rows]
+    def ids_of(rows: Sequence[Mapping[str, str]], used: Sequence[TemplatePiece] = pieces) -> list[list[int]]:
+        texts = [filled(used, row) for row in rows]
         return [prefix + ids for ids in tokenizer(texts, **plain)["input_ids"]]
 
     rows = [_rows(task, example, candidate_texts(task, example)) for example in examples]

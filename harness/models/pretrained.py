@@ -140,9 +140,8 @@ def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any
     with opened(source.name, paths) as slices:
         named = under_tied_names(config, slices) if head == "classifier" else slices
         model, info = loads.model_of_weights(head, config, named)
-    with opened(
-        source.name, paths
-    ) as again:  # opened again, because parameters may share the first reading's memory
+    # opened again, because parameters may share the memory of the first reading
+    with opened(source.name, paths) as again:
         named = under_tied_names(config, again) if head == "classifier" else again
         return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
 
