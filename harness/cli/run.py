@@ -147,7 +147,7 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
     table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
     for header in ("task", "optimizer", "rate", *map(str, seeds)):
         table.add_column(header, no_wrap=True)
-    lines: dict[tuple, dict[int, str]] = {}
+    lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
