@@ -9,6 +9,13 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.forward import read
+from momentum_bench.harness.models.packing import with_packing
+from momentum_bench.harness.models.pretrained import load_model, load_tokenizer
+
 GEMM = 1024, 4096
 """Side of the square matrices whose product is timed, on a CPU and on a GPU."""
 COPIED_BYTES = 2**28
@@ -47,13 +54,6 @@ def step_costs(
     Bytes are a lower bound of what an SGD step must move: the weights read forward and backward, the
     gradient written and read, the weights read and written by the update; all in fp32.
     """
-    from momentum_bench.harness.data.task_kinds import References
-    from momentum_bench.harness.encoding.batch import Encoded
-    from momentum_bench.harness.models.files import resolve_model
-    from momentum_bench.harness.models.forward import read
-    from momentum_bench.harness.models.packing import with_packing
-    from momentum_bench.harness.models.pretrained import load_model, load_tokenizer
-
     source = resolve_model(str(model_folder))
     loaded = load_model(source, "head", n_labels, 0.0)
     loaded = with_packing(loaded, load_tokenizer(source), is_head=True)

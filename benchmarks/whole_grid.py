@@ -18,6 +18,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.splits import draw_split, select_test_rows
+from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.tasks import get_task
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 BASELINES = {
@@ -110,11 +117,6 @@ def _arguments() -> argparse.Namespace:
 
 def _write_splits(a: argparse.Namespace, place: Path) -> tuple[list[str], list[list[int]]]:
     """The same few-shot splits for the baselines as files; also all texts, and rows of a few batches."""
-    from momentum_bench.harness.data.load import load_task_data
-    from momentum_bench.harness.data.splits import draw_split, select_test_rows
-    from momentum_bench.harness.seeds import batch_indices
-    from momentum_bench.tasks import get_task
-
     data = load_task_data(get_task(a.task), a.data_dir)
     for seed in a.seeds:
         few = draw_split(data, a.k, seed, "mezo")
@@ -132,8 +134,6 @@ def _write_splits(a: argparse.Namespace, place: Path) -> tuple[list[str], list[l
 
 
 def _model_folder(a: argparse.Namespace, texts: list[str], place: Path) -> Path:
-    from momentum_bench.harness.models.files import resolve_model
-
     if not a.shape:
         return resolve_model(a.model).folder
     import shapes
@@ -174,8 +174,6 @@ def _our_command(a: argparse.Namespace, model: Path, precision: str, output: Pat
 
 def _read_records(output: Path) -> tuple[list[float], float]:
     """Test scores, and the median seconds of a training step."""
-    from momentum_bench.harness.records.store import Store
-
     records = list(Store(output).records())
     done = [record for record in records if record.status == "done" and record.test and record.costs]
     steps = [record.costs.train_seconds / record.spec.max_steps for record in done if record.costs]
@@ -244,10 +242,7 @@ def _roofline(
     """A step's FLOPs and bytes, and which part of this machine's speed the measured steps come to."""
     import roofline
 
-    from momentum_bench.harness.data.load import load_task_data
-    from momentum_bench.harness.models.files import resolve_model
     from momentum_bench.harness.models.pretrained import load_tokenizer
-    from momentum_bench.tasks import get_task
 
     tokenizer = load_tokenizer(resolve_model(str(model)))
     train = load_task_data(get_task(a.task), a.data_dir).train

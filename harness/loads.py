@@ -126,7 +126,7 @@ def model_of_weights(
 
     with torch.device("meta"):
         kind = type(untrained_model(head, config))
-    return kind.from_pretrained(
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = kind.from_pretrained(
         None,
         config=config,
         state_dict=dict(weights),
@@ -134,6 +134,7 @@ def model_of_weights(
         output_loading_info=True,
         trust_remote_code=False,
     )
+    return loaded
 
 
 def model_of_gguf(
@@ -142,7 +143,7 @@ def model_of_gguf(
     """A model in fp32 on the CPU with the weights of a GGUF file, and transformers' report about it."""
     import torch
 
-    return _auto_class(head).from_pretrained(
+    loaded: tuple[PreTrainedModel, dict[str, Any]] = _auto_class(head).from_pretrained(
         folder,
         config=config,
         dtype=torch.float32,
@@ -151,6 +152,7 @@ def model_of_gguf(
         output_loading_info=True,
         trust_remote_code=False,
     )
+    return loaded
 
 
 def hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Any:

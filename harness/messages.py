@@ -6,6 +6,9 @@ import sys
 import unicodedata
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
+from rich.text import Text
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -41,8 +44,6 @@ def print_table(table: Table, console: Console) -> None:
     Where the terminal is too narrow for it, each row becomes lines of a column's name and its cell: rich
     would cut cells, or leave columns out.
     """
-    from rich.text import Text
-
     if _least_width(table, console) <= console.width:
         console.print(table)
         return
@@ -59,8 +60,6 @@ def print_table(table: Table, console: Console) -> None:
 
 def _least_width(table: Table, console: Console) -> int:
     """Columns of the terminal that a table takes when each cell that may wrap is as narrow as it may be."""
-    from rich.cells import cell_len
-
     width = console.measure(table, options=console.options.update(max_width=10_000)).maximum
     for column in table.columns:
         if not column.no_wrap and column.min_width is not None:

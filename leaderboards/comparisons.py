@@ -176,7 +176,7 @@ def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
 
     A task with two versions would count twice, so its family has no line.
     """
-    families: dict[tuple, list[Comparison]] = defaultdict(list)
+    families: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         first, second = comparison.first, comparison.second
         families[first.family, first.arm, second.arm].append(comparison)

@@ -210,7 +210,8 @@ def tost_power(n: int, std: float, margin: float) -> float:
     def given_quantile(u: np.ndarray) -> np.ndarray:
         sample_std = std * np.sqrt(chi2.ppf(u, n - 1) / (n - 1))
         half = np.maximum(margin - critical * sample_std / math.sqrt(n), 0)
-        return 2 * norm.cdf(half * math.sqrt(n) / std) - 1
+        power: np.ndarray = 2 * norm.cdf(half * math.sqrt(n) / std) - 1
+        return power
 
     return float(fixed_quad(given_quantile, 0, 1, n=200)[0])
 

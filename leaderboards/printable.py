@@ -11,6 +11,8 @@ import json
 import re
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup, escape
+
 from momentum_bench.harness.messages import printable, printable_lines
 
 if TYPE_CHECKING:
@@ -54,8 +56,6 @@ def markdown_text(text: object) -> str:
 
 def html_text(value: object) -> Markup:
     """The text in HTML, also in an attribute; what is HTML already stays as it is."""
-    from markupsafe import Markup, escape
-
     return value if isinstance(value, Markup) else escape(printable_lines(value))
 
 

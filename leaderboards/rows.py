@@ -110,7 +110,7 @@ def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
     return names
 
 
-def result_of(run: RunRecord) -> tuple:
+def result_of(run: RunRecord) -> tuple[object, ...]:
     """The results of a run, which two executions of one specification should share; costs are not in it."""
     return run.status, run.evaluations, run.best_step, run.test
 
@@ -155,7 +155,7 @@ def _hyperparameters(spec: RunSpec) -> list[str]:
     return [f"{name}={cell(value)}" for name, value in sorted(spec.hyperparameters.items())]
 
 
-def _sort_key(row: Row) -> tuple:
+def _sort_key(row: Row) -> tuple[Any, ...]:
     setting, arm = ("task", "model", "method", "k"), ("optimizer", "momentum", "hyperparameters")
     # numbers as numbers: batch size 16 before 256 before 1024
     protocol = [

@@ -61,7 +61,7 @@ def get_task(name: str) -> AnyTask:
     """
     if name not in task_names():
         raise unknown_task(name)
-    task = importlib.import_module(f"{__name__}.{name}").TASK
+    task: Task | ImageTask = importlib.import_module(f"{__name__}.{name}").TASK
     if task.name != name:
         raise ValueError(f"tasks/{name}.py describes a task named {task.name!r}: use one name")
     return task

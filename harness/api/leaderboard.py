@@ -18,6 +18,7 @@ from momentum_bench.harness.records.store import Store
 from momentum_bench.leaderboards.archive import ArchivedStore
 from momentum_bench.leaderboards.build import Leaderboard as BuiltLeaderboard
 from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.rendering.files import write
 from momentum_bench.leaderboards.rendering.terminal import percent
 from momentum_bench.leaderboards.rows import Row
 
@@ -62,8 +63,6 @@ class Leaderboard(BuiltLeaderboard):
         Raises:
             UserError: the directory cannot be written, or it is not ours and has files of these names.
         """
-        from momentum_bench.leaderboards.rendering.files import write
-
         out = Path(directory)
         there = Store(out)
         # a sweep of that directory writes the same files when it ends

@@ -12,6 +12,8 @@ from momentum_bench.harness.api.sweep import Sweep
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
 from momentum_bench.harness.records.files import disk_errors
+from momentum_bench.leaderboards.build import build
+from momentum_bench.leaderboards.rendering.files import write
 
 if TYPE_CHECKING:
     from momentum_bench.harness.records.store import Store
@@ -68,9 +70,6 @@ def run(
 
 def _write_board(store: Store) -> None:
     """Write the leaderboard of all finished runs of a directory."""
-    from momentum_bench.leaderboards.build import build
-    from momentum_bench.leaderboards.rendering.files import write
-
     with disk_errors(store.output_dir), store.alone():
         store.clear_finished()
         write(build(store), store.output_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
@@ -14,6 +15,8 @@ from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.cli.output import RESULTS, json_option, print_board, quiet_option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
+from momentum_bench.harness.records.files import disk_errors
+from momentum_bench.harness.records.store import Store
 
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.build import Leaderboard
@@ -49,8 +52,6 @@ def build_leaderboard(
 ) -> None:
     """Build the leaderboard of finished runs, and show it."""
     with plain_errors("no file was half written"):
-        import gc
-
         from momentum_bench.leaderboards.archive import store_of
         from momentum_bench.leaderboards.build import build
 
@@ -160,8 +161,6 @@ def _check_margin(margin: float) -> None:
 
 def _write(board: Leaderboard, out: Path, png: bool, archive: bool) -> list[Path]:
     """Write a leaderboard into a folder; returns the files to name."""
-    from momentum_bench.harness.records.files import disk_errors
-    from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.rendering.files import write
 
     there = Store(out)

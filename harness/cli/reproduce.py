@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
 from momentum_bench.harness.cli.run import terminal_events, write_board
+from momentum_bench.harness.records.files import write_atomically
+from momentum_bench.harness.records.store import Store
 
 
 def reproduce(
@@ -61,8 +63,6 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     """Run a row's sweep into a new directory, and print each difference; returns whether there is none."""
     from momentum_bench.harness.execution.plan_sweep import plan_sweep
     from momentum_bench.harness.execution.run_sweep import run_sweep
-    from momentum_bench.harness.records.files import write_atomically
-    from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
 
     store, text = Store(Path(given["output_dir"])), sweep_text(row)

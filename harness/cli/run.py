@@ -26,6 +26,7 @@ from momentum_bench.harness.cli.output import (
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
+from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
@@ -119,7 +120,6 @@ def terminal_events(quiet: bool = False) -> SweepEvents:
 
 def write_board(store: Store) -> tuple[Leaderboard, list[Path]]:
     """Build the leaderboard of all finished runs of a directory and write it; returns the files to name."""
-    from momentum_bench.harness.records.files import disk_errors
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
 
@@ -147,7 +147,7 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
     table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
     for header in ("task", "optimizer", "rate", *map(str, seeds)):
         table.add_column(header, no_wrap=True)
-    lines: dict[tuple, dict[int, str]] = {}
+    lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")

@@ -18,6 +18,7 @@ from momentum_bench.harness.cli.output import json_option, json_text, quiet_opti
 from momentum_bench.harness.messages import print_table, printable
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.status import STATES, RunStatus, status_of, time_left
+from momentum_bench.harness.records.store import Store
 
 MOST_COLUMNS = 5
 """Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states."""
@@ -69,8 +70,6 @@ def status(
 ) -> None:
     """Show which runs are done, running, diverged, failed or missing, and the time left."""
     with plain_errors("nothing was changed"):
-        from momentum_bench.harness.records.store import Store
-
         store = Store(directory)
         store.check_version()
         runs = status_of(store)

@@ -60,7 +60,9 @@ N_EXAMPLES = Annotated[
 ]
 
 
-def _study_command(name: str, **own: Any) -> Callable[[Callable[[], Study]], Callable[[], Study]]:
+def _study_command(
+    name: str, **own: Any
+) -> Callable[[Callable[[], Study[Any, Any]]], Callable[[], Study[Any, Any]]]:
     """Make a command of a function that returns a study; its docstring is the command's help.
 
     Args:
@@ -68,7 +70,7 @@ def _study_command(name: str, **own: Any) -> Callable[[Callable[[], Study]], Cal
     """
     options = WHAT_IS_TRAINED | own | HOW_IT_RUNS
 
-    def register(find_study: Callable[[], Study]) -> Callable[[], Study]:
+    def register(find_study: Callable[[], Study[Any, Any]]) -> Callable[[], Study[Any, Any]]:
         def command(**values: Any) -> None:
             given = {name: value for name, value in values.items() if value is not None}
             preset = given.pop("preset")
@@ -110,7 +112,7 @@ def _study_command(name: str, **own: Any) -> Callable[[Callable[[], Study]], Cal
     ],
     batch_size=BATCH_SIZE,
 )
-def closeness() -> Study:
+def closeness() -> Study[Any, Any]:
     """How far apart are SGD and SGDM, on the same batches, at equal effective rate?
 
     Both start from the same weights. Their distance, their cosine, and the disagreement and KL of their dev
@@ -136,7 +138,7 @@ def closeness() -> Study:
     steps=Annotated[int | None, _option("At every batch size [small: 100, large: 1000]", min=1)],
     n_examples=N_EXAMPLES,
 )
-def batch_size() -> Study:
+def batch_size() -> Study[Any, Any]:
     """From which batch size on does momentum pay?
 
     SGD and SGDM train on the same batches at equal effective rates, for the same number of steps, at batch
@@ -158,7 +160,7 @@ def batch_size() -> Study:
     batch_size=BATCH_SIZE,
     n_examples=N_EXAMPLES,
 )
-def noise() -> Study:
+def noise() -> Study[Any, Any]:
     """How noisy are search directions with momentum, and without?
 
     Along the paths of SGD and SGDM, measures the variance C^2 of the gradients of single examples, the norm
@@ -181,7 +183,7 @@ def noise() -> Study:
     batch_size=BATCH_SIZE,
     max_grad_norm=Annotated[str | None, _option("none: SVAG does not clip [none]")],
 )
-def svag() -> Study:
+def svag() -> Study[Any, Any]:
     """Do SGD and SGDM come closer when curvature counts less?
 
     SVAG at level l draws two batches for each step and combines their losses: the mean gradient stays as it

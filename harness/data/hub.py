@@ -15,7 +15,7 @@ _COMMIT = re.compile(r"@([0-9a-f]{40})/")
 
 def read_hub(
     task: Task, source: HubSource, cached_only: bool = False
-) -> tuple[Iterable[dict], Iterable[dict], str]:
+) -> tuple[Iterable[dict[str, Any]], Iterable[dict[str, Any]], str]:
     """The rows of train and of test, with the columns that the task uses, and where they came from."""
     columns = (*task.columns, *([source.label] if source.label else []))
     folder = f"DIR/{task.folder or task.name}"

@@ -241,7 +241,7 @@ def _frame(path: Path, **options: Any) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        frame = pd.read_csv(path, header=None, **options)
+        frame: pd.DataFrame = pd.read_csv(path, header=None, **options)
     except (OSError, ValueError) as error:  # pandas' own errors are ValueErrors
         raise UserError(f"{path}: {first_line(error)}") from error
     if len(frame.columns) != 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.images import load_image_data, missing_images
 from momentum_bench.harness.data.text_rows import load_text_data, missing_text
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
@@ -22,8 +23,6 @@ def load_task_data(task: AnyTask, data_dir: Path | None, cached_only: bool = Fal
             another number of classes than the task has.
     """
     if isinstance(task, ImageTask):
-        from momentum_bench.harness.data.images import load_image_data
-
         return load_image_data(task, data_dir)
     return load_text_data(task, data_dir, cached_only)
 
@@ -34,7 +33,5 @@ def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:
     This looks for files alone: it assumes that the hub and packages hold their data.
     """
     if isinstance(task, ImageTask):
-        from momentum_bench.harness.data.images import missing_images
-
         return missing_images(task, data_dir)
     return missing_text(task, data_dir)

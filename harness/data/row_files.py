@@ -125,7 +125,7 @@ def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[s
         raise _BrokenLine(reader.line_num, str(error)) from error
 
 
-def read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict], str]:
+def read_package(task: Task, source: TextFolders) -> tuple[list[dict[str, str]], list[dict[str, str]], str]:
     """The rows of train and of test from a pip package, and its name and version; see `TextFolders`.
 
     Raises:
@@ -144,7 +144,7 @@ def read_package(task: Task, source: TextFolders) -> tuple[list[dict], list[dict
     labels: dict[str, list[str]] = {}
     for file in files:
         labels.setdefault(_text(Path(str(package.locate_file(file)))), []).append(file.parent.name)
-    rows: dict[bool, list[dict]] = {True: [], False: []}
+    rows: dict[bool, list[dict[str, str]]] = {True: [], False: []}
     for text, names in labels.items():
         if len(set(names)) == 1:
             residue = int(hashlib.sha256(text.encode()).hexdigest(), 16) % source.modulus

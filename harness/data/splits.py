@@ -144,7 +144,8 @@ def select_test_rows(n: int, limit: int | None, questions: Sequence[int] | None 
         return list(range(n))
     random = np.random.RandomState(TEST_SEED)
     if questions is None:
-        return random.permutation(n)[:limit].tolist()
+        drawn: list[int] = random.permutation(n)[:limit].tolist()
+        return drawn
     rows: list[list[int]] = [[] for _ in range(max(questions) + 1)]
     for row, question in enumerate(questions):
         rows[question].append(row)

@@ -100,7 +100,9 @@ def _field_ids(
         texts = [filtered(text, name) for text in texts]
     if piece.after_space:
         texts = [f" {text}" for text in texts]
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    encoded = tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False)
+    ids: list[list[int]] = encoded["input_ids"]
+    return ids
 
 
 def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], max_length: int) -> Encoded:

@@ -32,7 +32,7 @@ PREFIX_TOKENS = 5  # MeZO's
 PROMPT_TOKENS = 20  # MeZO has none; Lester et al. 2021 gain little beyond 20
 
 
-class PromptedEncoder(PeftModel):
+class PromptedEncoder(PeftModel):  # type: ignore[misc]  # mypy does not read peft
     """An encoder or decoder with virtual tokens before its input, and with outputs for the text alone.
 
     The virtual tokens are keys and values of every layer (prefix tuning, Li & Liang 2021), or embeddings

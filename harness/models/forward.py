@@ -21,8 +21,9 @@ def packed_scores(model: PreTrainedModel, inputs: dict[str, Any], is_head: bool)
     """
     if is_head and (score := getattr(model, "score", None)) is not None:
         # because decoders look for the last token in the input ids, and here it is the only one
-        return score(model.base_model(**inputs).last_hidden_state)[:, 0]
-    scores = model(**inputs).logits
+        of_all: torch.Tensor = score(model.base_model(**inputs).last_hidden_state)
+        return of_all[:, 0]
+    scores: torch.Tensor = model(**inputs).logits
     return scores if is_head else scores[:, 0]
 
 
@@ -49,13 +50,14 @@ def read(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
         R x V scores of the vocabulary at the R places of `read_at`; S x L outputs of a head.
     """
     if loaded.shared is not None and (loaded.sharded or torch.is_grad_enabled()):
-        return loaded.shared(batch)
+        shared: torch.Tensor = loaded.shared(batch)
+        return shared
     if "segments" in batch.inputs:
         return packed_scores(loaded.model, batch.inputs, is_head=batch.read_at is None)
-    if batch.read_at is None:
-        return loaded.model(**batch.inputs).logits
-    if loaded.vocabulary_head is None:
-        return loaded.model(**batch.inputs).logits[batch.read_at]
+    if batch.read_at is None or loaded.vocabulary_head is None:
+        logits: torch.Tensor = loaded.model(**batch.inputs).logits
+        return logits if batch.read_at is None else logits[batch.read_at]
     hidden = loaded.model.base_model(**batch.inputs).last_hidden_state
     # at these places alone, because at every position the vocabulary can cost more than the encoder
-    return loaded.vocabulary_head(hidden[batch.read_at])
+    scores: torch.Tensor = loaded.vocabulary_head(hidden[batch.read_at])
+    return scores

@@ -35,11 +35,15 @@ class _Product:
 
     def __call__(self, layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
         if not _is_plain(inputs) or torch.is_autocast_enabled("cpu"):
-            return own_forward(layer)(inputs)
+            own: torch.Tensor = own_forward(layer)(inputs)
+            return own
         if self._packed is None:
             n_rows = inputs.numel() // inputs.shape[-1]
             self._packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), n_rows)
-        return torch.ops.mkldnn._linear_pointwise(inputs, self._packed, layer.bias, "none", [], "")
+        outputs: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs, self._packed, layer.bias, "none", [], ""
+        )
+        return outputs
 
 
 def _is_plain(tensor: torch.Tensor) -> bool:

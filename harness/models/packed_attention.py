@@ -56,7 +56,7 @@ def attention_by_rows(
 ) -> tuple[torch.Tensor, None]:
     """transformers' interface: 1 x heads x N x D in, 1 x N x heads x D out."""
     if segments is None:
-        return sdpa_attention_forward(
+        padded: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module,
             query,
             key,
@@ -67,6 +67,7 @@ def attention_by_rows(
             is_causal=is_causal,
             **names,
         )
+        return padded
     used = sorted(n for n, v in names.items() if n not in WITHOUT_EFFECT and v is not None and v is not False)
     if used:
         raise NotPackableError(f"{type(module).__name__} uses {', '.join(used)}")
@@ -197,7 +198,8 @@ def bert_rows(
     read = hidden[:, segments.rows]
 
     def heads(x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (own.num_attention_heads, own.attention_head_size)).transpose(1, 2)
+        apart: torch.Tensor = x.unflatten(2, (own.num_attention_heads, own.attention_head_size))
+        return apart.transpose(1, 2)
 
     dropout = own.dropout.p if own.training else 0.0
     query, key, value = heads(own.query(read)), heads(own.key(hidden)), heads(own.value(hidden))
@@ -217,7 +219,8 @@ def llama_rows(
     normed = layer.input_layernorm(hidden)
 
     def heads(x: torch.Tensor) -> torch.Tensor:
-        return x.unflatten(2, (-1, own.head_dim)).transpose(1, 2)
+        apart: torch.Tensor = x.unflatten(2, (-1, own.head_dim))
+        return apart.transpose(1, 2)
 
     query, key = heads(own.q_proj(normed[:, rows])), heads(own.k_proj(normed))
     rotate = sys.modules[type(own).__module__].apply_rotary_pos_emb

@@ -208,4 +208,5 @@ def max_input_length(model_config: Any, tokenizer: Any) -> int:
     positions = getattr(model_config, "max_position_embeddings", None) or 10**9
     if getattr(model_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
         positions -= model_config.pad_token_id + 1
-    return min(positions, tokenizer.model_max_length)
+    limit: int = min(positions, tokenizer.model_max_length)
+    return limit

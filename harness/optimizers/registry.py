@@ -68,7 +68,9 @@ def filtering(hyperparameters: Hyperparameters) -> dict[str, Any]:
 def torch_sgd(settings: Settings) -> Build:
     """Builds `torch.optim.SGD` with these settings."""
 
-    def build(groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int):
+    def build(
+        groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int
+    ) -> torch.optim.Optimizer:
         import torch
 
         from momentum_bench.harness.sharded_tensors import in_parts
@@ -80,7 +82,9 @@ def torch_sgd(settings: Settings) -> Build:
     return build
 
 
-def torch_adamw(groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int):
+def torch_adamw(
+    groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int
+) -> torch.optim.Optimizer:
     """`torch.optim.AdamW`: Loshchilov & Hutter, ICLR 2019, Algorithm 2."""
     import torch
 
@@ -95,11 +99,14 @@ def published(name: str, settings: Settings = dict, seeded: bool = False) -> Bui
         seeded: whether it also takes the run's seed.
     """
 
-    def build(groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int):
+    def build(
+        groups: ParamGroups, rate: float, hyperparameters: Hyperparameters, seed: int
+    ) -> torch.optim.Optimizer:
         from momentum_bench.harness.optimizers import published as module
 
         further = {"seed": seed} if seeded else {}
-        return getattr(module, name)(groups, lr=rate, **settings(hyperparameters), **further)
+        kind: Callable[..., torch.optim.Optimizer] = getattr(module, name)
+        return kind(groups, lr=rate, **settings(hyperparameters), **further)
 
     return build
 

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -203,6 +203,6 @@ def parsed_record(text: bytes, kind: type[Record]) -> Record | None:
         return None
 
 
-def checksum(content: dict) -> str:
+def checksum(content: dict[str, Any]) -> str:
     """SHA-256 of a record's canonical JSON; the record's file holds it next to the fields."""
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from momentum_bench.harness.records.environment import environment
 from momentum_bench.harness.records.schema import RunSpec, Split, Stored, content_id
 from momentum_bench.harness.studies.arms import Arm, ArmFacts
-from momentum_bench.harness.training.session import EncodedSplit
+from momentum_bench.harness.training.run_parts import EncodedSplit
 
 
 class CellSpec(Stored):

@@ -426,26 +426,18 @@ def plot(records: Sequence[ClosenessRecord]) -> str:
         by_scale.set_title("The same, on the theorem's scale")
         _guide(by_rate)
         for axes in (by_rate, by_scale):
-            if axes.lines:
-                log_scale(axes, "x")
-                log_scale(axes, "y")
+            _log_scale_of_drawn(axes, "x", "y")
         if by_rate.lines:
             by_rate.set_xticks(rates)
         for record in records:
-            rate = record.spec.sgd.learning_rate
             for beta in filter(None, record.spec.momenta):
-                way = [c for c in record.comparisons if (c.momentum, c.batches) == (beta, "common")]
-                style: dict[str, Any] = {"color": colour[beta], "ls": dashes[rate]}
-                for axes, name, marker in ((over_time, "relative_distance", ""), (kl, "dev_kl", ".")):
-                    # a log axis has no place for a zero; a time that was not measured has no value
-                    points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
-                    if points:
-                        axes.plot(*zip(*points, strict=True), marker=marker, **style)
+                line = {"color": colour[beta], "ls": dashes[record.spec.sgd.learning_rate]}
+                _draw_way(over_time, record, beta, "relative_distance", line | {"marker": ""})
+                _draw_way(kl, record, beta, "dev_kl", line | {"marker": "."})
         over_time.set(ylabel="||x_sgd - x_sgdm|| / ||x_sgdm - x_0||", title="On the way")
         kl.set(ylabel="mean KL of dev predictions, nats", title="Predictions on the way")
         for axes in (over_time, kl):
-            if axes.lines:
-                log_scale(axes, "y")
+            _log_scale_of_drawn(axes, "y")
             axes.set_xlabel("effective time, eta x steps (common batches)")
         handles = [Line2D([], [], color=colour[beta], label=f"beta {beta:g}") for beta in betas]
         handles += [Line2D([], [], color=INK, ls=dashes[r], label=f"eta {r:g}") for r in rates]
@@ -479,6 +471,22 @@ def _draw_distances(
         face = "white" if batches == "independent" else colour
         if points:
             axes.plot(*zip(*points, strict=True), look, color=colour, mfc=face)
+
+
+def _draw_way(axes: Axes, record: ClosenessRecord, beta: float, name: str, style: dict[str, Any]) -> None:
+    """Draw one value of a cell's comparisons on common batches over effective time."""
+    way = [c for c in record.comparisons if (c.momentum, c.batches) == (beta, "common")]
+    # a log axis has no place for a zero; a time that was not measured has no value
+    points = [(c.effective_time, y) for c in way if (y := getattr(c, name))]
+    if points:
+        axes.plot(*zip(*points, strict=True), **style)
+
+
+def _log_scale_of_drawn(axes: Axes, *which: Literal["x", "y"]) -> None:
+    """Make axes logarithmic, where something is drawn on them."""
+    if axes.lines:
+        for each in which:
+            log_scale(axes, each)
 
 
 def _guide(axes: Axes) -> None:

@@ -11,6 +11,7 @@ from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
+from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
 
 if TYPE_CHECKING:
@@ -126,8 +127,6 @@ def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
     Args:
         runs: of one task and optimizer.
     """
-    from momentum_bench.harness.records.selection import dev_result, select
-
     low = high = False
     for seed in {run.spec.seed for run in runs}:
         of_seed = {run.spec.run_id: run for run in runs if run.spec.seed == seed}

@@ -24,7 +24,15 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting there contradicts the sweep, or would be silently ignored.
     """
-    ranks = launched().ranks
+    _check_ranks(sweep, launched().ranks)
+    _check_arithmetic(sweep)
+    if turned_on("FSDP"):
+        _check_sharding(sweep)
+    _check_plugins()
+
+
+def _check_ranks(sweep: Sweep, ranks: int) -> None:
+    """Raises: UserError, where the number of ranks does not go with the sweep."""
     if sweep.data_parallel_ranks not in (None, ranks):
         raise UserError(
             f"data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were started: "
@@ -46,6 +54,10 @@ def check_launcher(sweep: Sweep) -> None:
             f"all runs of a grid, and no rank does. First run the grid without --extend-grid, then type the "
             f"command again with --extend-grid and without a launcher."
         )
+
+
+def _check_arithmetic(sweep: Sweep) -> None:
+    """Raises: UserError, where accelerate has another precision or accumulation than the sweep."""
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     asked = PRECISIONS[sweep.precision].autocast
     if precision not in ("no", asked):
@@ -62,8 +74,10 @@ def check_launcher(sweep: Sweep) -> None:
             f"--gradient-accumulation-steps {accumulation}, or accelerate launch "
             f"--gradient_accumulation_steps 1"
         )
-    if turned_on("FSDP"):
-        _check_sharding(sweep)
+
+
+def _check_plugins() -> None:
+    """Raises: UserError, where accelerate turns on something that is not supported."""
     for plugin in ("DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"):
         if turned_on(plugin):
             raise UserError(

@@ -45,7 +45,7 @@ def _true_or_none(value: Any) -> Any:
     return value or None
 
 
-def _without_repeats(values: tuple) -> tuple:
+def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     repeated = sorted({str(value) for value in values if values.count(value) > 1})
     if repeated:
         raise ValueError(f"{', '.join(repeated)} is given more than once")

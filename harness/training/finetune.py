@@ -108,13 +108,8 @@ def _finetune(
 
     # -- the loop ---------------------------------------------------------------------------------
     started = time.perf_counter()
-    earlier = None
-    if journal.checkpoint_every:
-        earlier = checkpoints.load(journal.checkpoint, spec, micro_size, model, optimizer)
-    so_far = earlier or Progress(micro_size)
+    so_far = _earlier_progress(spec, parts, journal, optimizer, micro_size) or Progress(micro_size)
     started -= so_far.seconds
-    for evaluation in so_far.evaluations:
-        journal.append(evaluation)
     reached.take()  # a checkpoint was loaded into the whole tables
     model.train()
     failure, n_checked = None, 0
@@ -166,6 +161,18 @@ def _finetune(
         environment=environment(),
         **test,
     )
+
+
+def _earlier_progress(
+    spec: RunSpec, parts: RunParts, journal: Journal, optimizer: torch.optim.Optimizer, micro_size: int
+) -> Progress | None:
+    """What the run had at its last checkpoint, which is loaded and whose evaluations are journaled again."""
+    if not journal.checkpoint_every:
+        return None
+    earlier = checkpoints.load(journal.checkpoint, spec, micro_size, parts.loaded.model, optimizer)
+    for evaluation in earlier.evaluations if earlier else ():
+        journal.append(evaluation)
+    return earlier
 
 
 def _evaluate(parts: RunParts, so_far: Progress, rate: float, journal: Journal) -> str | None:

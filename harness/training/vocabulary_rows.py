@@ -44,7 +44,8 @@ class _Rows:
     def __call__(self, module: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled() and module.training:
             return self.trained(inputs)
-        return own_forward(module)(inputs)
+        own: torch.Tensor = own_forward(module)(inputs)
+        return own
 
     def trained(self, inputs: torch.Tensor) -> torch.Tensor:
         """What the module gives for inputs that reach none but these rows."""

@@ -334,4 +334,4 @@ def _same(found: Any, expected: Any) -> bool:
     """Whether values are equal; numbers to 12 digits, because a product may round otherwise elsewhere."""
     if isinstance(found, float | int) and isinstance(expected, float | int):
         return math.isclose(found, expected, rel_tol=1e-12)
-    return found == expected
+    return bool(found == expected)

@@ -106,7 +106,7 @@ def _paired(
     left = list(enumerate(found, 1))
     pairs: list[tuple[int, dict[str, str] | None, dict[str, str] | None]] = []
     unpaired = []
-    by_key: dict[tuple, list[tuple[int, dict[str, str]]]] = defaultdict(list)
+    by_key: dict[tuple[str, ...], list[tuple[int, dict[str, str]]]] = defaultdict(list)
     for place, row in left:
         by_key[_key(row)].append((place, row))
     for rebuilt in expected:

@@ -179,7 +179,7 @@ def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
 
 def _reach(board: Leaderboard) -> float:
     """The reach of the axis: to all means, and to the intervals of all pairs with a verdict; a fraction."""
-    ends = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
+    ends: list[float] = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
     for comparison in board.comparisons:
         if comparison.difference.verdict:
             ends += [abs(comparison.difference.ci_low), abs(comparison.difference.ci_high)]

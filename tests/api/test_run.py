@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 import momentum_bench as mb
+from momentum_bench.harness.execution import job
 from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
 from tests.helpers.sweeps import launch, records, small_sweep, table
@@ -130,8 +134,6 @@ def test_nothing_is_printed_to_stdout(results: mb.Results, settings: dict[str, A
 def test_a_failed_run_is_a_result(
     settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
 ):
-    from momentum_bench.harness.execution import job
-
     def broken(*_: object) -> None:
         raise RuntimeError("made up")
 
@@ -152,10 +154,6 @@ def test_a_failed_run_is_a_result(
 
 
 def test_torch_is_as_it_was_and_a_second_precision_is_no_trouble(settings: dict[str, Any], tmp_path: Path):
-    import torch
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
     mine = Accelerator(cpu=True)
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
     try:

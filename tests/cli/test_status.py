@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.data.examples import Example, TaskData
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import Evaluation, Plan, RunSpec
 from momentum_bench.harness.records.status import status_of, time_left
 from momentum_bench.harness.records.store import Store
@@ -131,8 +132,6 @@ def test_equal_runs_keep_their_order():
 
 
 def test_a_disk_without_room_is_found_before_anything_runs(tmp_path: Path):
-    from momentum_bench.harness.errors import UserError
-
     store = Store(tmp_path)
     store.open()
     store.check_space(1000)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -73,29 +74,45 @@ def write_all(folder: Path, n_train: int = 60, n_test: int = 30) -> Path:
     return folder
 
 
+def stored_lists(folder: Path, name: str, splits: Sequence[str]) -> dict[str, list]:
+    """The rows of a CSV file, or the lines of a TSV file with its header, by split."""
+    if name in CSV:
+        return {s: pd.read_csv(folder / name / f"{s}.csv", header=None).values.tolist() for s in splits}
+    stored = {}
+    for split in splits:
+        with (folder / name / f"{split}.tsv").open(encoding="utf-8") as file:
+            stored[split] = file.readlines()
+    return stored
+
+
+def group_of(name: str, row: Any) -> object:
+    """The group of rows from which k are drawn: those of one label, or of one side of STS-B's scores."""
+    if name in CSV:
+        return row[0]
+    cells = row.strip().split("\t")
+    return float(cells[-1]) >= 2.5 if name == "STS-B" else cells[{"CoLA": 1, "MRPC": 0}.get(name, -1)]
+
+
+def limited(name: str, rows: list, limit: int | None) -> list:
+    """At most `limit` rows of test; lines are shuffled in place, as the script does."""
+    if not limit or len(rows) <= limit:
+        return rows
+    np.random.seed(42)
+    if name in CSV:
+        return pd.DataFrame(rows).sample(n=limit, random_state=42).values.tolist()
+    np.random.shuffle(rows)
+    return rows[:limit]
+
+
 def drawn_by_hand(
     folder: Path, name: str, k: int, seeds: Sequence[int], limit: int | None
 ) -> dict[str, bytes]:
     """Protocol 2.2 step by step on whole lists: every seed in turn, numpy's global legacy generator."""
     files: dict[str, bytes] = {}
-    has_header = name != "CoLA"
-    group: Callable[[list], object]
-    if name in CSV:
-        suffix, tests = "csv", ["test"]
-        stored = {
-            s: pd.read_csv(folder / name / f"{s}.csv", header=None).values.tolist() for s in ("train", "test")
-        }
-        group = lambda row: row[0]  # noqa: E731
-    else:
-        suffix, tests = "tsv", ["dev_matched", "dev_mismatched"] if name == "MNLI" else ["dev"]
-        stored = {}
-        for split in ("train", *tests):
-            with (folder / name / f"{split}.tsv").open(encoding="utf-8") as file:
-                stored[split] = file.readlines()
-        place = {"CoLA": 1, "MRPC": 0}.get(name, -1)
-        group = lambda row: row.strip().split("\t")[place]  # noqa: E731
-        if name == "STS-B":
-            group = lambda row: float(row.strip().split("\t")[-1]) >= 2.5  # noqa: E731
+    suffix, tests = ("csv", ["test"]) if name in CSV else ("tsv", ["dev"])
+    if name == "MNLI":
+        tests = ["dev_matched", "dev_mismatched"]
+    stored = stored_lists(folder, name, ("train", *tests))
 
     def put(path: str, header: list, rows: list) -> None:
         if name in CSV:
@@ -103,28 +120,23 @@ def drawn_by_hand(
         else:
             files[path] = "".join(header + rows).encode()
 
+    def parts_of(split: str) -> tuple[list, list]:
+        """Header and rows. All lists but CoLA's, which has no header, are copies."""
+        if name in CSV:
+            return [], list(stored[split])
+        return ([], stored[split]) if name == "CoLA" else (stored[split][:1], stored[split][1:])
+
     for seed in seeds:
         np.random.seed(seed)
-        # all lists but CoLA's are copies
-        cut = has_header and name not in CSV
-        header, rows = (stored["train"][:1], stored["train"][1:]) if cut else ([], stored["train"])
-        rows = list(rows) if name in CSV else rows
+        header, rows = parts_of("train")
         np.random.shuffle(rows)
         for test in tests:
-            test_header, test_rows = (stored[test][:1], stored[test][1:]) if cut else ([], stored[test])
-            test_rows = list(test_rows) if name in CSV else test_rows
-            if limit and len(test_rows) > limit:
-                np.random.seed(42)
-                if name in CSV:
-                    table = pd.DataFrame(test_rows).sample(n=limit, random_state=42)
-                    test_rows = table.values.tolist()
-                else:
-                    np.random.shuffle(test_rows)
-                    test_rows = test_rows[:limit]
-            put(f"{name}/{k}-{seed}/{test.replace('dev', 'test')}.{suffix}", test_header, test_rows)
+            test_header, test_rows = parts_of(test)
+            path = f"{name}/{k}-{seed}/{test.replace('dev', 'test')}.{suffix}"
+            put(path, test_header, limited(name, test_rows, limit))
         groups: dict[object, list] = {}
         for row in rows:
-            groups.setdefault(group(row), []).append(row)
+            groups.setdefault(group_of(name, row), []).append(row)
         dev_name = "dev_matched" if name == "MNLI" else "dev"
         for part, (a, b) in {"train": (0, k), dev_name: (k, 2 * k)}.items():
             chosen = [row for rows in groups.values() for row in rows[a:b]]

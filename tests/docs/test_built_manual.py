@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import momentum_bench
 from tests.conftest import ROOT
 
 pytest.importorskip("mkdocs", reason="the docs extra is not installed")
@@ -53,8 +54,6 @@ def test_nothing_is_fetched_from_elsewhere(site: Path):
 
 
 def test_the_api_page_shows_every_public_name(site: Path):
-    import momentum_bench
-
     text = (site / "api.html").read_text()
     for name in momentum_bench.__all__:
         if not name.startswith("_"):

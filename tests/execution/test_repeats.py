@@ -73,10 +73,6 @@ def test_noise_is_seen(tiny_model: Path, toy_data: Path, monkeypatch: pytest.Mon
 
 
 def test_a_run_without_training_is_repeated(tiny_model: Path, toy_data: Path, tmp_path: Path):
-    from momentum_bench.harness.execution import repeats, workers
-    from momentum_bench.harness.inputs import Inputs
-    from tests.helpers.runs import spec_for
-
     inputs = Inputs(str(tiny_model), toy_data)
     spec = spec_for(workers.kept_session(inputs, "fp32"), method="prompt", max_steps=0)
     record = repeats._repeat(spec, inputs, tmp_path / "0.safetensors")

@@ -9,6 +9,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    DistilBertConfig,
+    DistilBertForMaskedLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+)
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.accelerator import make_accelerator
@@ -23,6 +33,7 @@ from momentum_bench.harness.models.adapters import (
 from momentum_bench.harness.models.files import resolve_model
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.pretrained import load_model
+from momentum_bench.harness.models.trainable import choose_trainable
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal, Store
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -136,8 +147,6 @@ def test_other_seeds_are_other_adapters_but_where_an_adapter_starts_as_none(sess
 
 
 def tiny_bert_lm() -> torch.nn.Module:
-    from transformers import BertConfig, BertForMaskedLM
-
     torch.manual_seed(0)
     return BertForMaskedLM(
         BertConfig(
@@ -226,8 +235,6 @@ def test_a_pooled_head_reads_the_text_and_not_a_virtual_token(tiny_model: Path):
 
 
 def test_decoders_take_adapters_wherever_their_heads_call_them():
-    from transformers import OPTConfig, OPTForCausalLM
-
     for adapter in ADAPTERS:
         config = OPTConfig(
             vocab_size=60,
@@ -244,8 +251,6 @@ def test_decoders_take_adapters_wherever_their_heads_call_them():
 
 @pytest.mark.parametrize("adapter", ["lora", "ia3", "prefix"])
 def test_a_model_that_cannot_have_an_adapter_says_so(adapter: str):
-    from transformers import DistilBertConfig, DistilBertForMaskedLM
-
     model = DistilBertForMaskedLM(
         DistilBertConfig(vocab_size=60, dim=32, n_layers=1, n_heads=2, hidden_dim=64)
     )
@@ -279,10 +284,6 @@ def test_frozen_embeddings_stay(session: Session, run):
 
 
 def test_a_frozen_model_without_a_head_of_its_own_is_refused():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from momentum_bench.harness.models.trainable import choose_trainable
-
     config = LlamaConfig(
         vocab_size=60, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64
     )

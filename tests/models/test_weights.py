@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import BertForMaskedLM, MixtralConfig, MixtralForCausalLM
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
@@ -37,9 +40,6 @@ def load(folder: Path, method: str = "head") -> LoadedModel:
 
 def with_adapter_files(folder: Path, target: Path) -> Path:
     """A copy of a model that has a LoRA adapter of peft next to it, one that changes what it computes."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import BertForMaskedLM
-
     shutil.copytree(folder, target)
     model = get_peft_model(
         BertForMaskedLM.from_pretrained(folder), LoraConfig(init_lora_weights=False, target_modules=["query"])
@@ -72,9 +72,6 @@ def test_an_adapter_alone_is_refused_with_what_to_do(tiny_model: Path, tmp_path:
 
 
 def test_an_adapter_next_to_a_gguf_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from pathlib import PurePosixPath
-    from types import SimpleNamespace
-
     (tmp_path / "small.gguf").write_bytes(b"GGUF")
     (tmp_path / "adapter_config.json").write_text("{}")
     package = SimpleNamespace(files=[PurePosixPath("small.gguf")], locate_file=lambda file: tmp_path / file)
@@ -237,8 +234,6 @@ def test_what_memory_holds_is_compared_with_the_file(
 @pytest.fixture
 def mixture(tmp_path: Path, tiny_decoder: Path) -> Path:
     """A decoder whose experts are stored one by one, and are one tensor in memory."""
-    from transformers import MixtralConfig, MixtralForCausalLM
-
     folder = tmp_path / "mixture"
     shutil.copytree(tiny_decoder, folder)
     config = MixtralConfig(

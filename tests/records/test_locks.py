@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import subprocess
 import sys
 from pathlib import Path
@@ -26,7 +27,6 @@ sys.stdin.read()
 @pytest.fixture
 def without_flock(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on network disks whose `flock` is not implemented."""
-    import fcntl
 
     def refused(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec
 from momentum_bench.harness.sweeps.grids import edges_hit, extended, next_rates, rates
@@ -60,8 +60,6 @@ def run_of(spec: RunSpec, dev_metric: float | None) -> RunRecord:
 
 
 def specs_of(sweep: Sweep, added=None) -> list[RunSpec]:
-    from momentum_bench.harness.data.examples import Example
-
     rows = [Example(("text",), label % 2) for label in range(80)]
     task = get_task("sst2")
     data = TaskData(task=task, train=rows, test=rows, fingerprint="f", origin="o", n_empty=0, n_unlabelled=0)

@@ -21,6 +21,7 @@ from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.sweeps.image_defaults import settings
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.harness.sweeps.suites import expand_suites
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import score
 from momentum_bench.harness.training.session import Session
@@ -95,8 +96,6 @@ class TestDefaults:
         ],
     )
     def test_what_does_not_fit_is_explained(self, flags: dict, message: str):
-        from momentum_bench.harness.sweeps.suites import expand_suites
-
         with pytest.raises(UserError, match=message):
             expand_suites(make_sweep({"task": "digits"} | flags, None))
 

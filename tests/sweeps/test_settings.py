@@ -6,6 +6,7 @@ from typing import Annotated, Literal, get_args
 import pytest
 from pydantic import BaseModel, BeforeValidator
 
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.records.schema import PrecisionName, RunSpec
 from momentum_bench.harness.sweeps.defaults import DEFAULTS, QUICK_START
@@ -86,8 +87,6 @@ def test_what_is_part_of_a_run_is_known():
 
 @pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting.values])
 def test_a_value_that_is_on_no_list_is_refused_with_the_list(name: str):
-    from momentum_bench.harness.errors import UserError
-
     with pytest.raises(UserError) as told:
         make_sweep({"task": "sst2", name: "nonsense"}, None)
     assert SETTINGS[name].flag in str(told.value)

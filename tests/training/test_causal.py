@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from momentum_bench.harness.data.examples import Example
 from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.task_kinds import candidate_texts
 from momentum_bench.harness.encoding.texts import encode_candidates, encode_plain
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models.files import resolve_model
@@ -181,6 +182,4 @@ def test_a_real_tokenizer_that_joins_words_keeps_candidates_whole(name: str, dat
 
 
 def kinds_words(task: Task, example: Example, k: int) -> str:
-    from momentum_bench.harness.data.task_kinds import candidate_texts
-
     return candidate_texts(task, example)[k].strip()

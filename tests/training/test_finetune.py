@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.seeds import batch_indices
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.scoring import logits, scoring_batches
+from momentum_bench.harness.training.scoring import logits, score, scoring_batches
 from momentum_bench.harness.training.session import Session
 from momentum_bench.tasks import get_task
 from tests.conftest import sentiment_rows, write_rows
@@ -163,8 +165,6 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, session: Sess
     best = min(record.evaluations, key=lambda e: (-e.dev_metric, e.dev_loss, e.step))
     assert record.best == best
     # after the run the model holds the chosen parameters: dev scored on it is the chosen score
-    from momentum_bench.harness.training.scoring import score
-
     split = session.split(record.spec)
     objective = session.objective(record.spec)
     dev = score(session.loaded(record.spec), split.dev, objective, "accuracy", 0, session.accelerator)
@@ -200,9 +200,6 @@ def test_what_ran_is_read_back(run):
 
 
 def test_bf16_is_autocast_over_fp32_parameters(tiny_model: Path, toy_data: Path, tmp_path: Path):
-    import subprocess
-    import sys
-
     # accelerate keeps one precision a process, so this one needs a process of its own
     code = f"""
 from pathlib import Path

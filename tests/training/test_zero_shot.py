@@ -15,6 +15,7 @@ from momentum_bench.harness.records.store import Journal, Store
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
 from momentum_bench.harness.training.checkpoints import hash_of
+from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import score
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.zero_shot import zero_shot
@@ -71,8 +72,6 @@ def test_the_model_is_scored_as_it_was_pre_trained(session: Session, tmp_path: P
 
 
 def test_it_is_the_same_after_a_run_that_trained(session: Session, tmp_path: Path):
-    from momentum_bench.harness.training.finetune import finetune
-
     alone = run(session, tmp_path)
     trained = spec_for(session, method="prompt", learning_rate=1.0, max_steps=2)
     finetune(trained, session, Journal(tmp_path / "other" / "evaluations.jsonl"))
