@@ -154,7 +154,7 @@ def test_save_writes_what_the_command_line_writes(directory: Path, tmp_path: Pat
 def test_save_writes_over_nothing_of_others(directory: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "index.html").write_text("mine")
-    with pytest.raises(mb.UserError, match="would be written over"):
+    with pytest.raises(mb.UserError, match="would be overwritten"):
         mb.leaderboard(directory).save(str(tmp_path / "mine"))
     assert (tmp_path / "mine" / "index.html").read_text() == "mine"
 

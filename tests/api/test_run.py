@@ -19,7 +19,7 @@ from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
-AT_A_TIME = "workers"
+AT_A_TIME = "runs_at_a_time"
 """The setting that says how many runs a process has at a time."""
 
 
