@@ -11,7 +11,6 @@ import typer
 from rich.markup import escape
 
 from momentum_bench.harness.cli.exits import plain_errors
-from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 
 if TYPE_CHECKING:
@@ -49,9 +48,8 @@ HOW_IT_RUNS: dict[str, Any] = {
         int | None,
         _option("Models that train at the same time; no effect on results [CPU: by cores; GPU: 1]", min=1),
     ],
-    "workers": Annotated[str | None, typer.Option(hidden=True)],
 }
-"""Options of all studies; they come after a study's own options. `--workers` is an old name."""
+"""Options of all studies; they come after a study's own options."""
 
 BATCH_SIZE = Annotated[int | None, _option("Examples in a step")]
 MOMENTUM = Annotated[float | None, _option("beta of SGDM [0.9]")]
@@ -75,8 +73,6 @@ def _study_command(
             given = {name: value for name, value in values.items() if value is not None}
             preset = given.pop("preset")
             with plain_errors("finished cells are kept, type the same command to go on"):
-                if "workers" in given:
-                    raise UserError("--workers is now called --runs-at-a-time: type that name instead")
                 study = find_study()
                 from momentum_bench.harness.studies.study import run_study
 

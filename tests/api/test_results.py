@@ -169,7 +169,7 @@ def test_a_directory_that_is_named_twice_counts_once(directory: Path):
     (directory / "runs" / "0123456789abcdef").mkdir()
     once, twice = mb.leaderboard(directory), mb.leaderboard(directory, mb.load_results(directory))
     assert once.notes == twice.notes
-    assert "1 run folder(s) hold no whole record and were left out" in once.notes
+    assert "1 run folder(s) have no whole record and were left out" in once.notes
     pd.testing.assert_frame_equal(once.to_pandas(), twice.to_pandas())
 
 

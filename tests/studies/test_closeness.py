@@ -285,7 +285,7 @@ def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
         (["--task", "digits"], "studies take tasks of text"),
         (["--method", "causal"], "a study trains its models by head or prompt"),
         (["--learning-rates", "-1"], "--learning-rates: a learning rate is a finite number above 0"),
-        (["--workers", "2"], "--workers is now called --runs-at-a-time"),
+        (["--workers", "2"], "--workers is now --runs-at-a-time"),
     ],
 )
 def test_wrong_words_end_in_one_message(words: list[str], message: str, tmp_path: Path, monkeypatch, capsys):
