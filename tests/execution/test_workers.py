@@ -15,9 +15,6 @@ from momentum_bench.harness.execution import workers
 from momentum_bench.harness.inputs import Inputs
 from tests.conftest import ROOT, SOURCES, cli_environment
 
-SECONDS = 120
-"""Longer than any event here takes; a test that waits so long has failed."""
-
 PARENT = """
 import os
 import sys
@@ -63,16 +60,15 @@ def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_
         text=True,
     )
     assert parent.stdout is not None
-    alive: list[psutil.Process] = []
+    children: list[psutil.Process] = []
     try:
         numbers = [parent.stdout.readline().strip() for _ in range(2)]
         assert all(numbers), (tmp_path / "log.txt").read_text()
         children = [psutil.Process(int(number)) for number in numbers]
         parent.send_signal(ended_by)
-        _, alive = psutil.wait_procs(children, timeout=SECONDS)
-        assert not alive
+        psutil.wait_procs(children)  # a worker that stays is found by pytest's own limit
     finally:
-        for process in (parent, *alive):
+        for process in (parent, *(child for child in children if child.is_running())):
             process.kill()
         parent.stdout.close()
         parent.wait()
