@@ -15,22 +15,28 @@ from momentum_bench.harness.execution import workers
 from momentum_bench.harness.inputs import Inputs
 from tests.conftest import ROOT, SOURCES, cli_environment
 
-PARENT = """
+WORK = """
 import os
-import sys
 import threading
+
+
+def work_for_ever(*words):
+    print(os.getpid(), flush=True)
+    threading.Event().wait()
+"""
+"""A module of its own, because workers do not import the main module of the program."""
+
+PARENT = """
+import sys
 from pathlib import Path
+
+from work import work_for_ever
 
 from momentum_bench.harness.execution import local, repeats
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.store import Store
 from tests.helpers.specs import make_spec
-
-
-def work_for_ever(*words):
-    print(os.getpid(), flush=True)
-    threading.Event().wait()
 
 
 if __name__ == "__main__":
@@ -50,11 +56,12 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("pool", ["sweep", "noise-floor"])
 def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_path: Path):
+    (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "parent.py").write_text(PARENT)
     parent = subprocess.Popen(
         [sys.executable, "parent.py", pool],
         cwd=tmp_path,
-        env=cli_environment(PYTHONPATH=f"{SOURCES}:{ROOT}"),
+        env=cli_environment(PYTHONPATH=f"{SOURCES}:{ROOT}:{tmp_path}"),
         stdout=subprocess.PIPE,
         stderr=(tmp_path / "log.txt").open("w"),
         text=True,

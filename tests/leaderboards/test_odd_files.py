@@ -74,7 +74,7 @@ def run_bounded(*commands: list[str]) -> list[Ended]:
         cwd=ROOT,
         env=cli_environment(OPENBLAS_NUM_THREADS="1"),
         capture_output=True,
-        text=True,  # a command that waits for a FIFO waits forever
+        text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY)),
         check=False,
     )
