@@ -122,7 +122,7 @@ def test_texts_that_the_terminal_cannot_show_are_escaped(results: Path, words: l
 
 
 @pytest.mark.parametrize(
-    "words", [["version"], ["leaderboard", "build"], ["status"], ["--help"]], ids=lambda words: words[-1]
+    "words", [["--version"], ["leaderboard", "build"], ["status"], ["--help"]], ids=lambda words: words[-1]
 )
 def test_a_full_disk_behind_stdout_is_one_line_and_no_success(results: Path, words: list[str]):
     with Path("/dev/full").open("w") as full:

@@ -304,7 +304,7 @@ def test_what_is_none_is_no_part_of_a_run():
     [
         ({"peft": "adalora"}, "--peft: .*'lora'"),
         ({"freeze": "head"}, "--freeze: .*'encoder'"),
-        ({"peft": "lora", "freeze": "encoder"}, "--freeze encoder adds nothing to --peft lora"),
+        ({"peft": "lora", "freeze": "encoder"}, "--freeze encoder does not go with --peft lora"),
     ],
 )
 def test_wrong_requests_are_explained(flags: dict[str, str], message: str):
