@@ -28,9 +28,9 @@ RANK = """
 import os, sys
 sys.path.insert(0, {root!r})
 import torch
-import momentum_bench.harness.execution.job
+import momentum_bench.harness.execution.one_run
 from momentum_bench.harness.cli.main import main
-finetune = momentum_bench.harness.execution.job.finetune
+finetune = momentum_bench.harness.execution.one_run.finetune
 n_runs = 0
 def watched(spec, session, *more):
     global n_runs
@@ -42,7 +42,7 @@ def watched(spec, session, *more):
     if n_runs == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os._exit(9)
     return record
-momentum_bench.harness.execution.job.finetune = watched
+momentum_bench.harness.execution.one_run.finetune = watched
 main(["run", *sys.argv[1:]])
 """
 
