@@ -122,7 +122,7 @@ def test_a_sweep_file_and_both_spellings_of_flags(
     file = tmp_path / "sweep.toml"
     file.write_text(
         f'task = "sst2"\nmodel = "{tiny_model}"\ndata_dir = "{toy_data}"\nmethod = "head"\nk = 4\n'
-        "seeds = [13]\nlearning_rates = [0.1]\nmax_steps = 2\nworkers = 1\n"
+        "seeds = [13]\nlearning_rates = [0.1]\nmax_steps = 2\nruns_at_a_time = 1\n"
     )
     done = command_here("run", "--sweep", file, "--batch_size", 2, "--output_dir=out")
     assert done.returncode == 0, done.stderr

@@ -58,14 +58,17 @@ if __name__ == "__main__":
 def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_path: Path):
     (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "parent.py").write_text(PARENT)
-    parent = subprocess.Popen(
-        [sys.executable, "parent.py", pool],
-        cwd=tmp_path,
-        env=cli_environment(PYTHONPATH=f"{SOURCES}:{ROOT}:{tmp_path}"),
-        stdout=subprocess.PIPE,
-        stderr=(tmp_path / "log.txt").open("w"),
-        text=True,
-    )
+    with (tmp_path / "log.txt").open("w") as log:
+        parent = subprocess.Popen(
+            [sys.executable, "parent.py", pool],
+            cwd=tmp_path,
+            env=cli_environment(PYTHONPATH=f"{SOURCES}:{ROOT}:{tmp_path}"),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            # a shell has its background jobs ignore Ctrl-C, and what they start inherits that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
     assert parent.stdout is not None
     children: list[psutil.Process] = []
     try:

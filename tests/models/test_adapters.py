@@ -324,7 +324,7 @@ def test_whole_models_adapters_and_zero_shot_stand_apart(command_here, tiny_mode
     assert lora.returncode == 0, lora.stderr
     assert "they differ in max_steps (0, 2), peft (lora, none)" in " ".join(lora.stdout.split())
     out = toy_data.parent / "out"
-    rows = list(csv.DictReader((out / "leaderboard.csv").open()))
+    rows = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
     arms = {(row["optimizer"], "peft=lora" in row["protocol"]) for row in rows}
     trained = {(name, lora) for name in ("sgd", "sgdm") for lora in (True, False)}
     assert arms == trained | {("none", False)}
@@ -332,7 +332,7 @@ def test_whole_models_adapters_and_zero_shot_stand_apart(command_here, tiny_mode
     [zero_shot] = [row for row in rows if row["optimizer"] == "none"]
     assert [zero_shot[name] for name in ("n_runs", "n_missing", "on_grid_edge")] == ["2", "0", "0"]
     assert float(zero_shot["test_std"]) == 0  # one model, one test split
-    pairs = list(csv.DictReader((out / "comparison.csv").open()))
+    pairs = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
     protocols = {row["row_id"]: row["protocol"] for row in rows}
     assert [(pair["first"], pair["second"]) for pair in pairs] == [("sgd", "sgdm")] * 2
     for pair in pairs:

@@ -21,6 +21,7 @@ from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.sweeps.grids import grid, hyperparameters, rates
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.user_code import offered
+from tests.conftest import SOURCES, cli_environment
 
 SOURCE = """
 from momentum_bench import OptimizerEntry
@@ -76,8 +77,8 @@ def test_finding_optimizers_loads_no_torch(mine: Path) -> None:
         f"make_sweep({{'optimizers': 'adamw,mine', 'optimizer_file': Path({str(mine)!r})}}, None);"
         "assert 'torch' not in sys.modules"
     )
-    root = Path(__file__).resolve().parent.parent
-    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+    environment = cli_environment(PYTHONPATH=str(SOURCES))
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,7 @@ def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path):
         fresh_store(tmp_path / "file" / "results")
 
 
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # a value of another type will do
 def test_the_id_follows_every_field_of_the_spec():
     spec = make_spec()
     other = {

@@ -185,12 +185,14 @@ def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path
     out = capfd.readouterr().out
     assert "Too few seeds for an interval (1; 3 are needed)" in out
     folder = tmp_path / "results" / "studies"
-    rows = list(csv.DictReader((folder / "batch_size.csv").open()))
+    rows = list(csv.DictReader((folder / "batch_size.csv").read_text().splitlines()))
     assert len(rows) == 2 * 2 * 2 * 2  # sizes x rates x arms x times
     for row in rows:
         expected = float(row["variance"]) / float(row["gradient_norm"]) ** 2
         assert math.isclose(float(row["noise_scale"]), expected, rel_tol=1e-6)
-    sizes = [row["batch_size"] for row in csv.DictReader((folder / "batch_size_gaps.csv").open())]
+    sizes = [
+        row["batch_size"] for row in csv.DictReader((folder / "batch_size_gaps.csv").read_text().splitlines())
+    ]
     assert sizes == ["1", "4"]
     assert study(*words, "--batch-sizes", "1,full") == 0
     assert "4 cells, 4 of them already there" in capfd.readouterr().err

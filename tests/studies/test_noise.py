@@ -270,7 +270,7 @@ def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path
     out = capfd.readouterr().out
     assert all(f"  {formula} " in out for formula in FORMULAS)
     folder = tmp_path / "results" / "studies"
-    rows = list(csv.DictReader((folder / "noise.csv").open()))
+    rows = list(csv.DictReader((folder / "noise.csv").read_text().splitlines()))
     assert len(rows) == 2 * 3 * 10
     assert {row["method"] for row in rows} == {"sgd", "shb", "nshb"}
     assert {row["task"] for row in rows} == {"mine"}

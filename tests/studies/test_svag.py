@@ -120,7 +120,7 @@ def test_the_command_end_to_end(tiny_model: Path, toy_data: Path, tmp_path: Path
     assert "--max-grad-norm 1: clipping" in capfd.readouterr().err
     assert not (tmp_path / "results").exists()
     assert study(*words, "--max-grad-norm", "none") == 0
-    rows = list(csv.DictReader((tmp_path / "results" / "studies" / "svag.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "results" / "studies" / "svag.csv").read_text().splitlines()))
     assert [(row["level"], row["effective_step"]) for row in rows] == [
         (level, step) for level in "12" for step in ("2", "4", "6", "8", "10")
     ]

@@ -85,7 +85,7 @@ def test_it_is_the_same_after_a_run_that_trained(session: Session, tmp_path: Pat
         ({"max_steps": 0}, "optimizer sgd, max_steps 0"),
         ({"optimizer": NO_OPTIMIZER}, "optimizer none, max_steps 6"),
         ({"optimizer": NO_OPTIMIZER, "max_steps": 0}, "learning_rate 0.1, expected above 0, or 0 without"),
-        ({"optimizer": NO_OPTIMIZER, "max_steps": 0, "learning_rate": 0}, "something is trained"),
+        ({"optimizer": NO_OPTIMIZER, "max_steps": 0, "learning_rate": 0}, "something was trained"),
     ],
 )
 def test_a_record_that_mixes_the_two_is_found(tmp_path: Path, changes: dict, wrong: str):
