@@ -76,6 +76,11 @@ def lonely_launch() -> str | None:
     )
 
 
+def by_torchrun() -> bool:
+    """Whether torchrun started this process, and so all ranks from 0 on."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
 @contextmanager
 def apart() -> Iterator[None]:
     """Hide the other ranks: an object made inside joins no process group and waits for no other rank."""

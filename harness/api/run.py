@@ -40,8 +40,8 @@ def run(
         events: is told what happens; None: a progress bar and lines on stderr. `SweepEvents()` is silent.
 
     Returns:
-        The runs of this sweep. `results.failed` lists those that ended in an error. Under a launcher whose
-        ranks share out the runs, a rank that ends early has only the runs that are finished by then.
+        The runs of this sweep. `results.failed` lists those that ended in an error. The ranks of a launcher
+        share out the runs, and each of them returns when all runs are finished.
 
     Raises:
         UserError: the sweep is contradictory, an input cannot be had, or the disk is gone; what is finished

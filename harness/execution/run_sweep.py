@@ -15,7 +15,7 @@ from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
 from momentum_bench.harness.execution.prepare import prepare
-from momentum_bench.harness.launcher import launched
+from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.plan import longest_first, share_out
@@ -26,19 +26,13 @@ class SweepOutcome:
     """What is there when `run_sweep` returns.
 
     Attributes:
-        records: of the plan's finished runs, by run id. Ranks that share out the runs return at
-            different moments, so records may be missing in all ranks but the last.
+        records: of the plan's runs, by run id.
         builds_board: whether this process is the one that should build the leaderboard.
     """
 
     planned: PlannedSweep
     records: dict[str, RunRecord]
     builds_board: bool
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether every run of the plan has a record."""
-        return len(self.records) == len(self.planned.specs)
 
 
 def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
@@ -79,11 +73,10 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
         fresh = [s for s in longest_first(grown.specs, grown.amounts) if s.run_id not in known]
         planned = grown
         _run_missing(planned, fresh, events, retry_failed, together)
-    records = planned.finished()
-    complete = len(records) == len(planned.specs)
-    if not complete:
-        events.message(f"rank {rank} is done; the last rank to finish builds the leaderboard")
-    return SweepOutcome(planned, records, builds_board=complete and (did_runs or rank == 0))
+    # torchrun's rank 0 is always there; without torchrun this rank may be the only one that came. Failed
+    # runs that are done again count as finished, so that rank 0 does not wait for them.
+    builds_board = rank == 0 or (did_runs and (retry_failed or not by_torchrun()))
+    return SweepOutcome(planned, planned.finished(), builds_board)
 
 
 def _keep(planned: PlannedSweep) -> None:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 import momentum_bench as mb
-from momentum_bench.harness.execution import job
+from momentum_bench.harness.execution import one_run
 from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
 from tests.helpers.sweeps import launch, records, small_sweep, table
@@ -139,7 +139,7 @@ def test_a_failed_run_is_a_result(
 
     small = settings | {"seeds": 13, "learning_rates": 0.1, "output_dir": tmp_path / "out"}
     with monkeypatch.context() as patched:
-        patched.setattr(job, "finetune", broken)
+        patched.setattr(one_run, "finetune", broken)
         results = mb.run(**small)
     assert len(results.failed) == len(results.records) == 2
     assert results.failed[0].failure == "RuntimeError: made up"
@@ -237,6 +237,8 @@ def test_ranks_of_a_launcher_share_the_runs_of_a_script(settings: dict[str, Any]
     options = ("torch.distributed.run", "--nproc_per_node", 2, "--master_port", 0)
     done = launch(*options, "program.py", cwd=tmp_path, PYTHONPATH=str(SOURCES), ACCELERATE_USE_CPU="true")
     assert done.returncode == 0, done.stderr
-    assert [line for line in done.stdout.splitlines() if "did" in line] == ["did 4", "did 4"]
+    did = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("did")]
+    assert len(did) == 2
+    assert min(did) >= 4  # its share; and a rank that is ready sooner does what the other has not begun
     assert len(records(tmp_path / "out")) == 8
     assert {row["seeds"] for row in table(tmp_path / "out" / "leaderboard.csv")} == {"13;21"}
