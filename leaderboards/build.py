@@ -10,6 +10,7 @@ from typing import Any
 from momentum_bench.harness.records.noise_floor import noise_floors, noise_sentence
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ArchivedStore
 from momentum_bench.leaderboards.comparisons import (
     Comparison,
@@ -19,7 +20,6 @@ from momentum_bench.leaderboards.comparisons import (
     compare,
     pooled_over_tasks,
 )
-from momentum_bench.leaderboards.paired import MARGIN
 from momentum_bench.leaderboards.rows import Row, by_setting, result_of, rows_of
 
 

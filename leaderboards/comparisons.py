@@ -10,7 +10,7 @@ from itertools import combinations
 from typing import Any
 
 from momentum_bench.harness.reporting import joined
-from momentum_bench.leaderboards.paired import (
+from momentum_bench.harness.verdicts.paired import (
     PairedDifference,
     holm,
     paired_difference,

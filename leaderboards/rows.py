@@ -16,7 +16,7 @@ from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_
 from momentum_bench.harness.records.selection import DevResult, Selection, dev_result, select, select_shared
 from momentum_bench.harness.reporting import cell, joined
 from momentum_bench.harness.sweeps.protocols import settings_name
-from momentum_bench.leaderboards.paired import summary
+from momentum_bench.harness.verdicts.paired import summary
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
 """The fields in which two compared runs may differ; all others must be equal."""

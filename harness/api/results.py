@@ -14,8 +14,8 @@ from momentum_bench.harness.api.leaderboard import Leaderboard, leaderboard_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ArchivedStore, store_of
-from momentum_bench.leaderboards.paired import MARGIN
 
 if TYPE_CHECKING:
     import pandas as pd

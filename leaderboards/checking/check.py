@@ -13,6 +13,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ARCHIVE, archive_of, named_lines
 from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.checking.folder import (
@@ -29,7 +30,6 @@ from momentum_bench.leaderboards.checking.record import (
     departures_of_record,
 )
 from momentum_bench.leaderboards.checking.table import all_table_departures, who
-from momentum_bench.leaderboards.paired import MARGIN
 from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import csv_tables

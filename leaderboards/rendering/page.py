@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, cell
+from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import Comparison
-from momentum_bench.leaderboards.paired import in_points
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.plots import BAND, curves_name

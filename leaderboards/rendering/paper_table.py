@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from momentum_bench.harness.records.schema import drawn
+from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import best_of_task, equivalent_to
-from momentum_bench.leaderboards.paired import in_points
 from momentum_bench.leaderboards.printable import latex_text, markdown_text
 from momentum_bench.leaderboards.rows import Row, model_names
 

@@ -13,9 +13,9 @@ from rich.text import Text
 
 from momentum_bench.harness.messages import print_table, printable
 from momentum_bench.harness.records.schema import drawn
+from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import Comparison
-from momentum_bench.leaderboards.paired import in_points
 from momentum_bench.leaderboards.rows import Row, by_setting, model_names
 
 MOST_SENTENCES = 3

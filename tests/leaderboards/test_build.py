@@ -9,8 +9,8 @@ import pytest
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.verdicts.paired import holm
 from momentum_bench.leaderboards.build import Leaderboard, build
-from momentum_bench.leaderboards.paired import holm
 from tests.helpers.synthetic import RATES, SEEDS, Scores, fill, make_record, make_spec, sweep_records
 
 
