@@ -24,14 +24,14 @@ def moved(spec) -> float:
         optimizer.param_groups[0]["lr"] = rate * ratio
         parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-    return -float(parameter)
+    return -float(parameter.detach())
 
 
 @pytest.mark.parametrize("steps", [3, 40, 200])
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 @pytest.mark.parametrize("name", ["sgd", "sgdm", "sgdm_ema", "sgd_matched", "nesterov", "qhm"])
 def test_it_is_what_the_optimizer_moves(name, schedule, steps):
-    hyperparameters = {n: 0.9 for n in OPTIMIZERS[name].hyperparameters} | dict(OPTIMIZERS[name].constants)
+    hyperparameters = dict.fromkeys(OPTIMIZERS[name].hyperparameters, 0.9) | dict(OPTIMIZERS[name].constants)
     arm = {"optimizer": name, "hyperparameters": hyperparameters}
     spec = make_spec(max_steps=steps, lr_schedule=schedule, **arm)
     sgd = make_spec(max_steps=steps, lr_schedule=schedule)
