@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.files import parsed_record, record_text
-from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RunRecord, RunSpec
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import MARKER, Store
 
 ARCHIVE = "records.jsonl.xz"
@@ -177,6 +177,10 @@ class ArchivedStore:
     def records(self) -> list[RunRecord]:
         """All whole records, sorted by run id."""
         return [self._records[run_id] for run_id in sorted(self._records)]
+
+    def plans(self) -> list[Plan]:
+        """No plans: an archive has none."""
+        return []
 
     def run_folders(self) -> list[str]:
         """The names of all runs and of all lines without a whole record, sorted."""

@@ -87,6 +87,11 @@ class PairedDifference:
     n_seeds_to_decide: int | None = None
 
 
+def no_difference(margin: float, reason: str) -> PairedDifference:
+    """What stands in the place of a difference where two arms must not be compared."""
+    return PairedDifference(0, math.nan, math.nan, margin, no_verdict=reason)
+
+
 def paired_difference(differences: Sequence[float], margin: float = MARGIN) -> PairedDifference:
     """Everything that the leaderboard says about one pair of optimizers.
 
@@ -252,6 +257,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def sentence(first: str, second: str, difference: PairedDifference) -> str:
     """What the pairs show, in one sentence. Differences are second minus first, in points."""
     d = difference
+    if not d.n_pairs:
+        return f"{first} and {second} are not compared: {d.no_verdict}."
     points = f"{second} minus {first}: {100 * d.mean:+.1f} points over {d.n_pairs} paired seed"
     if d.n_pairs == 1:
         return f"{points}; one pair says nothing about chance."

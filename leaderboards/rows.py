@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from itertools import count, groupby
 from typing import Any
 
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import DevResult, Selection, dev_result, select, select_shared
 from momentum_bench.harness.reporting import cell, joined
 from momentum_bench.harness.sweeps.protocols import settings_name
+from momentum_bench.leaderboards.environments import FACTS, Facts, facts_of, mixed
 from momentum_bench.leaderboards.paired import summary
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
@@ -23,6 +25,12 @@ ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
 
 TASK = ("task", "task_version", "data_fingerprint")
 """The fields in which the rows behind a pooled line differ."""
+
+RESULTS = ("done", "diverged")
+"""The states of a run that has a result. A failed run has none."""
+
+Cell = tuple[int, float]
+"""The seed and the effective learning rate of a run in its row."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class Row:
         label: the optimizer; with its hyperparameters if the setting has this optimizer more than once.
         chosen: the selected run of each seed.
         runs: all runs of the row with any status, sorted by seed and learning rate.
+        facts: the environments of the runs that have a result.
+        mixed: the facts in which these runs differ, in words, if the row has no score because of them.
         columns: the row of leaderboard.csv.
     """
 
@@ -41,6 +51,8 @@ class Row:
     label: str
     chosen: dict[int, RunRecord]
     runs: list[RunRecord]
+    facts: Facts
+    mixed: str
     columns: dict[str, Any]
 
     @property
@@ -74,9 +86,37 @@ class Row:
         return [run.spec.run_id for run in self.chosen.values()]
 
     @property
-    def tried(self) -> Counter[int]:
-        """The number of learning rates that were tried on each seed, which is its search budget."""
-        return Counter(run.spec.seed for run in self.runs)
+    def budget(self) -> dict[int, frozenset[float]]:
+        """The search budget of each seed: the learning rates whose run ended in a result.
+
+        A run that failed or is missing had no chance to be chosen, so its rate was not searched.
+        """
+        with_result = [run.spec for run in self.runs if run.status in RESULTS]
+        return {
+            seed: frozenset(spec.learning_rate for spec in with_result if spec.seed == seed)
+            for seed in sorted({run.spec.seed for run in self.runs})
+        }
+
+    @property
+    def grid(self) -> frozenset[float]:
+        """All learning rates of the row's runs, whatever became of them."""
+        return frozenset(run.spec.learning_rate for run in self.runs)
+
+    @property
+    def left_out(self) -> dict[str, list[Cell]]:
+        """The cells of the grid without a result: those whose run `failed`, and those that are `missing`."""
+        there = {(run.spec.seed, run.spec.learning_rate): run.status for run in self.runs}
+        cells = [(seed, rate) for seed in sorted({seed for seed, _ in there}) for rate in sorted(self.grid)]
+        return {
+            "failed": [cell for cell in cells if there.get(cell) == "failed"],
+            "missing": [cell for cell in cells if cell not in there],
+        }
+
+    @property
+    def has_effective_rate(self) -> bool:
+        """Whether its rates are effective rates; False for an optimizer that is not in the registry."""
+        entry = OPTIMIZERS.get(self.runs[0].spec.optimizer)
+        return entry is not None and not entry.own_rate
 
     @property
     def row_id(self) -> str:
@@ -110,13 +150,35 @@ def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
     return names
 
 
+def cells_in_words(cells: Iterable[Cell]) -> str:
+    """Cells of one row, such as `rates 0.001, 0.01 on seeds 13, 21; rate 0.1 on seed 13`."""
+    seeds_of: dict[float, list[int]] = defaultdict(list)
+    for seed, rate in sorted(cells):
+        seeds_of[rate].append(seed)
+    rates_of: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for rate, seeds in sorted(seeds_of.items()):
+        rates_of[tuple(seeds)].append(rate)
+    return "; ".join(
+        f"{_counted('rate', [f'{rate:g}' for rate in rates])} on {_counted('seed', map(str, seeds))}"
+        for seeds, rates in rates_of.items()
+    )
+
+
+def _counted(noun: str, values: Iterable[str]) -> str:
+    values = list(values)
+    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(values)}"
+
+
 def result_of(run: RunRecord) -> tuple[object, ...]:
     """The results of a run, which two executions of one specification should share; costs are not in it."""
     return run.status, run.evaluations, run.best_step, run.test
 
 
-def rows_of(records: Iterable[RunRecord]) -> list[Row]:
+def rows_of(records: Iterable[RunRecord], mix_environments: bool = False) -> list[Row]:
     """The rows of these records, in the order of a leaderboard. Each run occurs once.
+
+    Args:
+        mix_environments: a row whose runs differ in a fact of `environments` has a score like any other.
 
     Raises:
         UserError: a record names a protocol that this version does not know.
@@ -135,7 +197,7 @@ def rows_of(records: Iterable[RunRecord]) -> list[Row]:
         spec = runs[0].spec
         name = spec.optimizer if spec.max_steps else "zero-shot"
         words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
-        rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
+        rows.append(_row(runs, json.loads(key[1]), " ".join(words), mix_environments))
     return sorted(rows, key=_sort_key)
 
 
@@ -164,18 +226,20 @@ def _sort_key(row: Row) -> tuple[Any, ...]:
     return (*(row.columns[n] for n in setting), protocol, row.setting_key, *(row.columns[n] for n in arm))
 
 
-def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row:
+def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str, mix_environments: bool) -> Row:
     runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.learning_rate))
     by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}
     grid = sorted({run.spec.learning_rate for run in runs})
+    facts = facts_of(run for run in runs if run.status in RESULTS)
+    apart = "" if mix_environments else mixed(facts)
     done = {run.spec.run_id: run for run in runs if run.status == "done"}
     results = {
         seed: found
         for seed, part in by_seed.items()
-        if (found := [dev_result(run) for run in part if run.status == "done"])
+        if not apart and (found := [dev_result(run) for run in part if run.status == "done"])
     }
     selections = {
-        seed: select(found, [run.spec.learning_rate for run in by_seed[seed]])
+        seed: select(found, [run.spec.learning_rate for run in by_seed[seed] if run.status in RESULTS])
         for seed, found in results.items()
     }
     chosen = {seed: done[selection.run_id] for seed, selection in selections.items()}
@@ -224,6 +288,8 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "train_seconds": math.fsum(cost.train_seconds for cost in costs),
         "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
+        **{name: joined(facts[name]) for name in FACTS},
+        "left_out": "",
         "protocol": settings_name(spec),
         "protocol_version": spec.protocol_version,
         "task_version": spec.task_version,
@@ -232,7 +298,11 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
-    return Row(setting, label, chosen, runs, columns)
+    row = Row(setting, label, chosen, runs, facts, apart, columns)
+    columns["left_out"] = "; ".join(
+        f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
+    )
+    return row
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:

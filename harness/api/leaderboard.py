@@ -38,6 +38,7 @@ class Leaderboard(BuiltLeaderboard):
         comparisons: the pairs of optimizers, second minus first; `.sentence` and `.verdict` say it in words.
         pooled: a pair over several tasks.
         notes: sentences on what was left out, and why.
+        left_out: those of them after which the board is not whole, such as cells without a result.
         margin: half the width of the band of equivalence, a fraction.
     """
 
@@ -89,11 +90,13 @@ class Leaderboard(BuiltLeaderboard):
 
     @property
     def _sentences(self) -> list[str]:
-        comparisons = [comparison.sentence for comparison in self.comparisons]
+        comparisons = [pair.sentence for pair in self.comparisons if not pair.refused]  # notes say why
         return comparisons + [line.sentence for line in self.pooled]
 
 
-def leaderboard_of(stores: Sequence[Store | ArchivedStore], margin: float) -> Leaderboard:
+def leaderboard_of(
+    stores: Sequence[Store | ArchivedStore], margin: float, mix_environments: bool = False
+) -> Leaderboard:
     """The leaderboard of the records of stores.
 
     Raises:
@@ -101,11 +104,11 @@ def leaderboard_of(stores: Sequence[Store | ArchivedStore], margin: float) -> Le
     """
     if not 0 < margin < 1:
         raise UserError(f"margin {margin:g}: expected a fraction between 0 and 1; 0.01 is one point")
-    board = build(*stores, margin=margin)
+    board = build(*stores, margin=margin, mix_environments=mix_environments)
     if not board.rows:
         names = ", ".join(str(store.output_dir) for store in stores)
         raise UserError(f"no finished run in {names}: let a sweep end first")
-    return Leaderboard(board.rows, board.comparisons, board.pooled, board.notes, board.margin)
+    return Leaderboard(board.rows, board.comparisons, board.pooled, board.notes, board.left_out, board.margin)
 
 
 def _cells(row: Row) -> dict[str, Any]:

@@ -108,6 +108,14 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
     except (ArithmeticError, ValueError) as error:  # because of a wrong record that is being replaced
         raise UserError(f"no leaderboard can be built from what is published: {first_line(error)}") from error
     lost = {row.row_id for row in old_rows} - {row.row_id for row in board.rows}
+    were_mixed = {row.row_id for row in old_rows if row.mixed}
+    if newly := [row for row in board.rows if row.mixed and row.row_id not in were_mixed]:
+        row = newly[0]
+        raise UserError(
+            f"with these runs {len(newly)} row(s) would lose their score, the first: {row.row_id} "
+            f"({short_line(row.columns['task'])} {short_line(row.label)}), whose runs would mix "
+            f"{short_line(row.mixed)}. Nothing was published. Do all runs of a row in one environment"
+        )
     if lost:  # cannot happen, because runs are only added; checked because a lost row could not be restored
         raise UserError(f"row(s) {', '.join(sorted(lost))} would be lost: nothing was published")
     built = {name: c.encode() if isinstance(c, str) else c for name, c in contents(board).items()}

@@ -52,14 +52,16 @@ def _paper_table(rows: list[Row], board: Leaderboard, model: str) -> PaperTable:
         arms[row.arm] = row.label
     names = [task for task, _, _ in tasks]
     header = [f"{key[0]} ({key[1]}, {key[2]})" if names.count(key[0]) > 1 else key[0] for key in tasks]
-    winners = [best_of_task(of_task) for of_task in tasks.values()]
+    winners = [best_of_task(of_task, board.comparisons) for of_task in tasks.values()]
     best = [row for of_task in winners for row in of_task]
     lines = [
         (label, [next((row for row in of_task if row.arm == arm), None) for of_task in tasks.values()])
         for arm, label in arms.items()
     ]
+    left_out = [each.sentence for each in board.left_out if each.task is None or each.task in names]
+    caption = [f"{model}, {_caption(rows)}", _legend(winners, board.margin), *left_out]
     return PaperTable(
-        f"{model}, {_caption(rows)} {_legend(winners, board.margin)}",
+        " ".join(caption),
         header,
         lines,
         {row.row_id for row in best},

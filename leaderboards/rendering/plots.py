@@ -44,7 +44,7 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
     """
     plots = {}
     with plot_style(STYLE):
-        if board.comparisons:
+        if _entries(board):
             plots["forest"] = render(forest(board))
         figure = None
         for rows in by_setting(board.rows):
@@ -174,7 +174,7 @@ def forest(board: Leaderboard) -> Figure:
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
-    return [*board.comparisons, *board.pooled]
+    return [*(pair for pair in board.comparisons if not pair.refused), *board.pooled]
 
 
 def _reach(board: Leaderboard) -> float:

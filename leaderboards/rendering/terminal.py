@@ -30,7 +30,9 @@ def print_board(board: Leaderboard, console: Console) -> None:
         for row in rows:
             if row.columns["n_tied"]:
                 console.print(_line(_ties(row)))
-        pairs = [c for c in board.comparisons if c.first.setting_key == rows[0].setting_key]
+        key = rows[0].setting_key
+        # a note says why a pair is refused
+        pairs = [c for c in board.comparisons if c.first.setting_key == key and not c.refused]
         if len(pairs) > MOST_SENTENCES:
             print_table(_comparison_table(pairs, board.margin), console)
         else:
