@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
+from momentum_bench.harness.cli.exits import EXIT_NOT_WHOLE, plain_errors
 from momentum_bench.harness.cli.options import OUTPUT, option, with_settings
 from momentum_bench.harness.cli.output import (
     RESULTS,
@@ -23,6 +23,7 @@ from momentum_bench.harness.cli.output import (
     print_board,
     quiet_option,
     run_facts,
+    say_left_out,
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
@@ -32,6 +33,7 @@ from momentum_bench.harness.sweeps.settings import FILES
 
 if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
+    from momentum_bench.harness.execution.run_sweep import SweepOutcome
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.build import Leaderboard
@@ -79,13 +81,17 @@ def run(
         from momentum_bench.harness.execution.run_sweep import run_sweep
 
         outcome = run_sweep(planned, events, retry_failed)
-        if outcome.builds_board:
-            board, files = write_board(planned.store)
-            print_board(board, files, quiet, as_json)
+        if not outcome.builds_board:
+            return
+        files = write_board(planned.store)
+        board = board_of_sweep(outcome)
+        print_board(board, files, quiet, as_json)
         failed = [record for record in outcome.records.values() if record.status == "failed"]
-    if outcome.builds_board and failed:
+    if failed:
         note(f"{len(failed)} run(s) failed, the first: {_in_a_line(failed[0])}")
-        raise typer.Exit(EXIT_SOME_FAILED)
+    say_left_out(board)
+    if failed or board.left_out:
+        raise typer.Exit(EXIT_NOT_WHOLE)
 
 
 def terminal_events(quiet: bool = False) -> SweepEvents:
@@ -118,16 +124,22 @@ def terminal_events(quiet: bool = False) -> SweepEvents:
     return TerminalEvents()
 
 
-def write_board(store: Store) -> tuple[Leaderboard, list[Path]]:
+def write_board(store: Store) -> list[Path]:
     """Build the leaderboard of all finished runs of a directory and write it; returns the files to name."""
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
 
     with disk_errors(store.output_dir), store.alone():
         store.clear_finished()
-        board = build(store)
-        write(board, store.output_dir)
-    return board, [store.output_dir / name for name in RESULTS]
+        write(build(store), store.output_dir)
+    return [store.output_dir / name for name in RESULTS]
+
+
+def board_of_sweep(outcome: SweepOutcome) -> Leaderboard:
+    """The leaderboard of a sweep's own runs. The directory may hold runs of other sweeps, which it counts."""
+    from momentum_bench.leaderboards.build import build
+
+    return build(outcome.store)
 
 
 def _in_a_line(record: RunRecord) -> str:

@@ -17,6 +17,7 @@ from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvent
 from momentum_bench.harness.execution.prepare import prepare
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
+from momentum_bench.harness.records.store import SweepStore
 from momentum_bench.harness.sweeps.confirming import progress_in_words
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.plan import longest_first, share_out
@@ -34,6 +35,17 @@ class SweepOutcome:
     planned: PlannedSweep
     records: dict[str, RunRecord]
     builds_board: bool
+
+    @property
+    def store(self) -> SweepStore:
+        """The results directory, of which only this sweep's runs are seen."""
+        design = self.planned.design
+        return SweepStore(
+            self.planned.store.output_dir,
+            self.planned.specs,
+            self.records.values(),
+            () if design is None else (design,),
+        )
 
 
 def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:

@@ -286,3 +286,42 @@ class Store:
         if not self._runs.is_dir():
             return []
         return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
+
+
+class SweepStore(Store):
+    """A results directory of which only the runs of some sweeps are seen.
+
+    Args:
+        specs: the runs of these sweeps.
+        records: the records of those that are finished, which are not read again.
+        designs: what these sweeps planned.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        specs: Iterable[RunSpec],
+        records: Iterable[RunRecord],
+        designs: Iterable[Design] = (),
+    ):
+        super().__init__(output_dir)
+        self._of_sweeps = list(designs)
+        self.specs = tuple(specs)
+        self._records = {record.spec.run_id: record for record in records}
+
+    @property
+    def n_others(self) -> int:
+        """The number of runs in the directory that belong to other sweeps."""
+        return len(set(super().run_folders()) - {spec.run_id for spec in self.specs})
+
+    def records(self) -> list[RunRecord]:
+        return [self._records[run_id] for run_id in sorted(self._records)]
+
+    def run_folders(self) -> list[str]:
+        return sorted(self._records)
+
+    def designs(self) -> list[Design]:
+        return self._of_sweeps
+
+    def plans(self) -> list[Plan]:
+        return [Plan(specs=self.specs, work=(1.0,) * len(self.specs))]

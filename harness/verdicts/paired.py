@@ -83,6 +83,11 @@ class PairedDifference:
     no_verdict: str = ""
 
 
+def no_difference(margin: float, reason: str) -> PairedDifference:
+    """What stands in the place of a difference where two arms must not be compared."""
+    return PairedDifference(0, math.nan, math.nan, margin, no_verdict=reason)
+
+
 def paired_difference(
     differences: Sequence[float], margin: float = MARGIN, floor: float = 0.0
 ) -> PairedDifference:

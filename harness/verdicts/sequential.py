@@ -11,11 +11,13 @@ A sweep with a fixed number of seeds is the case of one look.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, NamedTuple, TypeVar
 
-from momentum_bench.harness.verdicts.looks import LEVEL, overall_p
+from momentum_bench.harness.intervals import t_quantile
+from momentum_bench.harness.verdicts.looks import LEVEL, nominal_level, overall_p
 from momentum_bench.harness.verdicts.paired import (
     FEWEST_PAIRS,
     PairedDifference,
@@ -133,3 +135,25 @@ def _adjusted(
             standing.items(), holm(differences), holm(equivalences), strict=True
         )
     }
+
+
+def over_looks(difference: PairedDifference, looks: Sequence[int]) -> PairedDifference:
+    """The difference with intervals that hold over all looks together, so that they fit its verdict.
+
+    They are t intervals at the levels of the looks (repeated confidence intervals, Jennison and Turnbull
+    1989). Nothing changes for one look.
+    """
+    n = difference.n_pairs
+    if len(looks) == 1 or n < 2:
+        return difference
+    error = difference.spread / math.sqrt(n)
+    half = t_quantile(n - 1, 1 - nominal_level(looks)) * error
+    half90 = t_quantile(n - 1, 1 - 2 * nominal_level(looks, one_sided=True)) * error
+    mean = difference.mean
+    return replace(
+        difference,
+        ci_low=mean - half,
+        ci_high=mean + half,
+        ci90_low=mean - half90,
+        ci90_high=mean + half90,
+    )

@@ -15,7 +15,8 @@ from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from momentum_bench.leaderboards.build import Leaderboard
-from momentum_bench.leaderboards.comparisons import Comparison, Pooled
+from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.comparisons import Pooled
 from momentum_bench.leaderboards.rendering.wording import context
 from momentum_bench.leaderboards.rows import Row, by_setting
 
@@ -44,7 +45,7 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
     """
     plots = {}
     with plot_style(STYLE):
-        if board.comparisons:
+        if _entries(board):
             plots["forest"] = render(forest(board))
         figure = None
         for rows in by_setting(board.rows):
@@ -174,7 +175,7 @@ def forest(board: Leaderboard) -> Figure:
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
-    return [*board.comparisons, *board.pooled]
+    return [*(pair for pair in board.comparisons if not pair.refused), *board.pooled]
 
 
 def _reach(board: Leaderboard) -> float:
