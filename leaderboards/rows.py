@@ -271,19 +271,31 @@ class _PlannedGrids:
         return spec.seed in self._confirming[canonical_json(setting_of(spec))]
 
     def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[float]]:
-        """The rates of each seed of one arm: those that ran, and those that were planned."""
+        """The rates that were to run on each seed of one arm.
+
+        For a seed of a design they are known. For another they are those that ran; if these are part of
+        another seed's rates, the others are taken to be missing.
+        """
         spec = runs[0].spec
         arm = canonical_json([spec.optimizer, spec.hyperparameters])
         rates: dict[int, set[float]] = defaultdict(set)
         for run in runs:
             rates[run.spec.seed].add(run.spec.learning_rate)
+        of_design: set[int] = set()
         for design, planned in self._grids[canonical_json(setting_of(spec)), arm]:
             seeds = [seed for seed in design.tune_seeds if seed in rates]
             # a grid that grows has grown on all of its seeds, or will
             grown = set().union(*(rates[seed] for seed in seeds)) if design.extend_grid else set()
             for seed in seeds:
                 rates[seed] |= {*planned, *grown}
-        return {seed: frozenset(of_seed) for seed, of_seed in rates.items()}
+            of_design |= set(seeds)
+        largest_first = sorted(map(frozenset, rates.values()), key=lambda grid: (-len(grid), sorted(grid)))
+        return {
+            seed: frozenset(of_seed)
+            if seed in of_design
+            else next(grid for grid in largest_first if grid >= of_seed)
+            for seed, of_seed in rates.items()
+        }
 
 
 def _tuned_rows(runs: Sequence[RunRecord], about: _About, planned: _PlannedGrids) -> list[Row]:

@@ -32,7 +32,14 @@ BAND = "#d7e8d4"
 LONGEST_TEXT = 30
 """Characters of a label."""
 
-VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
+VERDICT_MARKS = {
+    "equivalent": "s",
+    "a better": "<",
+    "b better": ">",
+    "inconclusive": "o",
+    "not learned": "d",
+    "": "x",
+}
 
 STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
@@ -48,7 +55,7 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
         if _entries(board):
             plots["forest"] = render(forest(board))
         figure = None
-        for rows in by_setting(board.rows):
+        for rows in by_setting(row for row in board.rows if row.role == "tuned"):
             if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
                 figure = curves(rows, figure)
                 plots[curves_name(rows[0])] = render(figure)
@@ -194,7 +201,7 @@ def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:
     verdict = entry.columns["verdict"]
     colours = {"equivalent": COLOURS[2], "a better": COLOURS[0], "b better": COLOURS[1]}
     colour = colours.get(verdict, FAINT)
-    return VERDICT_MARKS[verdict], colour, PAPER if verdict == "inconclusive" else colour
+    return VERDICT_MARKS[verdict], colour, PAPER if verdict in ("inconclusive", "not learned") else colour
 
 
 def _draw_intervals(

@@ -73,20 +73,6 @@ def test_ties_move_the_test_mean_within_their_range(tmp_path: Path):
     assert (c["test_tied_low"], c["test_tied_high"]) == (pytest.approx(0.70), pytest.approx(0.75))
 
 
-def test_one_shared_rate_next_to_one_for_each_seed(tmp_path: Path):
-    def score(spec: RunSpec) -> Scores:
-        if spec.learning_rate == 0.1 and spec.seed == 13:
-            return Scores(status="diverged")
-        if spec.learning_rate == 0.1:
-            return Scores(dev_metric=0.95, test_metric=0.9)
-        return Scores(dev_metric=0.8 if spec.learning_rate == 0.01 else 0.7, test_metric=0.6)
-
-    c = board_of(tmp_path, sweep_records(score)).rows[0].columns
-    assert c["learning_rates"] == "0.01;0.1;0.1;0.1;0.1"
-    assert (c["shared_learning_rate"], c["shared_test_mean"]) == (0.01, pytest.approx(0.6))
-    assert c["n_diverged"] == 1
-
-
 def test_holm_is_over_all_pairs_with_a_verdict(tmp_path: Path):
     parts = [
         sweep_records(better_arm("sgdm", by), task=task)
