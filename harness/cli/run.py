@@ -28,6 +28,7 @@ from momentum_bench.harness.cli.output import (
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
 from momentum_bench.harness.records.files import disk_errors
+from momentum_bench.harness.records.status import STATES
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.build import Leaderboard
+
+MOST_SEEDS_IN_A_LINE = 5
+"""With more seeds, --dry-run counts the runs of a line, which would not fit on a terminal."""
 
 
 @with_settings
@@ -75,6 +79,10 @@ def run(
         if dry_run:
             for _ in range(planned.sweep.extend_grid):
                 planned = planned.grown() or planned
+            while (now := planned.standing()) is not None and now.runs:
+                before, planned = len(planned.specs), planned.with_runs(now.runs)
+                if len(planned.specs) == before:
+                    break  # some of these runs are missing
             _print_runs(planned.specs, planned.finished(), as_json)
             return
 
@@ -156,14 +164,25 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
         print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
-    for header in ("task", "optimizer", "rate", *map(str, seeds)):
-        table.add_column(header, no_wrap=True)
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
-    for (task, optimizer, rate), cells in sorted(lines.items()):
-        texts = (task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
-        table.add_row(*(Text(printable(text)) for text in texts))
+    if len(seeds) > MOST_SEEDS_IN_A_LINE:
+        found = [state for state in STATES if any(state in cells.values() for cells in lines.values())]
+        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", found
+        texts = {key: [_count(cells, state) for state in found] for key, cells in lines.items()}
+    else:
+        title, headers = "Runs by effective rate and seed", list(map(str, seeds))
+        texts = {key: [cells.get(seed, "") for seed in seeds] for key, cells in lines.items()}
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for header in ("task", "optimizer", "rate", *headers):
+        table.add_column(header, no_wrap=True)
+    for (task, optimizer, rate), of_line in sorted(texts.items()):
+        table.add_row(*(Text(printable(text)) for text in (task, optimizer, f"{rate:g}", *of_line)))
     print_table(table, Console())
+
+
+def _count(cells: Mapping[int, str], state: str) -> str:
+    n = sum(each == state for each in cells.values())
+    return str(n) if n else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -35,6 +36,7 @@ class Advice:
     as_observed: int | None
 
 
+@cache
 def advice(n: int, mean: float, spread: float, margin: float) -> Advice:
     """How many seeds in all would probably decide, of which n are there.
 
