@@ -19,6 +19,7 @@ from momentum_bench.harness.records.files import (
     WRITING,
     clear,
     clear_checkpoint,
+    is_litter,
     plain_content,
     read_record,
     write_atomically,
@@ -27,6 +28,7 @@ from momentum_bench.harness.records.files import (
 from momentum_bench.harness.records.locks import check_locks, system_lock, waited_for
 from momentum_bench.harness.records.schema import (
     PROTOCOL_VERSION,
+    RUN_ID,
     Evaluation,
     Plan,
     RunRecord,
@@ -116,7 +118,7 @@ class Store:
 
     def _check_nothing_is_lost(self) -> None:
         paths = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
-        if path := next(paths, None):
+        if path := next((path for path in paths if not is_litter(path.name)), None):
             raise UserError(
                 f"--output-dir {self.output_dir} holds no momentum-bench results, and its "
                 f"{path.relative_to(self.output_dir)} would be overwritten: choose another --output-dir"
@@ -229,7 +231,8 @@ class Store:
 
     def plans(self) -> list[Plan]:
         """All plans of the directory, sorted by their ids."""
-        plans = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
+        paths = [path for path in sorted(self._plans.glob("*.json")) if RUN_ID.fullmatch(path.stem)]
+        plans = [read_record(path, Plan) for path in paths]
         return [plan for plan in plans if plan is not None]
 
     def is_damaged(self, run_id: str) -> bool:
@@ -260,10 +263,10 @@ class Store:
         return [record for name in self.run_folders() if (record := self.read(name)) is not None]
 
     def run_folders(self) -> list[str]:
-        """Names of all folders of runs, finished or not, sorted."""
+        """Names of all folders of runs, finished or not, sorted. A folder with another name is no run."""
         if not self._runs.is_dir():
             return []
-        return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
+        return sorted(p.name for p in self._runs.iterdir() if RUN_ID.fullmatch(p.name) and p.is_dir())
 
 
 class SweepStore(Store):

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import is_litter
+from momentum_bench.harness.records.schema import RUN_ID
 from momentum_bench.harness.records.store import MARKER
 from momentum_bench.leaderboards.archive import LARGEST_TOTAL
 from momentum_bench.leaderboards.checking.folder import LARGEST_BYTES
@@ -29,7 +31,6 @@ from momentum_bench.leaderboards.publishing.merge import (
     ATTEMPTS,
     BUILT_FILES,
     BUILT_FOLDERS,
-    RUN_ID,
     Changes,
     merge,
     place_of,
@@ -132,7 +133,7 @@ def _lay_out(published: CommittedFolder, folder: Path) -> None:
         (folder / MARKER).write_bytes(marker)
     left = LARGEST_TOTAL
     for name, entry in published.entries("runs").items():
-        if entry.kind == FILE:
+        if entry.kind == FILE or is_litter(name):
             continue
         if entry.kind != FOLDER or not RUN_ID.fullmatch(name):
             raise published.refused(f"runs/{name}", entry, "only folders that are named by a run's id")

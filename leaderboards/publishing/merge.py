@@ -7,7 +7,6 @@ follows from the whole specification. A publisher adds or replaces runs and neve
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,6 @@ from momentum_bench.leaderboards.rows import Row, model_names, result_of, rows_o
 
 ATTEMPTS = 20
 """How many times a commit is tried while other publishers commit at the same time."""
-
-RUN_ID = re.compile("[0-9a-f]{16}")
-"""The only allowed names of runs' folders, because they become paths on the publisher's disk."""
 
 BUILT_FOLDERS = ("tasks", "plots")
 """Folders of a leaderboard whose files are named after its tasks and settings."""
