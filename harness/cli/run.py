@@ -71,6 +71,8 @@ def run(
         from momentum_bench.harness.execution.plan_sweep import plan_sweep
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, signal.default_int_handler)  # and so is a terminal that closes
         events = terminal_events(quiet)
         planned = plan_sweep(asked, events)
         if dry_run:

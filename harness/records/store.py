@@ -33,14 +33,18 @@ from momentum_bench.harness.records.schema import (
     Plan,
     RunRecord,
     RunSpec,
+    Stored,
     canonical_json,
     content_id,
 )
 
 MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
 
-JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
+ATTEMPT, JOURNAL, CHECKPOINT = "attempt.json", "evaluations.jsonl", "checkpoint.safetensors"
 """The files in the folder of a run in progress."""
+
+MOST_DEATHS = 3
+"""A run is recorded as failed when this many processes were killed while they did it."""
 
 WRITTEN_TO = ("plans", "plots", "tasks", "studies", "noise_floor")
 """Folders of a results directory, next to `runs`, in which files are replaced."""
@@ -50,6 +54,18 @@ WRITTEN_OVER = (
     *("tasks/*.csv", "plots/*.svg", "studies/*.csv", "studies/*.svg"),
 )
 """Files of a results directory that a sweep or study overwrites; a user may have files with these names."""
+
+
+class Attempt(Stored):
+    """Lies in the folder of a run while a process does it whose death nobody else would see.
+
+    Attributes:
+        deaths: how many processes were killed before it, one after the other, without getting farther.
+        steps: the largest number of steps that one of them has evaluated.
+    """
+
+    deaths: int
+    steps: int
 
 
 class Journal:
@@ -190,6 +206,28 @@ class Store:
         except Timeout:
             return True
 
+    @contextmanager
+    def attempt(self, spec: RunSpec) -> Iterator[int]:
+        """Keep a note in the run's folder while this process does the run, whose claim it holds.
+
+        A process that is killed has no time to take the note away, so the next one finds it.
+
+        Gives the number of processes that were killed while they did the run, one after the other. It starts
+        over where one of them got farther than those before it, as under a scheduler that ends jobs.
+        """
+        path = self._runs / spec.run_id / ATTEMPT
+        before = read_record(path, Attempt)
+        now = Attempt(deaths=0, steps=0)
+        if before is not None:
+            steps = self.steps_done(spec.run_id) or 0
+            deaths = 1 if steps > before.steps else before.deaths + 1
+            now = Attempt(deaths=deaths, steps=max(steps, before.steps))
+        write_record(path, now)
+        try:
+            yield now.deaths
+        finally:
+            path.unlink(missing_ok=True)
+
     def journal(self, spec: RunSpec, checkpoint_every: int | None = None) -> Journal:
         """The journal of a run that starts or goes on now."""
         return Journal(self._runs / spec.run_id / JOURNAL, checkpoint_every)
@@ -209,7 +247,7 @@ class Store:
         """Store a finished run, which never runs again, and remove the files that it needed in progress."""
         folder = self._runs / record.spec.run_id
         write_record(folder / "record.json", record)
-        for name in (JOURNAL, CHECKPOINT):
+        for name in (ATTEMPT, JOURNAL, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
         clear_checkpoint(folder / WRITING)
 
