@@ -74,6 +74,8 @@ def run(
         from momentum_bench.harness.execution.plan_sweep import plan_sweep
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, signal.default_int_handler)  # and so is a terminal that closes
         events = terminal_events(quiet)
         planned = plan_sweep(asked, events)
         if dry_run:
@@ -168,9 +170,10 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
+    headers: list[str]
     if len(seeds) > MOST_SEEDS_IN_A_LINE:
         found = [state for state in STATES if any(state in cells.values() for cells in lines.values())]
-        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", found
+        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", list(map(str, found))
         texts = {key: [_count(cells, state) for state in found] for key, cells in lines.items()}
     else:
         title, headers = "Runs by effective rate and seed", list(map(str, seeds))
