@@ -53,6 +53,14 @@ def run(
     retry_failed: Annotated[
         bool, option("Run again what is recorded as failed", "--retry-failed", group=OUTPUT)
     ] = False,
+    resume_from: Annotated[
+        list[Path] | None,
+        option(
+            "Take finished runs, after a check, from another results directory or a board with an archive",
+            group=FILES,
+            metavar="DIR",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, option("Print the runs and which of them are there, and stop", "--dry-run", group=OUTPUT)
     ] = False,
@@ -90,7 +98,7 @@ def run(
 
         from momentum_bench.harness.execution.run_sweep import run_sweep
 
-        outcome = run_sweep(planned, events, retry_failed)
+        outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(resume_from or ()))
         if not outcome.builds_board:
             return
         files = write_board(planned.store)
@@ -102,6 +110,20 @@ def run(
     say_left_out(board)
     if failed or board.left_out:
         raise typer.Exit(EXIT_NOT_WHOLE)
+
+
+def finished_elsewhere(directories: Sequence[Path]) -> dict[str, RunRecord]:
+    """The records of other results directories or archives, checked, by run id.
+
+    Raises:
+        UserError: one of them cannot be read or does not pass the check.
+    """
+    from momentum_bench.leaderboards.checking.check import checked_runs
+
+    found: dict[str, RunRecord] = {}
+    for directory in directories:
+        found |= checked_runs(directory)
+    return found
 
 
 def terminal_events(quiet: bool = False) -> SweepEvents:
