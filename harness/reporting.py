@@ -56,12 +56,13 @@ def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
     lines = []
     for number, row in enumerate(rows):
         if number == 0:
-            lines.append(_csv_line(row))
-        lines.append(_csv_line(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values()))
+            lines.append(csv_line(row))
+        lines.append(csv_line(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values()))
     return "".join(lines)
 
 
-def _csv_line(cells: Iterable[str]) -> str:
+def csv_line(cells: Iterable[str]) -> str:
+    """One line of a CSV, with its end."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\r\n").writerow(cells)  # quotes cells with either line end
     return line.getvalue().removesuffix("\r\n") + "\n"

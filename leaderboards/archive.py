@@ -15,9 +15,10 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.design import Design
 from momentum_bench.harness.records.files import parsed_record, record_text
-from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RunRecord, RunSpec
-from momentum_bench.harness.records.store import MARKER, Store
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, Plan, RunRecord, RunSpec
+from momentum_bench.harness.records.store import DESIGNS, MARKER, Store, designs_in
 
 ARCHIVE = "records.jsonl.xz"
 """The name of the archive. It has one line for each record, equal to the record's file, sorted by run id."""
@@ -177,6 +178,14 @@ class ArchivedStore:
     def records(self) -> list[RunRecord]:
         """All whole records, sorted by run id."""
         return [self._records[run_id] for run_id in sorted(self._records)]
+
+    def plans(self) -> list[Plan]:
+        """No plans: an archive has none."""
+        return []
+
+    def designs(self) -> list[Design]:
+        """The designs that lie next to the archive."""
+        return designs_in(self.output_dir / DESIGNS)
 
     def run_folders(self) -> list[str]:
         """The names of all runs and of all lines without a whole record, sorted."""

@@ -3,53 +3,38 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
 from momentum_bench.harness.reporting import joined
-from momentum_bench.leaderboards.paired import (
-    PairedDifference,
+from momentum_bench.harness.sweeps.confirming import Question, seed_difference
+from momentum_bench.harness.verdicts.looks import overall_p
+from momentum_bench.harness.verdicts.paired import (
+    FEWEST_PAIRS,
+    decided,
     holm,
+    no_difference,
     paired_difference,
-    sentence,
+    sign_flip_p,
+    spread_floor,
     summary,
 )
-from momentum_bench.leaderboards.rows import Row, test_metric_of
+from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
+from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.environments import mixed
+from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words, test_metric_of
 
 FEWEST_TASKS = 3
 """A pooled line needs at least three tasks."""
 
+MIX = "`momentum-bench leaderboard build DIR --mix-environments` allows it"
+"""What a sentence on mixed environments ends with."""
+
 FEWEST_SEEDS = 2
 """One seed says nothing about chance, so it cannot show which row is the best."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two rows of one setting, paired by seed; differences are second minus first.
-
-    Attributes:
-        columns: the row of comparison.csv.
-    """
-
-    first: Row
-    second: Row
-    difference: PairedDifference
-    columns: dict[str, Any]
-
-    @property
-    def sentence(self) -> str:
-        """The comparison in words."""
-        what = f"{self.columns['task']}: "
-        return what + sentence(self.first.label.upper(), self.second.label.upper(), self.difference)
-
-    @property
-    def verdict(self) -> str:
-        """The verdict in words, with the name of the better optimizer instead of a or b."""
-        words = {"a better": f"{self.first.label} better", "b better": f"{self.second.label} better"}
-        return words.get(verdict, verdict) if (verdict := self.difference.verdict) else "no verdict"
 
 
 @dataclass(frozen=True)
@@ -77,98 +62,309 @@ class Pooled:
         )
 
 
-def budgets_apart(setting: Sequence[Row]) -> list[str]:
-    """A sentence on rows of one setting that share no seed with equal search budgets."""
-    budgets = {row.row_id: row.tried for row in setting}
-    apart = set()
-    for pair in combinations([row for row in setting if row.chosen], 2):
-        first, second = pair
+def same_search(first: Row, second: Row, seed: int) -> bool:
+    """Whether two rows of one setting searched the same learning rates on a seed.
+
+    Rates are compared on the axis of effective rates, and else as torch ran them, because a sweep may ask
+    for equal rates on either axis. An optimizer with a rate of its own shares no axis with others. There the
+    two searches are equal if both rows have a result in each cell of their grids, and equally many cells.
+    """
+    rates, others = first.budget[seed], second.budget[seed]
+    if rates == others:
+        return True
+    if first.has_effective_rate and second.has_effective_rate:
+        ran = _torch_rates(first, seed)
+        return ran is not None and ran == _torch_rates(second, seed)
+    return len(rates) == len(others) and rates == first.grid and others == second.grid
+
+
+def _torch_rates(row: Row, seed: int) -> set[float] | None:
+    """The rates of a seed's budget as torch ran them, to 12 digits; None if one is not recorded."""
+    runs = [run for run in row.runs if run.spec.seed == seed and run.spec.learning_rate in row.budget[seed]]
+    recorded = [run.read_back.torch_learning_rate for run in runs if run.read_back]
+    return {float(f"{rate:.12g}") for rate in recorded} if len(recorded) == len(runs) else None
+
+
+def lacking(first: Row, second: Row, seeds: Iterable[int]) -> str:
+    """The cells that make the searches of two rows unequal on some seeds, with their states, in words."""
+    seeds = list(seeds)
+    shared = first.has_effective_rate and second.has_effective_rate
+    parts = []
+    for row, other in ((first, second), (second, first)):
+        wanted = other.budget if shared else dict.fromkeys(seeds, row.grid)
+        cells = [(s, rate) for s in seeds for rate in sorted(wanted[s] - row.budget[s])]
+        failed = set(row.left_out["failed"])
+        states: dict[str, list[Cell]] = defaultdict(list)
+        for cell in cells:
+            states["failed" if cell in failed else "missing"].append(cell)
+        parts += [f"{row.label} {state} at {cells_in_words(cells)}" for state, cells in states.items()]
+    return "; ".join(parts)
+
+
+def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
+    """A sentence on the rows of one setting that share no seed with equal searches; empty without such rows.
+
+    Returns:
+        The sentence, and whether cells of one row are missing in another. Where rows share no axis, their
+        grids may have other sizes and no cell needs to be missing.
+    """
+    apart: set[str] = set()
+    gaps = False
+    for first, second in combinations([row for row in setting if row.chosen], 2):
         common = first.chosen.keys() & second.chosen.keys()
-        if common and all(budgets[first.row_id][seed] != budgets[second.row_id][seed] for seed in common):
-            apart |= {row.row_id for row in pair}
+        if common and not any(same_search(first, second, seed) for seed in common):
+            apart |= {first.row_id, second.row_id}
+            gaps = gaps or bool(lacking(first, second, common))
     groups: dict[str, list[str]] = defaultdict(list)
     for row in setting:
         if row.row_id in apart:
-            groups[_budget(budgets[row.row_id])].append(row.label)
-    if not groups:
-        return []
+            groups[_budget(row)].append(row.label)
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
-    return [
-        f"{setting[0].columns['task']}: optimizers with different search budgets are not compared "
-        f"({'; '.join(parts)})."
-    ]
+    what = f"{setting[0].columns['task']}: optimizers with different search budgets are not compared"
+    return f"{what} ({'; '.join(parts)})." if parts else "", gaps
 
 
-def _budget(tried: Counter[int]) -> str:
-    """The number of rates that were tried on each seed, in words."""
-    if len(numbers := set(tried.values())) == 1:
-        return f"{numbers.pop()} rates"
-    return "rates: " + ", ".join(f"{n} on seed {seed}" for seed, n in sorted(tried.items()))
+def _budget(row: Row) -> str:
+    """The rates of a row that ended in a result on each seed, in words."""
+    if len(budgets := set(row.budget.values())) == 1:
+        rates = sorted(budgets.pop())
+        return f"{len(rates)} rates ({' '.join(f'{rate:g}' for rate in rates)})"
+    return cells_in_words((seed, rate) for seed, rates in row.budget.items() for rate in rates)
 
 
-def compare(first: Row, second: Row, margin: float) -> tuple[Comparison | None, str]:
-    """The comparison of two rows of one setting, if there is one, and a note on what was left out.
+def compare(
+    first: Row, second: Row, margin: float, mix_environments: bool = False, other_margin: float | None = None
+) -> tuple[Comparison | None, str]:
+    """The comparison of two tuned rows of one setting, without its verdict, and a note on what was left out.
 
-    A seed counts only if both arms tried the same number of learning rates on it, because a larger search
-    has a better chance to find a good rate.
+    A seed counts only if both arms searched the same learning rates on it (`same_search`), because a larger
+    search has a better chance to find a good rate. Two rows whose runs have different environments are not
+    compared, because the difference may come from the environment.
 
     Args:
         margin: half width of the band of equivalence, a fraction.
+        mix_environments: compare them all the same.
+        other_margin: see `Comparison`.
     """
     pair = f"{first.columns['task']}: {first.label} and {second.label}"
     common = sorted(first.chosen.keys() & second.chosen.keys())
     if not common:
+        if first.mixed or second.mixed:  # a row without a score because of its environments has its own note
+            return None, ""
+        if first.grid != second.grid and first.chosen and second.chosen:
+            return None, ""  # a note says that there are several grids
         without = [row.label for row in (first, second) if not row.chosen]
         why = f"{' and '.join(without)} finished no run" if without else "they share no seed"
         return None, f"{pair} are not compared: {why}."
-    tried = first.tried, second.tried
-    seeds = [seed for seed in common if tried[0][seed] == tried[1][seed]]
-    unequal = [f"seed {s} ({tried[0][s]} rates against {tried[1][s]})" for s in common if s not in seeds]
-    note = f"their search budgets differ on {', '.join(unequal)}." if unequal else ""
-    if not seeds:
-        return None, ""  # `budgets_apart` says it once for all pairs
-    differences = [test_metric_of(second.chosen[s]) - test_metric_of(first.chosen[s]) for s in seeds]
-    difference = paired_difference(differences, margin)
+    if refused := _refused(first, second, margin, mix_environments):
+        return refused, f"{pair} are not compared: {refused.difference.no_verdict}; {MIX}."
+    seeds = [seed for seed in common if same_search(first, second, seed)]
+    unequal = [seed for seed in common if seed not in seeds]
+    cells = lacking(first, second, unequal)
+    if not seeds:  # `budgets_apart` says it once for all pairs
+        reason = "their search budgets differ on all seeds"
+        return _without_pairs(first, second, margin, reason, cells), ""
+    pairs = {seed: _pair(first, second, seed) for seed in seeds}
+    comparison = _comparison(first, second, pairs, margin, cells, other_margin=other_margin)
+    if not unequal:
+        return comparison, ""
+    return comparison, (
+        f"{pair} are compared on {len(seeds)} of {len(common)} seeds: their search budgets differ on the "
+        f"others ({cells or 'grids of other sizes'})."
+    )
+
+
+def confirmed(
+    first: Row,
+    second: Row,
+    question: Question,
+    look: AtLook,
+    mix_environments: bool = False,
+    margin: float | None = None,
+) -> Comparison:
+    """The comparison of two rows of confirming seeds, as it stands at its last look.
+
+    Args:
+        question: of the rows' design.
+        look: where the replay of the design has left it.
+        mix_environments: compare runs of different environments all the same.
+        margin: another margin than that of the design; the tests of the looks are then those of the design,
+            and this margin is only tested at the last look. None: the design's own.
+    """
+    assert first.design is not None
+    planned = first.design.margin
+    used = planned if margin is None else margin
+    if refused := _refused(first, second, used, mix_environments):
+        return refused
+    seeds = first.design.confirm_seeds[: look.n_seeds]
+    there = [seed for seed in seeds if seed in first.chosen and seed in second.chosen]
+    pairs = {seed: pair for seed in there if (pair := _seed(first, second, seed)) is not None}
+    if not pairs:
+        return _without_pairs(first, second, used, "no seed has a score of both", "")
+    missing = [seed for seed in seeds if seed not in pairs]
+    left_out = f"no pair on {_counted_seeds(missing)}" if missing else ""
+    return _comparison(first, second, pairs, used, left_out, look, None if used == planned else planned)
+
+
+def _counted_seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'' if len(seeds) == 1 else 's'} {', '.join(map(str, seeds))}"
+
+
+def _refused(first: Row, second: Row, margin: float, mix_environments: bool) -> Comparison | None:
+    """What stands for a comparison of runs of different environments; None: it may be made."""
+    if mix_environments or not (facts := mixed(first.facts, second.facts)):
+        return None
+    return _without_pairs(first, second, margin, f"their runs mix {facts}", "")
+
+
+def _seed(first: Row, second: Row, seed: int) -> SeedDifference | None:
+    return seed_difference(first.chosen[seed], second.chosen[seed])
+
+
+def _pair(first: Row, second: Row, seed: int) -> SeedDifference:
+    """What a seed says about two tuned rows. If the test rows differ, disagreement is not known."""
+    a, b = first.chosen[seed], second.chosen[seed]
+    return seed_difference(a, b) or SeedDifference(test_metric_of(b) - test_metric_of(a), 0.0, 1)
+
+
+def _without_pairs(first: Row, second: Row, margin: float, reason: str, left_out: str) -> Comparison:
+    nothing = no_difference(margin, reason)
+    bare = Comparison(first, second, (), nothing, math.nan, math.nan, 0.0, None, None, {})
+    return replace(bare, columns=_columns(bare, (), left_out))
+
+
+def _comparison(
+    first: Row,
+    second: Row,
+    pairs: dict[int, SeedDifference],
+    margin: float,
+    left_out: str,
+    look: AtLook | None = None,
+    other_margin: float | None = None,
+) -> Comparison:
+    differences = tuple(pair.difference for pair in pairs.values())
+    floor = spread_floor([p.disagreement for p in pairs.values()], [p.n_test for p in pairs.values()])
+    difference = paired_difference(differences, margin, floor)
+    if look is not None and first.design is not None:
+        difference = over_looks(difference, first.design.looks)
+    found = Comparison(
+        first, second, differences, difference, math.nan, math.nan, floor, look, other_margin, {}
+    )
+    return replace(found, columns=_columns(found, tuple(pairs), left_out))
+
+
+def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dict[str, Any]:
+    """The row of comparison.csv, before the verdict."""
+    first, second = comparison.first, comparison.second
+    difference, look = comparison.difference, comparison.look
     shared = ("task", "model", "method", "k", "metric")
-    columns = {name: first.columns[name] for name in shared}
-    columns |= {
+    design = first.design
+    return {
+        **{name: first.columns[name] for name in shared},
+        "question": comparison.question,
         "first": first.columns["optimizer"],
         "second": second.columns["optimizer"],
         "first_momentum": first.columns["momentum"],
         "second_momentum": second.columns["momentum"],
+        "first_learning_rate": _only_rate(first),
+        "second_learning_rate": _only_rate(second),
         "seeds": joined(seeds),
         "n_pairs": difference.n_pairs,
         "mean_difference": difference.mean,
         "std_difference": difference.std,
+        "spread_floor": comparison.floor if difference.n_pairs else math.nan,
+        "worst_difference": _worst(comparison.differences, difference.mean),
         "ci_low": difference.ci_low,
         "ci_high": difference.ci_high,
-        "bootstrap_low": difference.bootstrap_low,
-        "bootstrap_high": difference.bootstrap_high,
-        "p_sign_flip": difference.p_sign_flip,
+        "ci90_low": difference.ci90_low,
+        "ci90_high": difference.ci90_high,
+        "p_sign_flip": sign_flip_p(comparison.differences) if difference.n_pairs > 1 else math.nan,
         "p_difference": difference.p_difference,
         "p_difference_holm": math.nan,
         "p_equivalence": difference.p_equivalence,
         "p_equivalence_holm": math.nan,
         "margin": difference.margin,
-        "verdict": difference.verdict or "",
+        "look": look.n_seeds if look else None,
+        "looks": joined(design.looks) if look and design else "",
+        "verdict": "",
         "no_verdict": difference.no_verdict,
-        "n_seeds_to_decide": difference.n_seeds_to_decide,
+        "n_seeds_if_equal": None,
+        "n_seeds_as_observed": None,
+        "mixed": mixed(first.facts, second.facts),
+        "left_out": left_out,
         "protocol": first.columns["protocol"],
         "data_fingerprint": first.columns["data_fingerprint"],
         "model_revision": first.columns["model_revision"],
+        "design": design.design_id if design else "",
         "first_row_id": first.row_id,
         "second_row_id": second.row_id,
     }
-    note = f"{pair} are compared on {len(seeds)} of {len(common)} seeds: {note}" if note else ""
-    return Comparison(first, second, difference, columns), note
 
 
-def add_holm(comparisons: Sequence[Comparison]) -> None:
-    """Fill in the Holm columns: the p-values of all comparisons with a verdict are one family."""
-    family = [comparison.columns for comparison in comparisons if comparison.difference.verdict]
-    for name in ("p_difference", "p_equivalence"):
-        for columns, adjusted in zip(family, holm([c[name] for c in family]), strict=True):
-            columns[f"{name}_holm"] = adjusted
+def _only_rate(row: Row) -> float:
+    """The one learning rate of a row of confirming seeds; NaN for a tuned row, which has several."""
+    return math.nan if row.role == "tuned" else min(row.grid)
+
+
+def _worst(differences: Sequence[float], mean: float) -> float:
+    """The difference farthest from the mean, which may be a seed that collapsed."""
+    return max(differences, key=lambda d: abs(d - mean), default=math.nan)
+
+
+def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """The comparisons with their verdicts.
+
+    Tuned comparisons of one family of settings are adjusted together (Holm), for "better" and for
+    "equivalent" each. Those of confirming seeds are adjusted by the replay of their design.
+    """
+    families: dict[str, list[int]] = defaultdict(list)
+    adjusted: dict[int, tuple[float, float]] = {}
+    for place, comparison in enumerate(comparisons):
+        d, look = comparison.difference, comparison.look
+        if d.no_verdict or d.n_pairs < FEWEST_PAIRS:
+            continue
+        if look is None:
+            families[comparison.first.family].append(place)
+        elif comparison.other_margin is None:
+            adjusted[place] = look.p_difference, look.p_equivalence
+        else:  # the looks were for another margin, and the sentence says so
+            looks = comparison.looks
+            adjusted[place] = look.p_difference, overall_p(d.p_equivalence, looks, one_sided=True)
+    for places in families.values():
+        of_family = [comparisons[place].difference for place in places]
+        differences = holm([d.p_difference for d in of_family])
+        equivalences = holm([d.p_equivalence for d in of_family])
+        adjusted |= dict(zip(places, zip(differences, equivalences, strict=True), strict=True))
+    return [
+        _with_verdict(comparison, *adjusted[place]) if place in adjusted else comparison
+        for place, comparison in enumerate(comparisons)
+    ]
+
+
+def _with_verdict(comparison: Comparison, p_difference: float, p_equivalence: float) -> Comparison:
+    difference = decided(comparison.difference, p_difference, p_equivalence, _learned(comparison))
+    found = replace(comparison, difference=difference, p_difference=p_difference, p_equivalence=p_equivalence)
+    advised = found.advice
+    columns = comparison.columns | {
+        "p_difference_holm": p_difference,
+        "p_equivalence_holm": p_equivalence,
+        "verdict": difference.verdict or "",
+        "n_seeds_if_equal": advised.if_equal if advised else None,
+        "n_seeds_as_observed": advised.as_observed if advised else None,
+    }
+    return replace(found, columns=columns)
+
+
+def _learned(comparison: Comparison) -> bool:
+    """Whether both arms scored above the best constant prediction by more than the margin."""
+    margin = comparison.difference.margin
+    seeds = [int(seed) for seed in str(comparison.columns["seeds"]).split(";")]
+    for row in (comparison.first, comparison.second):
+        majority = row.columns["majority"]
+        mean = math.fsum(test_metric_of(row.chosen[seed]) for seed in seeds) / len(seeds)
+        if not math.isnan(majority) and mean <= majority + margin:
+            return False
+    return True
 
 
 def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
@@ -178,15 +374,17 @@ def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
     """
     families: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
+        if comparison.refused:
+            continue
         first, second = comparison.first, comparison.second
-        families[first.family, first.arm, second.arm].append(comparison)
+        families[first.family, first.role, first.columns["design"], first.arm, second.arm].append(comparison)
     lines = []
     for part in families.values():
         tasks = [comparison.columns["task"] for comparison in part]
         if len(set(tasks)) < max(FEWEST_TASKS, len(tasks)):
             continue
         over_tasks = summary([comparison.difference.mean for comparison in part])
-        names = ("model", "method", "k", "first", "second", "first_momentum", "second_momentum")
+        names = ("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum")
         columns = {name: part[0].columns[name] for name in names}
         columns |= {
             "tasks": joined(tasks),
@@ -202,12 +400,16 @@ def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
     return lines
 
 
-def best_of_task(rows: Iterable[Row]) -> list[Row]:
+def best_of_task(rows: Iterable[Row], comparisons: Iterable[Comparison]) -> list[Row]:
     """The rows with the highest test mean among rows of one task; empty where no best row can be known.
 
-    Rows without a score do not count. If a row rests on one seed, there is no best row.
+    Rows without a score do not count. If a row rests on one seed, or if two of the rows must not be compared,
+    there is no best row.
     """
     scored = [row for row in rows if row.chosen]
+    ids = {row.row_id for row in scored}
+    if any(c.refused and {c.first.row_id, c.second.row_id} <= ids for c in comparisons):
+        return []
     if any(len(row.chosen) < FEWEST_SEEDS for row in scored):
         return []
     top = max((row.columns["test_mean"] for row in scored), default=None)

@@ -183,7 +183,7 @@ def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
         found += [f"{printable(run.spec.label)}: {', '.join(words)}"] if words else []
     rates = {
         seed: best.spec.learning_rate
-        for new in rows_of([run for run_id, run in second.items() if run_id in ids])
+        for new in rows_of([run for run_id, run in second.items() if run_id in ids], mix_environments=True)
         for seed, best in new.chosen.items()
     }
     for seed, best in row.chosen.items():

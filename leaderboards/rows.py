@@ -10,19 +10,32 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
-from typing import Any
+from typing import Any, Literal
 
+from momentum_bench.harness.metrics.constant import best_constant
+from momentum_bench.harness.optimizers.accumulated import accumulated_rate
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.records.design import Design, setting_of
 from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
-from momentum_bench.harness.records.selection import DevResult, Selection, dev_result, select, select_shared
+from momentum_bench.harness.records.selection import Selection, dev_result, select
 from momentum_bench.harness.reporting import cell, joined
+from momentum_bench.harness.sweeps.confirming import Standing
 from momentum_bench.harness.sweeps.protocols import settings_name
-from momentum_bench.leaderboards.paired import summary
-
-ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
-"""The fields in which two compared runs may differ; all others must be equal."""
+from momentum_bench.harness.verdicts.paired import summary
+from momentum_bench.leaderboards.environments import FACTS, Facts, facts_of, mixed
 
 TASK = ("task", "task_version", "data_fingerprint")
 """The fields in which the rows behind a pooled line differ."""
+
+Role = Literal["tuned", "matched", "own"]
+"""What the seeds of a row are for. `tuned`: on each seed the whole grid ran, and dev chose. `matched`: fresh
+seeds, which confirm at one effective rate for all arms. `own`: fresh seeds, each arm at its own rate."""
+
+RESULTS = ("done", "diverged")
+"""The states of a run that has a result. A failed run has none."""
+
+Cell = tuple[int, float]
+"""The seed and the effective learning rate of a run in its row."""
 
 
 @dataclass(frozen=True)
@@ -34,18 +47,31 @@ class Row:
         label: the optimizer; with its hyperparameters if the setting has this optimizer more than once.
         chosen: the selected run of each seed.
         runs: all runs of the row with any status, sorted by seed and learning rate.
+        facts: the environments of the runs that have a result.
+        mixed: the facts in which these runs differ, in words, if the row has no score because of them.
         columns: the row of leaderboard.csv.
+        role: what its seeds are for.
+        design: of a row of confirming seeds, whose design it is; None: a tuned row.
     """
 
     setting: dict[str, Any]
     label: str
     chosen: dict[int, RunRecord]
     runs: list[RunRecord]
+    facts: Facts
+    mixed: str
     columns: dict[str, Any]
+    role: Role = "tuned"
+    design: Design | None = None
+
+    @property
+    def table_key(self) -> tuple[str, str, str]:
+        """Rows with equal keys stand in one table and may be compared."""
+        return self.setting_key, self.role, self.design.design_id if self.design else ""
 
     @property
     def setting_key(self) -> str:
-        """Only rows with equal keys are compared."""
+        """What the row's runs have in common with those of other optimizers, as text."""
         return canonical_json(self.setting)
 
     @property
@@ -69,14 +95,48 @@ class Row:
         return str(self.columns["optimizer"]), str(self.columns["hyperparameters"])
 
     @property
+    def arm_key(self) -> str:
+        """The optimizer and its hyperparameters, as `DesignArm.key` gives them."""
+        spec = self.runs[0].spec
+        return canonical_json([spec.optimizer, spec.hyperparameters])
+
+    @property
     def chosen_ids(self) -> list[str]:
         """Ids of the chosen runs, in the order of their seeds."""
         return [run.spec.run_id for run in self.chosen.values()]
 
     @property
-    def tried(self) -> Counter[int]:
-        """The number of learning rates that were tried on each seed, which is its search budget."""
-        return Counter(run.spec.seed for run in self.runs)
+    def budget(self) -> dict[int, frozenset[float]]:
+        """The search budget of each seed: the learning rates whose run ended in a result.
+
+        A run that failed or is missing had no chance to be chosen, so its rate was not searched.
+        """
+        with_result = [run.spec for run in self.runs if run.status in RESULTS]
+        return {
+            seed: frozenset(spec.learning_rate for spec in with_result if spec.seed == seed)
+            for seed in sorted({run.spec.seed for run in self.runs})
+        }
+
+    @property
+    def grid(self) -> frozenset[float]:
+        """All learning rates that were to run on each of the row's seeds, whatever became of them."""
+        return frozenset(map(float, str(self.columns["grid"]).split(";")))
+
+    @property
+    def left_out(self) -> dict[str, list[Cell]]:
+        """The cells of the grid without a result: those whose run `failed`, and those that are `missing`."""
+        there = {(run.spec.seed, run.spec.learning_rate): run.status for run in self.runs}
+        cells = [(seed, rate) for seed in sorted({seed for seed, _ in there}) for rate in sorted(self.grid)]
+        return {
+            "failed": [cell for cell in cells if there.get(cell) == "failed"],
+            "missing": [cell for cell in cells if cell not in there],
+        }
+
+    @property
+    def has_effective_rate(self) -> bool:
+        """Whether its rates are effective rates; False for an optimizer that is not in the registry."""
+        entry = OPTIMIZERS.get(self.runs[0].spec.optimizer)
+        return entry is not None and not entry.own_rate
 
     @property
     def row_id(self) -> str:
@@ -85,11 +145,19 @@ class Row:
 
 
 def by_setting(rows: Iterable[Row]) -> list[list[Row]]:
-    """The rows in groups whose members may be compared, in the order in which they come."""
+    """The rows in groups of one setting, in the order in which they come."""
     settings: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         settings[row.setting_key].append(row)
     return list(settings.values())
+
+
+def by_table(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows in groups whose members may be compared: one setting, and seeds of one role."""
+    tables: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        tables[row.table_key].append(row)
+    return list(tables.values())
 
 
 def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
@@ -110,33 +178,167 @@ def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
     return names
 
 
+def cells_in_words(cells: Iterable[Cell]) -> str:
+    """Cells of one row, such as `rates 0.001, 0.01 on seeds 13, 21; rate 0.1 on seed 13`."""
+    seeds_of: dict[float, list[int]] = defaultdict(list)
+    for seed, rate in sorted(cells):
+        seeds_of[rate].append(seed)
+    rates_of: dict[tuple[int, ...], list[float]] = defaultdict(list)
+    for rate, seeds in sorted(seeds_of.items()):
+        rates_of[tuple(seeds)].append(rate)
+    return "; ".join(
+        f"{_counted('rate', [f'{rate:g}' for rate in rates])} on {_counted('seed', map(str, seeds))}"
+        for seeds, rates in rates_of.items()
+    )
+
+
+def _counted(noun: str, values: Iterable[str]) -> str:
+    values = list(values)
+    return f"{noun}{'' if len(values) == 1 else 's'} {', '.join(values)}"
+
+
 def result_of(run: RunRecord) -> tuple[object, ...]:
     """The results of a run, which two executions of one specification should share; costs are not in it."""
     return run.status, run.evaluations, run.best_step, run.test
 
 
-def rows_of(records: Iterable[RunRecord]) -> list[Row]:
-    """The rows of these records, in the order of a leaderboard. Each run occurs once.
+Standings = Sequence[tuple[Design, Standing]]
+"""Designs, and where each of them stands."""
+
+
+def rows_of(
+    records: Iterable[RunRecord], mix_environments: bool = False, standings: Standings = ()
+) -> list[Row]:
+    """The rows of these records, in the order of a leaderboard. Each run occurs once in the tuned rows.
+
+    Seeds on which different learning rates were to run are rows of their own: a choice among three rates is
+    not a choice among seven. So are the confirming seeds of each design.
+
+    Args:
+        mix_environments: a row whose runs differ in a fact of `environments` has a score like any other.
+        standings: the designs that the records belong to.
 
     Raises:
         UserError: a record names a protocol that this version does not know.
     """
+    records = list(records)
     settings: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
-        settings[canonical_json(record.spec.model_dump(mode="json", exclude=set(ARM)))].append(record)
+        settings[canonical_json(setting_of(record.spec))].append(record)
     arms: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     for setting, of_setting in settings.items():
         for run, layout in zip(of_setting, _layouts(of_setting), strict=True):
             hyperparameters = canonical_json(run.spec.hyperparameters)
             arms[setting, layout, run.spec.optimizer, hyperparameters].append(run)
     often = Counter(key[:3] for key in arms)
+    planned = _PlannedGrids([design for design, _ in standings])
     rows = []
     for key, runs in arms.items():
         spec = runs[0].spec
         name = spec.optimizer if spec.max_steps else "zero-shot"
         words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
-        rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
+        about = _About(json.loads(key[1]), " ".join(words), mix_environments)
+        rows += _tuned_rows(runs, about, planned)
+        for design, now in standings:
+            rows += _confirming_rows(runs, about, design, now)
     return sorted(rows, key=_sort_key)
+
+
+@dataclass(frozen=True)
+class _About:
+    """What all rows of one arm share."""
+
+    layout: dict[str, int | str]
+    label: str
+    mix_environments: bool
+
+
+class _PlannedGrids:
+    """The learning rates that designs planned for the seeds of an arm."""
+
+    def __init__(self, designs: Sequence[Design]):
+        self._grids: dict[tuple[str, str], list[tuple[Design, tuple[float, ...]]]] = defaultdict(list)
+        self._confirming: dict[str, set[int]] = defaultdict(set)
+        for design in designs:
+            for task in design.tasks:
+                setting = canonical_json(design.setting(task))
+                self._confirming[setting] |= set(design.confirm_seeds)
+                for arm, rates in zip(design.arms, task.grids, strict=True):
+                    self._grids[setting, arm.key].append((design, rates))
+
+    def confirms(self, spec: RunSpec) -> bool:
+        """Whether the run's seed is a confirming seed of some design."""
+        return spec.seed in self._confirming[canonical_json(setting_of(spec))]
+
+    def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[float]]:
+        """The rates that were to run on each seed of one arm.
+
+        For a seed of a design they are known. For another they are those that ran; if these are part of
+        another seed's rates, the others are taken to be missing.
+        """
+        spec = runs[0].spec
+        arm = canonical_json([spec.optimizer, spec.hyperparameters])
+        rates: dict[int, set[float]] = defaultdict(set)
+        for run in runs:
+            rates[run.spec.seed].add(run.spec.learning_rate)
+        of_design: set[int] = set()
+        for design, planned in self._grids[canonical_json(setting_of(spec)), arm]:
+            seeds = [seed for seed in design.tune_seeds if seed in rates]
+            # a grid that grows has grown on all of its seeds, or will
+            grown = set().union(*(rates[seed] for seed in seeds)) if design.extend_grid else set()
+            for seed in seeds:
+                rates[seed] |= {*planned, *grown}
+            of_design |= set(seeds)
+        largest_first = sorted(map(frozenset, rates.values()), key=lambda grid: (-len(grid), sorted(grid)))
+        return {
+            seed: frozenset(of_seed)
+            if seed in of_design
+            else next(grid for grid in largest_first if grid >= of_seed)
+            for seed, of_seed in rates.items()
+        }
+
+
+def _tuned_rows(runs: Sequence[RunRecord], about: _About, planned: _PlannedGrids) -> list[Row]:
+    """The rows of one arm's seeds on which a grid ran, one for each grid; the largest grid comes first."""
+    runs = [run for run in runs if not planned.confirms(run.spec)]
+    if not runs:
+        return []
+    grids = planned.of(runs)
+    of_grid: dict[frozenset[float], list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        of_grid[grids[run.spec.seed]].append(run)
+    largest_first = sorted(of_grid, key=lambda grid: (-len(grid), -len(of_grid[grid]), sorted(grid)))
+    return [
+        # the first has the id that the only row of an arm has, whatever else is in the leaderboard
+        _row(of_grid[grid], about, sorted(grid), {"grid": sorted(grid)} if place else None)
+        for place, grid in enumerate(largest_first)
+    ]
+
+
+def _confirming_rows(runs: Sequence[RunRecord], about: _About, design: Design, now: Standing) -> list[Row]:
+    """The rows of one arm's confirming seeds in a design: at the matched rate, and at its own rate."""
+    spec = runs[0].spec
+    setting = setting_of(spec)
+    tasks = [task for task in design.tasks if design.setting(task) == setting]
+    arm_key = canonical_json([spec.optimizer, spec.hyperparameters])
+    places = [place for place, arm in enumerate(design.arms) if arm.key == arm_key]
+    if not (tasks and places and design.confirm_seeds):
+        return []
+    [place], of_task = places, now.tuned[tasks[0].task]
+    rates: dict[Role, float | None] = {"matched": of_task.matched if design.arms[place].shares_axis else None}
+    if design.confirm == "own":
+        rates["own"] = of_task.own[place]
+    rows = []
+    for role, rate in rates.items():
+        wanted = {design.spec(tasks[0], place, s, rate).run_id for s in design.confirm_seeds if rate}
+        found = [run for run in runs if run.spec.run_id in wanted]
+        if found and rate:
+            identity = {"role": role, "design": design.design_id}
+            row = _row(found, about, [rate], identity, role, design)
+            grid = of_task.grids[place]
+            row.columns["on_grid_edge"] = len(row.chosen) if rate in (grid[0], grid[-1]) else 0
+            rows.append(row)
+    return rows
 
 
 def _layouts(runs: Sequence[RunRecord]) -> list[str]:
@@ -164,25 +366,40 @@ def _sort_key(row: Row) -> tuple[Any, ...]:
     return (*(row.columns[n] for n in setting), protocol, row.setting_key, *(row.columns[n] for n in arm))
 
 
-def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row:
+def _row(
+    runs: list[RunRecord],
+    about: _About,
+    grid: list[float],
+    identity: dict[str, Any] | None,
+    role: Role = "tuned",
+    design: Design | None = None,
+) -> Row:
+    """A row.
+
+    Args:
+        grid: the rates that were to run on each seed, ascending.
+        identity: what the row's id follows from besides its setting and arm; None: nothing.
+    """
     runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.learning_rate))
     by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}
-    grid = sorted({run.spec.learning_rate for run in runs})
+    facts = facts_of(run for run in runs if run.status in RESULTS)
+    apart = "" if about.mix_environments else mixed(facts)
     done = {run.spec.run_id: run for run in runs if run.status == "done"}
     results = {
         seed: found
         for seed, part in by_seed.items()
-        if (found := [dev_result(run) for run in part if run.status == "done"])
+        if not apart and (found := [dev_result(run) for run in part if run.status == "done"])
     }
     selections = {
-        seed: select(found, [run.spec.learning_rate for run in by_seed[seed]])
+        seed: select(found, [run.spec.learning_rate for run in by_seed[seed] if run.status in RESULTS])
         for seed, found in results.items()
     }
     chosen = {seed: done[selection.run_id] for seed, selection in selections.items()}
     best = list(chosen.values())
     spec = runs[0].spec
-    setting = spec.model_dump(mode="json", exclude=set(ARM)) | {"layout": layout}
+    setting = setting_of(spec) | {"layout": about.layout}
     hyperparameters = ";".join(_hyperparameters(spec))
+    further = [identity] if identity else []
     costs = [run.costs for run in runs if run.costs]
     test = summary([test_metric_of(run) for run in best])
     dev = summary([run.best.dev_metric for run in best if run.best])
@@ -195,6 +412,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "optimizer": spec.optimizer,
         "momentum": spec.hyperparameters.get("momentum", 0.0),
         "hyperparameters": hyperparameters,
+        "role": role,
         "seeds": joined(chosen),
         "learning_rates": joined(run.spec.learning_rate for run in best),
         "torch_learning_rates": joined(run.read_back.torch_learning_rate for run in best if run.read_back),
@@ -210,9 +428,11 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "test_ci_low": test.ci_low,
         "test_ci_high": test.ci_high,
         **_over_ties(selections, done),
-        **_shared_rate(results, done),
+        "test_worst": min(map(test_metric_of, best), default=math.nan),
+        "majority": _majority(best),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
+        "accumulated_rate": accumulated_rate(spec),
         # without training there is no grid, so there is no edge
         "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
         "n_tied": sum(selection.n_tied for selection in selections.values()),
@@ -224,15 +444,22 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "train_seconds": math.fsum(cost.train_seconds for cost in costs),
         "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
+        **{name: joined(facts[name]) for name in FACTS},
+        "left_out": "",
         "protocol": settings_name(spec),
         "protocol_version": spec.protocol_version,
         "task_version": spec.task_version,
         "data_fingerprint": spec.data_fingerprint,
         "model_revision": spec.model_revision,
-        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters]),
+        "design": design.design_id if design else "",
+        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters, *further]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
-    return Row(setting, label, chosen, runs, columns)
+    row = Row(setting, about.label, chosen, runs, facts, apart, columns, role, design)
+    columns["left_out"] = "; ".join(
+        f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
+    )
+    return row
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:
@@ -263,13 +490,8 @@ def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> 
     }
 
 
-def _shared_rate(results: dict[int, list[DevResult]], done: dict[str, RunRecord]) -> dict[str, float]:
-    """The row's test scores if one learning rate is chosen for all seeds."""
-    shared = select_shared(results)
-    runs = [done[run_id] for run_id in shared.values()] if shared else []
-    test = summary([test_metric_of(run) for run in runs])
-    return {
-        "shared_learning_rate": runs[0].spec.learning_rate if runs else math.nan,
-        "shared_test_mean": test.mean,
-        "shared_test_std": test.std,
-    }
+def _majority(runs: Sequence[RunRecord]) -> float:
+    """The mean test score of the best constant prediction, which a model that learned nothing gives."""
+    scores = [best_constant(run.metric, t.labels, t.questions) for run in runs if (t := run.test)]
+    known = [score for score in scores if score is not None]
+    return summary(known).mean if len(known) == len(scores) else math.nan

@@ -23,16 +23,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     GROUND: set(),
     "records": set(),
     "metrics": set(),
+    "verdicts": set(),
     "data": {"tasks", "records"},
     "optimizers": {"records"},
-    "sweeps": {"data", "optimizers", "records", "tasks"},
-    "leaderboards": {"sweeps", "optimizers", "metrics", "records", "tasks"},
+    "sweeps": {"data", "optimizers", "records", "tasks", "verdicts"},
+    "leaderboards": {"sweeps", "optimizers", "metrics", "records", "tasks", "verdicts"},
     "encoding": {"data", "tasks"},
     "models": {"encoding", "data", "records", "tasks"},
     "training": {"models", "encoding", "data", "metrics", "optimizers", "records", "tasks"},
 }
 """The rooms that each room may import, next to its own files and the ground."""
-MAY_IMPORT["execution"] = {"training", "sweeps", *MAY_IMPORT["training"]}
+MAY_IMPORT["execution"] = {"training", "sweeps", "verdicts", *MAY_IMPORT["training"]}
 MAY_IMPORT["studies"] = {"execution", *MAY_IMPORT["execution"]}
 MAY_IMPORT["api"] = {"studies", "leaderboards", *MAY_IMPORT["studies"]}
 MAY_IMPORT["cli"] = {"api", *MAY_IMPORT["api"]}

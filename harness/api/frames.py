@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 MAY_BE_MISSING: Mapping[str, str] = {
     **dict.fromkeys(("dropout", "max_grad_norm", "dev_metric", "dev_loss", "test_metric"), "float64"),
     **dict.fromkeys(("test_loss", "clipped_fraction", "torch_learning_rate"), "float64"),
-    **dict.fromkeys(("train_seconds", "dev_seconds", "test_seconds"), "float64"),
-    **dict.fromkeys(("best_step", "test_limit", "data_parallel_ranks", "n_seeds_to_decide"), "Int64"),
+    **dict.fromkeys(("train_seconds", "dev_seconds", "test_seconds", "accumulated_rate"), "float64"),
+    **dict.fromkeys(
+        ("best_step", "test_limit", "data_parallel_ranks", "n_seeds_if_equal", "n_seeds_as_observed", "look"),
+        "Int64",
+    ),
     **dict.fromkeys(("optimizer_state_bytes", "peak_memory_bytes"), "Int64"),
     **dict.fromkeys(("deterministic", "cuda_graphs"), "boolean"),
     **dict.fromkeys(("failure", "peft", "freeze"), "str"),

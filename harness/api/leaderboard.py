@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from os import PathLike
 from pathlib import Path
@@ -38,6 +38,7 @@ class Leaderboard(BuiltLeaderboard):
         comparisons: the pairs of optimizers, second minus first; `.sentence` and `.verdict` say it in words.
         pooled: a pair over several tasks.
         notes: sentences on what was left out, and why.
+        left_out: those of them after which the board is not whole, such as cells without a result.
         margin: half the width of the band of equivalence, a fraction.
     """
 
@@ -89,23 +90,25 @@ class Leaderboard(BuiltLeaderboard):
 
     @property
     def _sentences(self) -> list[str]:
-        comparisons = [comparison.sentence for comparison in self.comparisons]
+        comparisons = [pair.sentence for pair in self.comparisons if not pair.refused]  # notes say why
         return comparisons + [line.sentence for line in self.pooled]
 
 
-def leaderboard_of(stores: Sequence[Store | ArchivedStore], margin: float) -> Leaderboard:
+def leaderboard_of(
+    stores: Sequence[Store | ArchivedStore], margin: float | None, mix_environments: bool = False
+) -> Leaderboard:
     """The leaderboard of the records of stores.
 
     Raises:
         UserError: there is no finished run, or the margin is out of range.
     """
-    if not 0 < margin < 1:
+    if margin is not None and not 0 < margin < 1:
         raise UserError(f"margin {margin:g}: expected a fraction between 0 and 1; 0.01 is one point")
-    board = build(*stores, margin=margin)
+    board = build(*stores, margin=margin, mix_environments=mix_environments)
     if not board.rows:
         names = ", ".join(str(store.output_dir) for store in stores)
         raise UserError(f"no finished run in {names}: let a sweep end first")
-    return Leaderboard(board.rows, board.comparisons, board.pooled, board.notes, board.margin)
+    return Leaderboard(**{each.name: getattr(board, each.name) for each in fields(board)})
 
 
 def _cells(row: Row) -> dict[str, Any]:

@@ -13,9 +13,8 @@ from momentum_bench.harness.api.frames import frame
 from momentum_bench.harness.api.leaderboard import Leaderboard, leaderboard_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import RunRecord
-from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.records.store import Store, SweepStore
 from momentum_bench.leaderboards.archive import ArchivedStore, store_of
-from momentum_bench.leaderboards.paired import MARGIN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,16 +42,18 @@ class Results:
         """The runs that ended in an error; `record.failure` says why."""
         return [record for record in self.records if record.status == "failed"]
 
-    def leaderboard(self, *, margin: float = MARGIN) -> Leaderboard:
-        """The leaderboard of these runs.
+    def leaderboard(self, *, margin: float | None = None, mix_environments: bool = False) -> Leaderboard:
+        """The leaderboard of these runs; its notes name the runs of the sweep that are missing.
 
         Args:
-            margin: half the width of the band of equivalence, a fraction (0.01 is one point).
+            margin: half the width of the band of equivalence, a fraction (0.01 is one point); None:
+                that of the designs, or one point.
+            mix_environments: allow rows and pairs whose runs differ in device, torch or precision.
 
         Raises:
             UserError: there is no run, or the margin is out of range.
         """
-        return leaderboard_of([self.store], margin)
+        return leaderboard_of([self.store], margin, mix_environments)
 
     def to_pandas(self) -> pd.DataFrame:
         """One row for each run: its id, its spec, its status, its scores and its costs.
@@ -75,24 +76,6 @@ Source = str | PathLike[str] | Results
 """A results directory, an archive, or results that are there already."""
 
 
-class SweepStore(Store):
-    """A results directory of which only the runs of some sweeps are seen.
-
-    Args:
-        records: the records of these runs, which are not read again.
-    """
-
-    def __init__(self, output_dir: Path, records: Iterable[RunRecord]):
-        super().__init__(output_dir)
-        self._records = {record.spec.run_id: record for record in records}
-
-    def records(self) -> list[RunRecord]:
-        return [self._records[run_id] for run_id in sorted(self._records)]
-
-    def run_folders(self) -> list[str]:
-        return sorted(self._records)
-
-
 def load_results(source: str | PathLike[str]) -> Results:
     """All finished runs of a results directory, or of an archive (`records.jsonl.xz`).
 
@@ -105,12 +88,14 @@ def load_results(source: str | PathLike[str]) -> Results:
     return Results(store.records(), store)
 
 
-def leaderboard(*sources: Source, margin: float = MARGIN) -> Leaderboard:
+def leaderboard(*sources: Source, margin: float | None = None, mix_environments: bool = False) -> Leaderboard:
     """The leaderboard of results: select by dev, report test, pair the optimizers by seed.
 
     Args:
         sources: results directories, archives (`records.jsonl.xz`) or `Results`.
-        margin: half the width of the band of equivalence, a fraction (0.01 is one point).
+        margin: half the width of the band of equivalence, a fraction (0.01 is one point); None:
+                that of the designs, or one point.
+        mix_environments: allow rows and pairs whose runs differ in device, torch or precision.
 
     Raises:
         UserError: there is no finished run, a source cannot be read, or the margin is out of range.
@@ -118,7 +103,7 @@ def leaderboard(*sources: Source, margin: float = MARGIN) -> Leaderboard:
     if not sources:
         raise UserError("no results are given: name a results directory, an archive or a Results")
     found = _merged(s if isinstance(s, Results) else load_results(s) for s in sources)
-    return leaderboard_of([results.store for results in found], margin)
+    return leaderboard_of([results.store for results in found], margin, mix_environments)
 
 
 def _merged(found: Iterable[Results]) -> list[Results]:
@@ -130,7 +115,10 @@ def _merged(found: Iterable[Results]) -> list[Results]:
         if known is results:
             continue
         if isinstance(known.store, SweepStore) and isinstance(results.store, SweepStore):
-            both = SweepStore(known.directory, (*known.records, *results.records))
+            planned = {spec.run_id: spec for spec in (*known.store.specs, *results.store.specs)}
+            designs = {each.design_id: each for each in (*known.store.designs(), *results.store.designs())}
+            records = (*known.records, *results.records)
+            both = SweepStore(known.directory, planned.values(), records, designs.values())
             of_place[place] = Results(both.records(), both)
         elif isinstance(known.store, SweepStore):
             of_place[place] = results  # the whole place holds the sweep's runs

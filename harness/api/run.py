@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness.api.progress import ProgressBar
-from momentum_bench.harness.api.results import Results, SweepStore
+from momentum_bench.harness.api.results import Results
 from momentum_bench.harness.api.sweep import Sweep
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
@@ -64,8 +64,9 @@ def run(
         outcome = run_sweep(planned, told, retry_failed)
         if outcome.builds_board:
             _write_board(planned.store)
-    records = [outcome.records[s.run_id] for s in outcome.planned.specs if s.run_id in outcome.records]
-    return Results(records, SweepStore(planned.store.output_dir, records))
+    specs = outcome.planned.specs
+    records = [outcome.records[spec.run_id] for spec in specs if spec.run_id in outcome.records]
+    return Results(records, outcome.store)
 
 
 def _write_board(store: Store) -> None:

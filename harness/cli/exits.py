@@ -14,7 +14,7 @@ import typer
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 
-EXIT_SOME_FAILED, EXIT_DEPARTURES, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
+EXIT_NOT_WHOLE, EXIT_DEPARTURES, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
 
 
 @contextmanager

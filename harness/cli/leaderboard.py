@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
+from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, EXIT_NOT_WHOLE, plain_errors
 from momentum_bench.harness.cli.options import option
-from momentum_bench.harness.cli.output import RESULTS, json_option, print_board, quiet_option
+from momentum_bench.harness.cli.output import (
+    RESULTS,
+    json_option,
+    print_board,
+    quiet_option,
+    say_left_out,
+)
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.records.files import disk_errors
@@ -20,6 +26,14 @@ from momentum_bench.harness.records.store import Store
 
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.build import Leaderboard
+
+Mixing = Annotated[
+    bool,
+    option(
+        "Allow rows and pairs whose runs differ in device, torch, precision or version",
+        "--mix-environments",
+    ),
+]
 
 app = typer.Typer(no_args_is_help=True, help="Tables, verdicts and a page from finished runs.")
 
@@ -33,8 +47,13 @@ def build_leaderboard(
         Path | None, option("Folder for tables, page and plots (default: nothing is written)", metavar="DIR")
     ] = None,
     margin: Annotated[
-        float, typer.Option(help="Margin of equivalence, as a fraction: 0.01 is one point")
-    ] = 0.01,
+        float | None,
+        option(
+            "Another margin of equivalence than the sweep's: 0.01 is one point; each verdict then says so",
+            metavar="X",
+        ),
+    ] = None,
+    mix_environments: Mixing = False,
     table: Annotated[
         Literal["latex", "markdown", "model-index"] | None,
         option(
@@ -50,7 +69,11 @@ def build_leaderboard(
     quiet: Annotated[bool, quiet_option("the paths of the files of --out")] = False,
     as_json: Annotated[bool, json_option()] = False,
 ) -> None:
-    """Build the leaderboard of finished runs, and show it."""
+    """Build the leaderboard of finished runs, and show it.
+
+    The exit code is 1 where the board is not whole: a run failed or is missing, or seeds, rows or pairs do
+    not count. The notes below the tables name them.
+    """
     with plain_errors("no file was half written"):
         from momentum_bench.leaderboards.archive import store_of
         from momentum_bench.leaderboards.build import build
@@ -68,7 +91,7 @@ def build_leaderboard(
         stores = [store_of(folder) for folder in dict.fromkeys(folder.resolve() for folder in directories)]
         for store in stores:
             store.check_version()
-        board = build(*stores, margin=margin)
+        board = build(*stores, margin=margin, mix_environments=mix_environments)
         if not board.rows:
             names = ", ".join(map(str, directories))
             raise UserError(f"no finished run in {names}: let a sweep end first")
@@ -79,6 +102,9 @@ def build_leaderboard(
             print(_formatted(board, table), end="")
         else:
             print_board(board, files, quiet, as_json)
+    say_left_out(board)
+    if board.left_out:
+        raise typer.Exit(EXIT_NOT_WHOLE)
 
 
 @app.command("check")
@@ -87,8 +113,12 @@ def check_leaderboard(
         Path, typer.Argument(metavar="DIR", help="A folder that holds runs/ and the tables built from it")
     ],
     margin: Annotated[
-        float, typer.Option(help="Margin of equivalence with which the tables were built")
-    ] = 0.01,
+        float | None,
+        option("Margin of equivalence of the tables, where it is not the sweep's", metavar="X"),
+    ] = None,
+    mix_environments: Annotated[
+        bool, option("The tables were built with --mix-environments", "--mix-environments")
+    ] = False,
 ) -> None:
     """Compute a leaderboard again from its records, and name all that does not fit.
 
@@ -100,7 +130,7 @@ def check_leaderboard(
         from momentum_bench.leaderboards.checking.check import departures
 
         _check_margin(margin)
-        found = departures(directory, margin)
+        found = departures(directory, margin, mix_environments)
         for line in found:
             print(line)
         note(f"{directory}: {len(found) or 'no'} departure(s) found")
@@ -154,8 +184,8 @@ def _publish(directory: Path, to: str, branch: str, replace: bool, dry_run: bool
             note(f"on branch {branch}; {words}, then open a pull request")
 
 
-def _check_margin(margin: float) -> None:
-    if not 0 < margin < 1:
+def _check_margin(margin: float | None) -> None:
+    if margin is not None and not 0 < margin < 1:
         raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from momentum_bench.harness.cli.options import option
+from momentum_bench.harness.messages import note
 
 if TYPE_CHECKING:
     from momentum_bench.harness.records.schema import RunSpec
@@ -59,6 +60,7 @@ def print_board(board: Leaderboard, files: Sequence[Path], quiet: bool, as_json:
             "comparisons": [comparison.columns for comparison in board.comparisons],
             "pooled": [line.columns for line in board.pooled],
             "notes": board.notes,
+            "left_out": [each.sentence for each in board.left_out],
             "files": files,
         }
         print(json_text(document))
@@ -69,6 +71,14 @@ def print_board(board: Leaderboard, files: Sequence[Path], quiet: bool, as_json:
         terminal.print_board(board, Console())
     if files:
         print(", ".join(map(str, files)))
+
+
+def say_left_out(board: Leaderboard) -> None:
+    """One line on stderr that says that the leaderboard is not whole; its notes say all."""
+    if board.left_out:
+        n = len(board.left_out)
+        more = f"; and {n - 1} more" if n > 1 else ""
+        note(f"the leaderboard is not whole: {board.left_out[0].sentence.rstrip('.')}{more}")
 
 
 def run_facts(spec: RunSpec, state: str) -> dict[str, Any]:

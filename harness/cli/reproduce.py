@@ -19,7 +19,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.run import terminal_events, write_board
+from momentum_bench.harness.cli.run import board_of_sweep, terminal_events, write_board
 from momentum_bench.harness.records.files import write_atomically
 from momentum_bench.harness.records.store import Store
 
@@ -47,7 +47,7 @@ def reproduce(
 
         store = store_of(directory)
         store.check_version()
-        row = row_of(rows_of(store.records()), row_id)
+        row = row_of(rows_of(store.records(), mix_environments=True), row_id)
         if run_into is None:
             print(sweep_text(row), end="")
             return
@@ -83,9 +83,9 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     store.open()
     with store.alone():
         write_atomically(kept, text)
-    if run_sweep(planned, events).builds_board:  # a run that failed is a difference, named below
-        board, files = write_board(store)
-        print_board(board, files, quiet=False, as_json=False)
+    outcome = run_sweep(planned, events)
+    if outcome.builds_board:  # a run that failed is a difference, named below
+        print_board(board_of_sweep(outcome), write_board(store), quiet=False, as_json=False)
     again = store.records()
     found = differences(row, again)
     for line in found:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from momentum_bench.harness.cli.exits import EXIT_SOME_FAILED, plain_errors
+from momentum_bench.harness.cli.exits import EXIT_NOT_WHOLE, plain_errors
 from momentum_bench.harness.cli.options import OUTPUT, option, with_settings
 from momentum_bench.harness.cli.output import (
     RESULTS,
@@ -23,18 +23,24 @@ from momentum_bench.harness.cli.output import (
     print_board,
     quiet_option,
     run_facts,
+    say_left_out,
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
 from momentum_bench.harness.records.files import disk_errors
+from momentum_bench.harness.records.status import STATES
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
 if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
+    from momentum_bench.harness.execution.run_sweep import SweepOutcome
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.build import Leaderboard
+
+MOST_SEEDS_IN_A_LINE = 5
+"""With more seeds, --dry-run counts the runs of a line, which would not fit on a terminal."""
 
 
 @with_settings
@@ -73,19 +79,27 @@ def run(
         if dry_run:
             for _ in range(planned.sweep.extend_grid):
                 planned = planned.grown() or planned
+            while (now := planned.standing()) is not None and now.runs:
+                before, planned = len(planned.specs), planned.with_runs(now.runs)
+                if len(planned.specs) == before:
+                    break  # some of these runs are missing
             _print_runs(planned.specs, planned.finished(), as_json)
             return
 
         from momentum_bench.harness.execution.run_sweep import run_sweep
 
         outcome = run_sweep(planned, events, retry_failed)
-        if outcome.builds_board:
-            board, files = write_board(planned.store)
-            print_board(board, files, quiet, as_json)
+        if not outcome.builds_board:
+            return
+        files = write_board(planned.store)
+        board = board_of_sweep(outcome)
+        print_board(board, files, quiet, as_json)
         failed = [record for record in outcome.records.values() if record.status == "failed"]
-    if outcome.builds_board and failed:
+    if failed:
         note(f"{len(failed)} run(s) failed, the first: {_in_a_line(failed[0])}")
-        raise typer.Exit(EXIT_SOME_FAILED)
+    say_left_out(board)
+    if failed or board.left_out:
+        raise typer.Exit(EXIT_NOT_WHOLE)
 
 
 def terminal_events(quiet: bool = False) -> SweepEvents:
@@ -118,16 +132,22 @@ def terminal_events(quiet: bool = False) -> SweepEvents:
     return TerminalEvents()
 
 
-def write_board(store: Store) -> tuple[Leaderboard, list[Path]]:
+def write_board(store: Store) -> list[Path]:
     """Build the leaderboard of all finished runs of a directory and write it; returns the files to name."""
     from momentum_bench.leaderboards.build import build
     from momentum_bench.leaderboards.rendering.files import write
 
     with disk_errors(store.output_dir), store.alone():
         store.clear_finished()
-        board = build(store)
-        write(board, store.output_dir)
-    return board, [store.output_dir / name for name in RESULTS]
+        write(build(store), store.output_dir)
+    return [store.output_dir / name for name in RESULTS]
+
+
+def board_of_sweep(outcome: SweepOutcome) -> Leaderboard:
+    """The leaderboard of a sweep's own runs. The directory may hold runs of other sweeps, which it counts."""
+    from momentum_bench.leaderboards.build import build
+
+    return build(outcome.store)
 
 
 def _in_a_line(record: RunRecord) -> str:
@@ -144,14 +164,25 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
         print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    table = Table(title="Runs by effective rate and seed", title_justify="left", box=box.SIMPLE)
-    for header in ("task", "optimizer", "rate", *map(str, seeds)):
-        table.add_column(header, no_wrap=True)
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
-    for (task, optimizer, rate), cells in sorted(lines.items()):
-        texts = (task, optimizer, f"{rate:g}", *(cells[seed] for seed in seeds))
-        table.add_row(*(Text(printable(text)) for text in texts))
+    if len(seeds) > MOST_SEEDS_IN_A_LINE:
+        found = [state for state in STATES if any(state in cells.values() for cells in lines.values())]
+        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", found
+        texts = {key: [_count(cells, state) for state in found] for key, cells in lines.items()}
+    else:
+        title, headers = "Runs by effective rate and seed", list(map(str, seeds))
+        texts = {key: [cells.get(seed, "") for seed in seeds] for key, cells in lines.items()}
+    table = Table(title=title, title_justify="left", box=box.SIMPLE)
+    for header in ("task", "optimizer", "rate", *headers):
+        table.add_column(header, no_wrap=True)
+    for (task, optimizer, rate), of_line in sorted(texts.items()):
+        table.add_row(*(Text(printable(text)) for text in (task, optimizer, f"{rate:g}", *of_line)))
     print_table(table, Console())
+
+
+def _count(cells: Mapping[int, str], state: str) -> str:
+    n = sum(each == state for each in cells.values())
+    return str(n) if n else ""

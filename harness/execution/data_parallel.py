@@ -51,6 +51,12 @@ def follow(session: Session) -> None:
     leave(session.accelerator)
 
 
+def dismiss(accelerator: Accelerator) -> None:
+    """Rank 0 tells the other ranks that there are no more runs, and all leave the process group."""
+    tell(accelerator, None)
+    leave(accelerator)
+
+
 def leave(accelerator: Accelerator) -> None:
     """Leave the process group: the last thing that a rank does together with the others.
 

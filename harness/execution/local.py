@@ -11,7 +11,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.execution.data_parallel import leave, tell
 from momentum_bench.harness.execution.job import Job, failed, run_and_store
 from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
 from momentum_bench.harness.records.files import GO_ON, disk_errors
@@ -48,8 +47,6 @@ def execute(
             waiting = held_elsewhere
             if waiting:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
-    tell(session.accelerator, None)
-    leave(session.accelerator)
 
 
 RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from momentum_bench.harness.data.examples import TaskData
@@ -11,11 +11,13 @@ from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.launcher import lonely_launch
 from momentum_bench.harness.models.files import ModelSource, resolve_model
+from momentum_bench.harness.records.design import Design
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.confirming import Standing, standing
 from momentum_bench.harness.sweeps.grids import NO_RATES, extended, rates
 from momentum_bench.harness.sweeps.launcher_rules import check_launcher
-from momentum_bench.harness.sweeps.plan import plan, work
+from momentum_bench.harness.sweeps.plan import design_of, plan, work
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.harness.sweeps.suites import expand_suites, without_short_tasks
 
@@ -45,7 +47,8 @@ class PlannedSweep:
     Attributes:
         data: the rows of each task, in the order of `sweep.task`.
         added: the rates that were added to the grid of a (task, optimizer).
-        specs: all runs.
+        specs: all runs that are known so far; confirming runs follow when the tuning seeds are finished.
+        design: what is written down before the first run; None: nothing is trained.
         amounts: the work of each run, as `sweeps.plan.work` counts it.
     """
 
@@ -56,6 +59,7 @@ class PlannedSweep:
     added: Mapping[tuple[str, str], tuple[float, ...]]
     specs: tuple[RunSpec, ...]
     amounts: tuple[float, ...]
+    design: Design | None = None
 
     @property
     def inputs(self) -> Inputs:
@@ -78,6 +82,16 @@ class PlannedSweep:
         more = extended(self.sweep, list(records.values()), self.added)
         return None if more == self.added else _planned(replace(self, added=more))
 
+    def standing(self) -> Standing | None:
+        """Where the design stands, as far as the runs of this plan go; None: there is no design."""
+        return None if self.design is None else standing(self.design, self.finished())
+
+    def with_runs(self, more: Sequence[RunSpec]) -> PlannedSweep:
+        """The plan with those of these runs that it does not hold, at its end."""
+        known = {spec.run_id for spec in self.specs}
+        new = [spec for spec in more if spec.run_id not in known]
+        return replace(self, specs=(*self.specs, *new), amounts=(*self.amounts, *_amounts(self, new)))
+
 
 def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     """Read the inputs of a request and plan its runs. Nothing is written.
@@ -96,6 +110,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
         events.message(text)
     source = resolve_model(sweep.model, sweep.task_file)
     planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
+    planned = replace(planned, design=design_of(sweep, planned.specs))
     events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")
     for rows in data:
         events.message(
@@ -114,9 +129,13 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
 def _planned(before: PlannedSweep) -> PlannedSweep:
     """The same request with the runs that follow from its rates."""
     specs = plan(before.sweep, before.data, before.source.name, before.source.revision, before.added)
-    of_task = {rows.task.name: rows for rows in before.data}
-    amounts = tuple(work(spec, of_task[spec.task]) for spec in specs)
-    return replace(before, specs=tuple(specs), amounts=amounts)
+    return replace(before, specs=tuple(specs), amounts=_amounts(before, specs))
+
+
+def _amounts(planned: PlannedSweep, specs: Sequence[RunSpec]) -> tuple[float, ...]:
+    """The work of runs."""
+    of_task = {rows.task.name: rows for rows in planned.data}
+    return tuple(work(spec, of_task[spec.task]) for spec in specs)
 
 
 def _arithmetic(planned: PlannedSweep) -> str:
@@ -128,5 +147,16 @@ def _arithmetic(planned: PlannedSweep) -> str:
     rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
     return (
         f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
-        f"{len(sweep.seeds)} seeds = {n_runs} runs of {sweep.max_steps} steps x batch {sweep.batch_size}"
+        f"{len(sweep.grid_seeds)} {'tuning ' if sweep.confirms else ''}seeds = {n_runs} runs of "
+        f"{sweep.max_steps} steps x batch {sweep.batch_size}{_to_come(planned)}"
     )
+
+
+def _to_come(planned: PlannedSweep) -> str:
+    """What follows the tuning seeds, in words; empty if nothing does."""
+    design = planned.design
+    if design is None or not design.confirm_seeds:
+        return ""
+    *looks, most = design.looks
+    upto = f"up to {most} confirming seeds, with looks at {', '.join(map(str, looks))} and {most}"
+    return f"; then {upto if looks else f'{most} confirming seeds'}, at the chosen rate alone"

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
-from momentum_bench.harness.execution.data_parallel import follow
+from momentum_bench.harness.execution.data_parallel import dismiss, follow
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
 from momentum_bench.harness.execution.prepare import prepare
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
+from momentum_bench.harness.records.store import SweepStore
+from momentum_bench.harness.sweeps.confirming import progress_in_words
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.plan import longest_first, share_out
 
@@ -33,6 +35,17 @@ class SweepOutcome:
     planned: PlannedSweep
     records: dict[str, RunRecord]
     builds_board: bool
+
+    @property
+    def store(self) -> SweepStore:
+        """The results directory, of which only this sweep's runs are seen."""
+        design = self.planned.design
+        return SweepStore(
+            self.planned.store.output_dir,
+            self.planned.specs,
+            self.records.values(),
+            () if design is None else (design,),
+        )
 
 
 def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
@@ -58,41 +71,74 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
         if together
         else share_out(planned.specs, planned.amounts, ranks)[rank]
     )
-    did_runs = _run_missing(planned, fresh, events, retry_failed, together)
+    did_runs = _run_missing(planned, fresh, events, retry_failed)
     if ranks > 1 and not together:
         # What other ranks have not begun is done here too. So nothing is missing where a rank died or never
         # came, as after WORLD_SIZE was left in a shell; runs that another rank holds are waited for.
-        did_runs |= _run_missing(planned, planned.specs, events, retry_failed=False, together=False)
+        did_runs |= _run_missing(planned, planned.specs, events, retry_failed=False)
     for _ in range(planned.sweep.extend_grid):
         grown = planned.grown()
         if grown is None:
             break
         events.message(f"a best rate is on the edge of its grid; now {_grids(grown)}")
-        _keep(grown)
-        known = {spec.run_id for spec in planned.specs}
-        fresh = [s for s in longest_first(grown.specs, grown.amounts) if s.run_id not in known]
-        planned = grown
-        _run_missing(planned, fresh, events, retry_failed, together)
+        planned = _run_added(planned, grown, events, retry_failed)
+    planned = _confirm(planned, events, retry_failed)
+    if together:
+        dismiss(prepare([], planned.inputs, planned.sweep.precision, together=True).accelerator)
     # torchrun's rank 0 is always there; without torchrun this rank may be the only one that came. Failed
     # runs that are done again count as finished, so that rank 0 does not wait for them.
     builds_board = rank == 0 or (did_runs and (retry_failed or not by_torchrun()))
     return SweepOutcome(planned, planned.finished(), builds_board)
 
 
+def _confirm(planned: PlannedSweep, events: SweepEvents, retry_failed: bool) -> PlannedSweep:
+    """Run the confirming seeds from look to look, until all is decided or the last look is reached.
+
+    All processes that work on the sweep do this. A look takes place when all of its runs have ended, so each
+    process sees the same results at it, and none looks between two looks.
+    """
+    told: set[str] = set()
+    while (now := planned.standing()) is not None and now.runs:
+        assert planned.design is not None
+        for text in progress_in_words(planned.design, now):
+            if text not in told:
+                events.message(text)
+        told |= set(progress_in_words(planned.design, now))
+        planned = _run_added(planned, planned.with_runs(now.runs), events, retry_failed)
+    if now is not None and planned.design is not None and planned.design.confirm_seeds:
+        for text in progress_in_words(planned.design, now):
+            if text not in told:
+                events.message(text)
+    return planned
+
+
+def _run_added(
+    before: PlannedSweep, planned: PlannedSweep, events: SweepEvents, retry_failed: bool
+) -> PlannedSweep:
+    """Do the runs that a plan has and the plan before it had not; returns the plan."""
+    _keep(planned)
+    known = {spec.run_id for spec in before.specs}
+    fresh = [s for s in longest_first(planned.specs, planned.amounts) if s.run_id not in known]
+    _run_missing(planned, fresh, events, retry_failed)
+    return planned
+
+
 def _keep(planned: PlannedSweep) -> None:
-    """Open the results directory and store the plan there, for `status`."""
+    """Open the results directory and store there what is planned: the design, and the runs for `status`."""
     planned.store.open()
+    if planned.design is not None:
+        planned.store.keep_design(planned.design)
     planned.store.keep_plan(Plan(specs=planned.specs, work=planned.amounts))
 
 
 def _run_missing(
-    planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool, together: bool
+    planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool
 ) -> bool:
     """Do those runs of `fresh` that have no final record, and return whether there were any."""
     there = planned.finished()
     redo = {"failed"} if retry_failed else set()
     todo = [s for s in fresh if s.run_id not in there or there[s.run_id].status in redo]
-    if todo or together:  # the other ranks wait until they are told that there is nothing to do
+    if todo:
         _execute(planned, todo, events, retry_failed)
     return bool(todo)
 

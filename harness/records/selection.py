@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from momentum_bench.harness.records.schema import RunRecord
@@ -62,32 +62,30 @@ def select(results: Sequence[DevResult], grid: Sequence[float]) -> Selection:
     )
 
 
-def select_shared(by_seed: Mapping[int, Sequence[DevResult]]) -> dict[int, str] | None:
-    """One learning rate for all seeds: best mean dev metric, then mean dev loss, then smaller rate.
+def select_rate(groups: Sequence[Sequence[DevResult]]) -> float | None:
+    """One learning rate for several grids: best mean dev metric, then mean dev loss, then smaller rate.
 
-    Only a rate with a finished run for every seed can be chosen, because a rate that diverged for a seed
-    has no mean. Means are compared to 12 digits, so that rounding does not decide a tie.
+    Only a rate with a finished run in every group can be chosen, because a rate that diverged in one of
+    them has no mean. Means are compared to 12 digits, so that rounding does not decide a tie.
 
     Args:
-        by_seed: the finished runs of each seed, one for each rate.
+        groups: the finished runs of each seed, and of each arm where one rate is chosen for several arms;
+            in a group one run for each rate.
 
     Returns:
-        For each seed the id of the run with the chosen rate; None: no rate finished for all seeds.
+        The rate; None: no rate finished in all groups.
     """
-    if not by_seed:
+    if not groups:
         return None
-    rates = [{r.learning_rate: r for r in results} for results in by_seed.values()]
+    rates = [{r.learning_rate: r for r in results} for results in groups]
 
     def order(rate: float) -> tuple[float, float, float]:
-        metric = math.fsum(seed[rate].dev_metric for seed in rates) / len(rates)
-        loss = math.fsum(seed[rate].dev_loss for seed in rates) / len(rates)
+        metric = math.fsum(group[rate].dev_metric for group in rates) / len(rates)
+        loss = math.fsum(group[rate].dev_loss for group in rates) / len(rates)
         return -round(metric, 12), round(loss, 12), rate
 
-    common = set.intersection(*(set(seed) for seed in rates))
-    if not common:
-        return None
-    best = min(common, key=order)
-    return {seed: of_seed[best].run_id for seed, of_seed in zip(by_seed, rates, strict=True)}
+    common = set.intersection(*(set(group) for group in rates))
+    return min(common, key=order, default=None)
 
 
 def dev_result(run: RunRecord) -> DevResult:

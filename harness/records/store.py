@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.design import Design
 from momentum_bench.harness.records.files import (
     LARGEST_BYTES,
     LEFT_BY_US,
@@ -37,10 +38,13 @@ from momentum_bench.harness.records.schema import (
 
 MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
 
+DESIGNS = "designs"
+"""The folder of the sweeps' designs, one file for each."""
+
 JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
 """The files in the folder of a run in progress."""
 
-WRITTEN_TO = ("plans", "plots", "tasks", "studies", "noise_floor")
+WRITTEN_TO = ("plans", "designs", "plots", "tasks", "studies", "noise_floor")
 """Folders of a results directory, next to `runs`, in which files are replaced."""
 
 WRITTEN_OVER = (
@@ -48,6 +52,12 @@ WRITTEN_OVER = (
     *("tasks/*.csv", "plots/*.svg", "studies/*.csv", "studies/*.svg"),
 )
 """Files of a results directory that a sweep or study overwrites; a user may have files with these names."""
+
+
+def designs_in(folder: Path) -> list[Design]:
+    """The designs in a folder, sorted by their ids: files that are whole, and whose name is the id."""
+    designs = [(path.stem, read_record(path, Design)) for path in sorted(folder.glob("*.json"))]
+    return [design for name, design in designs if design is not None and design.design_id == name]
 
 
 class Journal:
@@ -85,6 +95,7 @@ class Store:
         self.output_dir = output_dir
         self._runs = output_dir / "runs"
         self._plans = output_dir / "plans"
+        self._designs = output_dir / DESIGNS
 
     @property
     def exists(self) -> bool:
@@ -232,6 +243,17 @@ class Store:
         plans = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
         return [plan for plan in plans if plan is not None]
 
+    def keep_design(self, design: Design) -> None:
+        """Store what a sweep plans, before its first run: one file for each design, which never changes."""
+        path = self._designs / f"{design.design_id}.json"
+        if read_record(path, Design) is None:
+            with self.alone():
+                write_record(path, design)
+
+    def designs(self) -> list[Design]:
+        """All designs of the directory, sorted by their ids. A file whose name does not fit is none."""
+        return designs_in(self._designs)
+
     def is_damaged(self, run_id: str) -> bool:
         """Whether the file of a record holds none: it is cut, changed, or of a newer version."""
         return (self._runs / run_id / "record.json").exists() and self.read(run_id) is None
@@ -264,3 +286,42 @@ class Store:
         if not self._runs.is_dir():
             return []
         return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
+
+
+class SweepStore(Store):
+    """A results directory of which only the runs of some sweeps are seen.
+
+    Args:
+        specs: the runs of these sweeps.
+        records: the records of those that are finished, which are not read again.
+        designs: what these sweeps planned.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        specs: Iterable[RunSpec],
+        records: Iterable[RunRecord],
+        designs: Iterable[Design] = (),
+    ):
+        super().__init__(output_dir)
+        self._of_sweeps = list(designs)
+        self.specs = tuple(specs)
+        self._records = {record.spec.run_id: record for record in records}
+
+    @property
+    def n_others(self) -> int:
+        """The number of runs in the directory that belong to other sweeps."""
+        return len(set(super().run_folders()) - {spec.run_id for spec in self.specs})
+
+    def records(self) -> list[RunRecord]:
+        return [self._records[run_id] for run_id in sorted(self._records)]
+
+    def run_folders(self) -> list[str]:
+        return sorted(self._records)
+
+    def designs(self) -> list[Design]:
+        return self._of_sweeps
+
+    def plans(self) -> list[Plan]:
+        return [Plan(specs=self.specs, work=(1.0,) * len(self.specs))]

@@ -20,3 +20,6 @@ QUICK_START: dict[str, Any] = {
     "eval_every": 20,
 }
 """Defaults of the embedded task alone: it needs no hub and takes minutes on two cores."""
+
+CONFIRMED_QUICK_START: dict[str, Any] = {"optimizers": ("sgd", "sgdm", "sgd_matched"), "confirm_seeds": 5}
+"""More defaults of the embedded task, where no seeds are given: choose the rate once, then confirm it."""

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.sweeps import image_defaults
-from momentum_bench.harness.sweeps.defaults import DEFAULTS, QUICK_START
+from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
 from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, SETTINGS, Sweep, flag_of, listed, renamed
@@ -44,7 +44,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     if protocol == "from-scratch" and not images:
         raise UserError("--protocol from-scratch is for image tasks (see `tasks list`): add --task NAME")
     embedded = listed(asked.get("task", EMBEDDED_TASK)) == [EMBEDDED_TASK]
-    settings = DEFAULTS | PROTOCOLS[protocol] | (QUICK_START if embedded else {}) | asked
+    settings = DEFAULTS | PROTOCOLS[protocol] | (_quick_start(asked) if embedded else {})
+    settings |= asked
     if images:
         if len(listed(asked["task"])) > 1:
             raise UserError(
@@ -67,6 +68,15 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     for name in sweep.optimizers:
         check_entry(sweep, name)
     return sweep
+
+
+def _quick_start(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The defaults of the embedded task. Whoever names seeds has a design in mind that is not its own."""
+    if "seeds" in asked or asked.get("max_steps") in (0, "0"):
+        return QUICK_START
+    design = QUICK_START | CONFIRMED_QUICK_START
+    # until it is decided, the last look is the maximum
+    return design | ({"confirm_seeds": None} if "until_decided" in asked else {})
 
 
 def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
 
 from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
-from momentum_bench.harness.sweeps.grids import NO_RATES, hyperparameters, rates
+from momentum_bench.harness.sweeps.grids import NO_RATES, entry_of, hyperparameters, rates
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.tasks.types import ImageTask
 
@@ -31,7 +34,7 @@ def plan(
     common |= {"model": model, "model_revision": model_revision}
     specs = []
     for rows in data:
-        for seed in sweep.seeds:
+        for seed in sweep.grid_seeds:
             cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
             if not sweep.max_steps:
                 cells = [(0.0, NO_OPTIMIZER)]
@@ -51,6 +54,60 @@ def plan(
                 for rate, optimizer in sorted(cells, key=lambda cell: cell[0])
             ]
     return specs
+
+
+def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
+    """The design of a sweep; None: it trains nothing, so nothing is chosen or compared.
+
+    Args:
+        specs: all runs of the sweep's first grids, as `plan` gives them without added rates.
+
+    Raises:
+        UserError: confirming seeds are asked for, and fewer than two optimizers have an effective rate.
+    """
+    if not sweep.max_steps:
+        return None
+    arms = tuple(
+        DesignArm(
+            optimizer=name,
+            hyperparameters=hyperparameters(sweep, name),
+            shares_axis=not entry_of(sweep, name).own_rate and sweep.learning_rate_axis == "effective",
+        )
+        for name in sweep.optimizers
+    )
+    n_sharing = sum(arm.shares_axis for arm in arms)
+    if sweep.confirms and sweep.confirm == "matched" and n_sharing < 2:
+        raise UserError(
+            f"--optimizers {','.join(sweep.optimizers)}: confirming seeds run at one effective rate, which "
+            f"{n_sharing} of these optimizers has: add --confirm own, or compare optimizers that have one"
+        )
+    of_task = {spec.task: spec for spec in specs}
+    tasks = tuple(
+        DesignTask(
+            task=name,
+            task_version=spec.task_version,
+            data_fingerprint=spec.data_fingerprint,
+            grids=tuple(rates(sweep, name, optimizer) for optimizer in sweep.optimizers),
+        )
+        for name, spec in of_task.items()
+    )
+    looks = sweep.all_looks
+    return Design(
+        template=specs[0],
+        arms=arms,
+        tasks=tasks,
+        tune_seeds=sweep.grid_seeds,
+        confirm_seeds=fresh_seeds(looks[-1], sweep.grid_seeds) if looks else (),
+        confirm=sweep.confirm if looks else None,
+        looks=looks,
+        pairs=tuple(
+            (first, second)
+            for first, second in combinations(range(len(arms)), 2)
+            if sweep.pairs == "all" or first == 0
+        ),
+        margin=sweep.margin,
+        extend_grid=sweep.extend_grid,
+    )
 
 
 CHARACTERS_PER_TOKEN = 4

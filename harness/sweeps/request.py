@@ -19,15 +19,21 @@ from momentum_bench.harness.sweeps.settings import (
     HARDWARE,
     METHOD,
     TRAINING,
+    VERDICT,
     WHAT,
     About,
     settings_of,
 )
+from momentum_bench.harness.verdicts.looks import DEFAULT_LOOKS, check_looks
+from momentum_bench.harness.verdicts.paired import FEWEST_PAIRS, MARGIN
 from momentum_bench.tasks import SUITES, UnknownTaskError
 from momentum_bench.tasks.types import AnyMethod
 
 EMBEDDED_TASK = "bbc_news"
 """The task of the quick start, which a pip package carries."""
+
+N_TUNE_SEEDS = 3
+"""Of the sweep's seeds, those that choose the rate where fresh seeds confirm it."""
 
 
 def listed(value: Any) -> Any:
@@ -117,7 +123,11 @@ class Sweep(Stored):
     seeds: Annotated[
         tuple[int, ...],
         BeforeValidator(listed),
-        About("Seeds of the split, the new head, the batch order and dropout", WHAT, metavar="LIST"),
+        About(
+            "Seeds of the split, the new head, the batch order and dropout; the whole grid runs on each",
+            WHAT,
+            metavar="LIST",
+        ),
     ] = (13, 21, 42, 87, 100)
     test_limit: Annotated[
         int | None,
@@ -177,6 +187,65 @@ class Sweep(Stored):
             metavar="N",
         ),
     ] = 0
+
+    tune_seeds: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(listed),
+        About(
+            "With confirming seeds: seeds that choose the learning rate; the whole grid runs on them alone",
+            VERDICT,
+            default_text="the first 3 of --seeds",
+            metavar="LIST",
+        ),
+    ] = None
+    confirm_seeds: Annotated[
+        int | None,
+        Field(ge=FEWEST_PAIRS),
+        OrNone,
+        About(
+            "Fresh seeds that run at the chosen rate alone: choose once, then confirm; or none",
+            VERDICT,
+            metavar="N",
+        ),
+    ] = None
+    confirm: Annotated[
+        Literal["matched", "own"],
+        About(
+            "Rates of the confirming seeds: matched, one effective rate for all optimizers, or own, each "
+            "optimizer's own rate too",
+            VERDICT,
+            metavar="NAME",
+        ),
+    ] = "matched"
+    until_decided: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Add confirming seeds from look to look until every comparison is decided", VERDICT),
+    ] = None
+    looks: Annotated[
+        tuple[int, ...] | None,
+        BeforeValidator(listed),
+        About(
+            "With --until-decided: numbers of confirming seeds at which the results are tested; the last is "
+            "the maximum",
+            VERDICT,
+            default_text=",".join(map(str, DEFAULT_LOOKS)),
+            metavar="LIST",
+        ),
+    ] = None
+    pairs: Annotated[
+        Literal["first", "all"],
+        About(
+            "Pairs of optimizers that get a verdict: the first optimizer against each other one, or all",
+            VERDICT,
+            metavar="NAME",
+        ),
+    ] = "first"
+    margin: Annotated[
+        float,
+        Field(gt=0, lt=1),
+        About("A smaller difference of test scores does not matter; 0.01 is one point", VERDICT, metavar="X"),
+    ] = MARGIN
 
     protocol: Annotated[
         Literal["mezo", "lm-bff", "from-scratch"],
@@ -349,9 +418,11 @@ class Sweep(Stored):
             )
         return full
 
-    @field_validator("seeds")
+    @field_validator("seeds", "tune_seeds")
     @classmethod
-    def _legacy_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    def _legacy_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if seeds is None:
+            return None
         if any(not 0 <= seed < 2**32 for seed in seeds):
             raise ValueError("a seed is a whole number from 0 to 4294967295 (numpy's legacy seeds)")
         return _without_repeats(seeds)
@@ -364,6 +435,32 @@ class Sweep(Stored):
         if bad := [rate for rate in rates if not (math.isfinite(rate) and rate > 0)]:
             raise ValueError(f"a learning rate is a finite number above 0, found {bad[0]}")
         return _without_repeats(rates)
+
+    @field_validator("looks")
+    @classmethod
+    def _ascending_looks(cls, looks: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if looks is not None:
+            check_looks(looks)
+        return looks
+
+    @property
+    def confirms(self) -> bool:
+        """Whether fresh seeds confirm what a few seeds have chosen."""
+        return self.until_decided is not None or self.confirm_seeds is not None
+
+    @property
+    def grid_seeds(self) -> tuple[int, ...]:
+        """The seeds on which the whole grid runs."""
+        return (self.tune_seeds or self.seeds[:N_TUNE_SEEDS]) if self.confirms else self.seeds
+
+    @property
+    def all_looks(self) -> tuple[int, ...]:
+        """The numbers of confirming seeds at which the results are tested; the last is the maximum."""
+        if not self.confirms:
+            return ()
+        looks = (self.looks or DEFAULT_LOOKS) if self.until_decided else ()
+        most = self.confirm_seeds or looks[-1]
+        return (*(look for look in looks if look < most), most)
 
 
 SETTINGS = settings_of(Sweep)

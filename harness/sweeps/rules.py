@@ -60,6 +60,10 @@ _CHECKPOINTS = Choice("checkpoint_every")
 _RECORDED = Choice("cuda_graphs")
 _SCRATCH = Choice("method", only=("scratch",))
 
+_CONFIRMED = Choice("confirm_seeds")
+_UNTIL = Choice("until_decided")
+
+_NO_CONFIRMING = "Leave out the options of confirming seeds."
 _NOTHING_TRAINED = "without steps nothing is trained"
 _ONE_PROCESS = "a recorded step belongs to one process"
 _PRE_TRAINED = "it is for pre-trained models, and the network of an image task starts from random weights"
@@ -85,6 +89,20 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
         Choice("method", but=("scratch",)),
         "0 stands for all training rows, which only image tasks use",
         "Give --k at least 1.",
+    ),
+    Exclusive(_NO_STEPS, _CONFIRMED, "without training there is no learning rate to confirm", _NO_CONFIRMING),
+    Exclusive(_NO_STEPS, _UNTIL, "without training there is no learning rate to confirm", _NO_CONFIRMING),
+    Exclusive(
+        Choice("learning_rate_axis", only=("torch",)),
+        _CONFIRMED,
+        "confirming seeds compare optimizers at one effective rate",
+        "Give --learning-rates as effective rates.",
+    ),
+    Exclusive(
+        Choice("learning_rate_axis", only=("torch",)),
+        _UNTIL,
+        "confirming seeds compare optimizers at one effective rate",
+        "Give --learning-rates as effective rates.",
     ),
     Exclusive(Choice("peft"), _SCRATCH, _PRE_TRAINED, "Leave out --peft."),
     Exclusive(Choice("freeze"), _SCRATCH, _PRE_TRAINED, "Leave out --freeze."),
@@ -165,12 +183,41 @@ def _decays_ascend(sweep: Sweep) -> str | None:
     )
 
 
+def _confirming_is_asked(sweep: Sweep) -> str | None:
+    """An option that means nothing without confirming seeds."""
+    if sweep.confirms:
+        return None
+    given = [name for name in ("tune_seeds", "looks") if getattr(sweep, name) is not None]
+    given += ["confirm"] if sweep.confirm != "matched" else []
+    if not given:
+        return None
+    return f"{typed(sweep, given[0])} is for confirming seeds: add --confirm-seeds N or --until-decided"
+
+
+def _looks_are_until_decided(sweep: Sweep) -> str | None:
+    if sweep.looks is None or sweep.until_decided or not sweep.confirms:
+        return None
+    return f"{typed(sweep, 'looks')} is for --until-decided: add it, or leave out --looks"
+
+
+def _two_arms(sweep: Sweep) -> str | None:
+    if not sweep.confirms or len(sweep.optimizers) > 1:
+        return None
+    return (
+        f"--optimizers {sweep.optimizers[0]}: confirming seeds compare optimizers, so give two or more, or "
+        f"leave out the options of confirming seeds"
+    )
+
+
 ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _warm_up,
     _micro_batches,
     _parts_of_ranks,
     _decays_are_given,
     _decays_ascend,
+    _confirming_is_asked,
+    _looks_are_until_decided,
+    _two_arms,
 )
 
 

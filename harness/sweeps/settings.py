@@ -20,10 +20,11 @@ from momentum_bench.harness.records.schema import RunSpec
 WHAT = "What is compared"
 METHOD = "Model and method"
 GRID = "Learning rates"
+VERDICT = "Tuning, confirming and verdict"
 TRAINING = "Training (image tasks bring their own defaults)"
 HARDWARE = "Hardware"
 FILES = "Files"
-GROUPS = (WHAT, METHOD, GRID, TRAINING, HARDWARE, FILES)
+GROUPS = (WHAT, METHOD, GRID, VERDICT, TRAINING, HARDWARE, FILES)
 """Titles under which settings stand in the help, in this order."""
 
 

@@ -18,6 +18,7 @@ from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.checking.folder import (
     Folder,
     Refused,
+    checked_designs,
     folder_of,
     marker_departures,
     run_folders,
@@ -29,7 +30,6 @@ from momentum_bench.leaderboards.checking.record import (
     departures_of_record,
 )
 from momentum_bench.leaderboards.checking.table import all_table_departures, who
-from momentum_bench.leaderboards.paired import MARGIN
 from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import csv_tables
@@ -38,14 +38,16 @@ _ReadRecord = tuple[str, RunRecord | None, list[str]]
 """The id of the run in whose place a record is, the record, and what is wrong with its text."""
 
 
-def departures(directory: Path, margin: float = MARGIN) -> list[str]:
+def departures(directory: Path, margin: float | None = None, mix_environments: bool = False) -> list[str]:
     """Everything that is wrong with a folder of records and its tables, one line for each departure.
 
     The records are files `runs/<id>/record.json`, or all in one archive. The page, the plots and
     `trials.parquet` are not read, because they follow from the same records.
 
     Args:
-        margin: the equivalence margin that the tables must have been built with, a fraction.
+        margin: the equivalence margin with which the tables must have been built, a fraction; None: that of
+            the designs, or one point.
+        mix_environments: the tables must have been built with this setting of `build`.
 
     Raises:
         UserError: there is no folder of runs to check, or an archive cannot be read.
@@ -56,13 +58,14 @@ def departures(directory: Path, margin: float = MARGIN) -> list[str]:
             f"{directory} has no folder runs/ and no {ARCHIVE}: name a folder that has records and tables"
         )
     folder = folder_of(directory)
-    return _departures(folder, _stored(folder) if archive is None else _archived(folder), margin)
+    read = _stored(folder) if archive is None else _archived(folder)
+    return _departures(folder, read, margin, mix_environments)
 
 
 def record_departures(directory: Path) -> list[str]:
     """What is wrong with a folder's records, one line for each departure; nothing is built from them."""
     folder = folder_of(directory)
-    return [*_folder_departures(folder), *_checked_records(_stored(folder))[1]]
+    return [*_folder_departures(folder), *_checked_records(_stored(folder))[1], *checked_designs(folder)[1]]
 
 
 def _stored(folder: Folder) -> Iterator[_ReadRecord]:
@@ -84,12 +87,15 @@ def _archived(folder: Folder) -> Iterator[_ReadRecord]:
             yield name, *checked_record(line, name)
 
 
-def _departures(folder: Folder, read: Iterable[_ReadRecord], margin: float) -> list[str]:
+def _departures(
+    folder: Folder, read: Iterable[_ReadRecord], margin: float | None, mix_environments: bool
+) -> list[str]:
     """All departures of a folder and of the records in it or in its archive."""
     records, wrong = _checked_records(read)
-    found = [*_folder_departures(folder), *wrong]
+    designs, wrong_designs = checked_designs(folder)
+    found = [*_folder_departures(folder), *wrong, *wrong_designs]
     try:
-        board = board_of(records, margin=margin)
+        board = board_of(records, margin, mix_environments, designs=designs)
         texts = csv_tables(board)
     except (ArithmeticError, ValueError, UserError) as error:
         return [*found, f"no leaderboard can be built from these records: {short_line(first_line(error))}"]
@@ -141,9 +147,5 @@ def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
 
 def _gaps(row: Row) -> Iterator[str]:
     """A line for each cell of a row's grid that has no run."""
-    there = {(run.spec.seed, run.spec.learning_rate) for run in row.runs}
-    for seed in sorted({seed for seed, _ in there}):
-        for rate in sorted({rate for _, rate in there}):
-            if (seed, rate) not in there:
-                whose = short_line(who(row.columns))
-                yield f"row {row.row_id} ({whose}): no run of seed {seed} at rate {rate:g}"
+    for seed, rate in row.left_out["missing"]:
+        yield f"row {row.row_id} ({short_line(who(row.columns))}): no run of seed {seed} at rate {rate:g}"

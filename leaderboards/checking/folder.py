@@ -8,10 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from momentum_bench.harness.records.files import plain_content
+from momentum_bench.harness.records.design import Design
+from momentum_bench.harness.records.files import parsed_record, plain_content
 from momentum_bench.harness.records.schema import PROTOCOL_VERSION
-from momentum_bench.harness.records.store import MARKER
+from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.checking.record import other_version
+from momentum_bench.leaderboards.printable import short_line
 
 LARGEST_BYTES = 64 * 2**20
 """A larger file is not read."""
@@ -101,3 +103,28 @@ def marker_departures(folder: Folder) -> list[str]:
     except (ValueError, KeyError, TypeError, RecursionError):
         return [f"{MARKER} cannot be understood: expected the protocol version"]
     return [] if content is None or version == PROTOCOL_VERSION else [f"{MARKER}: {other_version(version)}"]
+
+
+def checked_designs(folder: Folder) -> tuple[list[Design], list[str]]:
+    """The designs of a folder, and what is wrong with their files."""
+    place = folder.root / DESIGNS
+    if DESIGNS in folder.refused or not place.is_dir():
+        return [], []
+    designs, wrong = [], []
+    for path in sorted(place.iterdir()):
+        name = f"{DESIGNS}/{path.name}"
+        try:
+            content = folder.read(name)
+        except Refused as error:
+            wrong.append(f"{short_line(name)} {error}")
+            continue
+        if content is None:
+            continue
+        design = parsed_record(content, Design)
+        if design is None:
+            wrong.append(f"{short_line(name)} is not a whole design")
+        elif path.name != f"{design.design_id}.json":
+            wrong.append(f"{short_line(name)} is the design {design.design_id}: it was changed, or renamed")
+        else:
+            designs.append(design)
+    return designs, wrong

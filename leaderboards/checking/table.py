@@ -4,18 +4,49 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.errors import first_line
+from momentum_bench.harness.reporting import csv_line
+from momentum_bench.harness.verdicts.paired import FEWEST_PAIRS, LEVEL
 from momentum_bench.leaderboards.checking.folder import Folder, Refused
+from momentum_bench.leaderboards.environments import FACTS
 from momentum_bench.leaderboards.printable import short_line
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; other tables are compared if they are there."""
+
+
+LATER = frozenset(
+    (
+        *(*FACTS, "mixed", "left_out", "role", "design", "test_worst", "majority", "accumulated_rate"),
+        *("question", "first_learning_rate", "second_learning_rate", "spread_floor", "worst_difference"),
+        *("ci90_low", "ci90_high", "look", "looks", "n_seeds_if_equal", "n_seeds_as_observed"),
+    )
+)
+"""Columns that tables did not have at first; a table without one of them was published before."""
+
+GONE = frozenset(
+    (
+        *("shared_learning_rate", "shared_test_mean", "shared_test_std"),
+        *("bootstrap_low", "bootstrap_high", "n_seeds_to_decide"),
+    )
+)
+"""Columns of earlier tables that this version does not compute: not checked."""
+
+OTHERWISE = frozenset(("p_difference_holm", "p_equivalence_holm", "no_verdict"))
+"""Columns that mean something else in tables that were published without `question`: not checked there."""
+
+SAME = 1e-8
+"""Numbers that scipy computes are equal if they differ by a smaller share: its versions round otherwise."""
+
+BY_SCIPY = ("p_", "ci", "test_ci_")
+"""How the names of such columns begin."""
 
 
 def who(columns: Mapping[str, Any]) -> str:
@@ -54,7 +85,8 @@ def _table_departures(found: str, expected: str) -> list[str]:
     """Where a CSV differs from the expected one, cell by cell."""
     if found == expected:
         return []
-    there, given = _parsed_csv(found), _parsed_csv(expected)
+    read, rebuilt_table = _parsed_csv(found), _parsed_csv(expected)
+    there, given = _comparable(read, rebuilt_table)
     wrong = []
     if there.names != given.names:
         missing = [name for name in given.names if name not in there.names]
@@ -72,15 +104,59 @@ def _table_departures(found: str, expected: str) -> list[str]:
                 f", row {place} ({short_line(who(rebuilt))}), column {name}: {short_line(row[name])!r}, "
                 f"the records give {short_line(value)!r}"
                 for name, value in rebuilt.items()
-                if name in row and row[name] != value
+                if name in row and not _same(name, row[name], value)
             ]
-    return wrong or [": rows in another order, or other quotes or line ends"]
+    if wrong:
+        return wrong
+    in_order = list(map(_key, there.rows)) == list(map(_key, given.rows))
+    as_written = "".join(map(csv_line, [read.names, *(row.values() for row in read.rows)]))
+    return (
+        [] if in_order and found == as_written else [": rows in another order, or other quotes or line ends"]
+    )
+
+
+def _same(column: str, found: str, expected: str) -> bool:
+    """Whether two cells are equal, but for how scipy has rounded."""
+    if found == expected or not column.startswith(BY_SCIPY):
+        return found == expected
+    try:
+        return math.isclose(float(found), float(expected), rel_tol=SAME, abs_tol=1e-12)
+    except ValueError:
+        return False
+
+
+def _comparable(there: _CsvTable, given: _CsvTable) -> tuple[_CsvTable, _CsvTable]:
+    """A table that was read and the one that was built, without what only one of their versions has."""
+    skipped = (LATER & set(given.names)) - set(there.names)
+    skipped |= (GONE & set(there.names)) - set(given.names)
+    if "question" in skipped and "verdict" in given.names:
+        skipped |= OTHERWISE
+        given = _CsvTable(given.names, [row | {"verdict": _verdict_before(row)} for row in given.rows])
+    return there.without(skipped), given.without(skipped)
+
+
+def _verdict_before(row: Mapping[str, str]) -> str:
+    """The verdict that tables without `question` state: by the unadjusted p-values, each at 0.05."""
+    if int(row["n_pairs"] or 0) < FEWEST_PAIRS or float(row["std_difference"]) == 0:
+        return ""
+    if float(row["p_equivalence"]) < LEVEL:
+        return "equivalent"
+    if float(row["p_difference"]) < LEVEL:
+        return "b better" if float(row["mean_difference"]) > 0 else "a better"
+    return "inconclusive"
 
 
 @dataclass(frozen=True)
 class _CsvTable:
     names: list[str]
     rows: list[dict[str, str]]
+
+    def without(self, names: Collection[str]) -> _CsvTable:
+        """The table without some of its columns."""
+        return _CsvTable(
+            [name for name in self.names if name not in names],
+            [{name: value for name, value in row.items() if name not in names} for row in self.rows],
+        )
 
 
 def _parsed_csv(text: str) -> _CsvTable:

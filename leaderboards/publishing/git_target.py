@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.store import MARKER
+from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.archive import LARGEST_TOTAL
 from momentum_bench.leaderboards.checking.folder import LARGEST_BYTES
 from momentum_bench.leaderboards.printable import short_line
@@ -29,6 +29,7 @@ from momentum_bench.leaderboards.publishing.merge import (
     ATTEMPTS,
     BUILT_FILES,
     BUILT_FOLDERS,
+    DESIGN_FILE,
     RUN_ID,
     Changes,
     merge,
@@ -122,7 +123,7 @@ def _is_ancestor(target: Path, older: str, newer: str) -> bool:
 
 
 def _lay_out(published: CommittedFolder, folder: Path) -> None:
-    """Write the marker and the records of a published leaderboard to a new folder, and nothing else.
+    """Write the marker, records and designs of a published leaderboard to a new folder, and nothing else.
 
     Raises:
         UserError: one of them is not a plain file, or they are too large.
@@ -146,6 +147,13 @@ def _lay_out(published: CommittedFolder, folder: Path) -> None:
             )
         (folder / place_of(name)).parent.mkdir(parents=True)
         (folder / place_of(name)).write_bytes(content)
+    for name, entry in published.entries(DESIGNS).items():
+        place = f"{DESIGNS}/{name}"
+        if entry.kind != FILE or not DESIGN_FILE.fullmatch(name):
+            raise published.refused(place, entry, "only files that are named by a design's id")
+        if (content := published.content(place, LARGEST_BYTES)) is not None:
+            (folder / DESIGNS).mkdir(exist_ok=True)
+            (folder / place).write_bytes(content)
 
 
 def _names(published: CommittedFolder) -> list[str]:

@@ -13,16 +13,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.records.store import MARKER
+from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.printable import short_line
-from momentum_bench.leaderboards.publishing.merge import ATTEMPTS, RUN_ID, Changes, merge, place_of
+from momentum_bench.leaderboards.publishing.merge import (
+    ATTEMPTS,
+    DESIGN_FILE,
+    RUN_ID,
+    Changes,
+    merge,
+    place_of,
+)
 
 PREFIX = "hf://datasets/"
 CONFLICTS = (409, 412)
 """The HTTP statuses of a commit that the hub refuses because its parent is no longer the latest."""
 
 CARD_FILE = "README.md"
-READ = [MARKER, "runs/*/record.json"]
+READ = [MARKER, "runs/*/record.json", f"{DESIGNS}/*"]
 """The files that are downloaded. For other files the names are enough."""
 
 CARD = """\
@@ -115,10 +122,12 @@ def _wanted(names: Iterable[str]) -> list[str]:
     wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
     for name in wanted:
         run_id = name.removeprefix("runs/").removesuffix("/record.json")
-        if name != MARKER and not (RUN_ID.fullmatch(run_id) and name == place_of(run_id)):
+        design = name.removeprefix(f"{DESIGNS}/")
+        is_design = name != design and DESIGN_FILE.fullmatch(design)
+        if name != MARKER and not is_design and not (RUN_ID.fullmatch(run_id) and name == place_of(run_id)):
             raise UserError(
-                f"{short_line(name)} is not the path of a record, expected runs/RUN_ID/record.json: nothing "
-                f"was published"
+                f"{short_line(name)} is not the path of a record, expected runs/RUN_ID/record.json or "
+                f"{DESIGNS}/ID.json: nothing was published"
             )
     return wanted
 

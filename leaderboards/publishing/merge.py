@@ -13,19 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.records.design import Design
+from momentum_bench.harness.records.files import record_text
 from momentum_bench.harness.records.schema import PROTOCOL_VERSION, canonical_json
-from momentum_bench.harness.records.store import MARKER, Store
+from momentum_bench.harness.records.store import DESIGNS, MARKER, Store
 from momentum_bench.leaderboards.build import board_of, build
 from momentum_bench.leaderboards.checking.check import departures, record_departures
 from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rendering.files import contents
-from momentum_bench.leaderboards.rows import Row, model_names, result_of, rows_of
+from momentum_bench.leaderboards.rows import Row, model_names, result_of
 
 ATTEMPTS = 20
 """How many times a commit is tried while other publishers commit at the same time."""
 
 RUN_ID = re.compile("[0-9a-f]{16}")
 """The only allowed names of runs' folders, because they become paths on the publisher's disk."""
+
+DESIGN_FILE = re.compile(r"[0-9a-f]{16}\.json")
+"""The only allowed names of designs' files."""
 
 BUILT_FOLDERS = ("tasks", "plots")
 """Folders of a leaderboard whose files are named after its tasks and settings."""
@@ -85,7 +90,7 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
     is_new = not store.exists
     if store.exists:
         store.check_version()
-    before = store.records()
+    before, old_designs = store.records(), store.designs()
     there = [run_id for run_id in mine.run_folders() if (published / place_of(run_id)).exists()]
     added = sorted(set(mine.run_folders()) - set(there))
     replaced = [run_id for run_id in there if _differ(store, mine, run_id)]
@@ -96,6 +101,8 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
             f"was published. If the published ones are yours and wrong, replace them with --replace"
         )
     files = {place_of(run_id): (own / place_of(run_id)).read_bytes() for run_id in (*added, *replaced)}
+    designs = {place_of_design(design): record_text(design).encode() for design in mine.designs()}
+    files |= {name: content for name, content in designs.items() if not (published / name).exists()}
     if is_new:
         files[MARKER] = (canonical_json({"protocol_version": PROTOCOL_VERSION}) + "\n").encode()
     _write(published, files)
@@ -103,11 +110,20 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
     _refuse(record_departures(published), "with these runs the leaderboard would not pass the check")
     board = build(store)
     try:
-        old_rows = rows_of(before)
-        old_names = set(contents(board_of(before))) if before else set()
+        old_board = board_of(before, designs=old_designs)
+        old_rows = old_board.rows
+        old_names = set(contents(old_board)) if before else set()
     except (ArithmeticError, ValueError) as error:  # because of a wrong record that is being replaced
         raise UserError(f"no leaderboard can be built from what is published: {first_line(error)}") from error
     lost = {row.row_id for row in old_rows} - {row.row_id for row in board.rows}
+    were_mixed = {row.row_id for row in old_rows if row.mixed}
+    if newly := [row for row in board.rows if row.mixed and row.row_id not in were_mixed]:
+        row = newly[0]
+        raise UserError(
+            f"with these runs {len(newly)} row(s) would lose their score, the first: {row.row_id} "
+            f"({short_line(row.columns['task'])} {short_line(row.label)}), whose runs would mix "
+            f"{short_line(row.mixed)}. Nothing was published. Do all runs of a row in one environment"
+        )
     if lost:  # cannot happen, because runs are only added; checked because a lost row could not be restored
         raise UserError(f"row(s) {', '.join(sorted(lost))} would be lost: nothing was published")
     built = {name: c.encode() if isinstance(c, str) else c for name, c in contents(board).items()}
@@ -125,6 +141,11 @@ def merge(published: Path, names: Iterable[str], own: Path, replace: bool) -> Ch
 def place_of(run_id: str) -> str:
     """The path of a run's record in a leaderboard."""
     return f"runs/{run_id}/record.json"
+
+
+def place_of_design(design: Design) -> str:
+    """The path of a design in a leaderboard."""
+    return f"{DESIGNS}/{design.design_id}.json"
 
 
 def _differ(published: Store, own: Store, run_id: str) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.files import check_no_links, write_atomically
+from momentum_bench.harness.records.files import check_no_links, record_text, write_atomically
 from momentum_bench.harness.records.schema import RunRecord, canonical_json
-from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.records.store import DESIGNS, Store
 from momentum_bench.harness.reporting import png_bytes, svg_text
 from momentum_bench.leaderboards.archive import ARCHIVE, pack
 from momentum_bench.leaderboards.build import Leaderboard
@@ -87,7 +87,9 @@ def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> di
     if png:
         files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
     if archive:
-        files[ARCHIVE] = pack(run for row in board.rows for run in row.runs)
+        runs = {run.spec.run_id: run for row in board.rows for run in row.runs}
+        files[ARCHIVE] = pack(runs.values())
+        files |= {f"{DESIGNS}/{each.design_id}.json": record_text(each) for each in board.designs}
     return files | {"index.html": page(board, plots, stems)}
 
 

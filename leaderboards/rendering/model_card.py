@@ -20,7 +20,8 @@ def model_index(board: Leaderboard) -> str:
     """A block of YAML for each model of the board. It goes between the `---` lines of the model's card.
 
     A result is the test mean of a row over its seeds, as a fraction. The metric's name and arguments say how
-    the model was trained, and how far the seeds differ. Rows without a score are left out.
+    the model was trained, and how far the seeds differ. Rows without a score are left out. Comments name
+    what the board leaves out.
     """
     from huggingface_hub import ModelCardData
 
@@ -32,14 +33,15 @@ def model_index(board: Leaderboard) -> str:
     cards = [
         ModelCardData(model_name=name, eval_results=list(map(_result, rows))) for name, rows in models.items()
     ]
-    return "---\n".join(f"{card.to_yaml()}\n" for card in cards)
+    left_out = "".join(f"# left out: {printable(each.sentence)}\n" for each in board.left_out)
+    return "---\n".join(f"{left_out}{card.to_yaml()}\n" for card in cards)
 
 
 def _result(row: Row) -> EvalResult:
     from huggingface_hub import EvalResult
 
     c = row.columns
-    arguments = ("method", "k", "optimizer", "hyperparameters", "n_seeds", "test_std", "protocol", "row_id")
+    arguments = ("method", "k", "optimizer", "hyperparameters", "n_seeds", "test_std", "left_out", "protocol")
     over = "one seed" if c["n_seeds"] == 1 else f"mean over {c['n_seeds']} seeds"
     how = f"by {c['method']} with {row.label}, {drawn(c['k'])}, {over}"
     return EvalResult(
@@ -48,7 +50,7 @@ def _result(row: Row) -> EvalResult:
         metric_type=printable(c["metric"]),
         metric_name=printable(f"{c['metric']}, {how}"),
         metric_value=c["test_mean"],
-        metric_args={name: _stated(c[name]) for name in arguments if cell(c[name])},
+        metric_args={name: _stated(c[name]) for name in (*arguments, "row_id") if cell(c[name])},
     )
 
 

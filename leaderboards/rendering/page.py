@@ -11,10 +11,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from momentum_bench.harness.optimizers.accumulated import NOT_FAR_ENOUGH
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, cell
+from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
-from momentum_bench.leaderboards.comparisons import Comparison
-from momentum_bench.leaderboards.paired import in_points
+from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
@@ -120,6 +121,7 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
         "b better": "second",
         "equivalent": "equivalent",
         "inconclusive": "open",
+        "not learned": "open",
         None: "none",
     }
     return classes[comparison.difference.verdict], comparison.verdict
@@ -133,8 +135,9 @@ def _comparison_table(
         Head("Second minus first"),
         Head("Verdict"),
         Head("Difference, points", number=True),
-        Head("95 % t interval", number=True),
-        Head("Bootstrap", number=True),
+        Head("95 % interval", number=True),
+        Head("90 % interval", number=True),
+        Head("Farthest seed", number=True),
         Head("Pairs", number=True),
         Head("p difference (Holm)", number=True),
         Head("p equivalence (Holm)", number=True),
@@ -144,34 +147,52 @@ def _comparison_table(
     for comparison in comparisons:
         c, d = comparison.columns, comparison.difference
         kind, text = _verdict(comparison)
-        seeds = f"about {d.n_seeds_to_decide:,} seeds would decide" if d.n_seeds_to_decide else ""
         lines.append(
             [
                 _task_cell(comparison.first, words),
-                Cell(f"{comparison.second.label} - {comparison.first.label}"),
-                Cell(text, kind=kind, sort=text, sub=seeds or d.no_verdict),
+                Cell(f"{comparison.second.label} - {comparison.first.label}", sub=_question(comparison)),
+                Cell(text, kind=kind, sort=text, sub=comparison.advice_in_words or d.no_verdict),
                 Cell(_signed(d.mean), cell(d.mean)),
                 Cell(_signed_range(d.ci_low, d.ci_high), cell(d.ci_low)),
-                Cell(_signed_range(d.bootstrap_low, d.bootstrap_high), cell(d.bootstrap_low)),
-                Cell(str(d.n_pairs)),
+                Cell(_signed_range(d.ci90_low, d.ci90_high), cell(d.ci90_low)),
+                Cell(_signed(c["worst_difference"]), cell(c["worst_difference"])),
+                Cell(str(d.n_pairs), sub=_at_look(comparison)),
                 Cell(_p_with_holm(c, "p_difference"), cell(d.p_difference)),
                 Cell(_p_with_holm(c, "p_equivalence"), cell(d.p_equivalence)),
-                Cell(_p(d.p_sign_flip), cell(d.p_sign_flip)),
+                Cell(_p(c["p_sign_flip"]), cell(c["p_sign_flip"])),
             ]
         )
     return heads, lines
+
+
+def _question(comparison: Comparison) -> str:
+    """What is compared, in a few words."""
+    c = comparison.columns
+    if comparison.question == "matched":
+        return f"matched, at rate {c['first_learning_rate']:g}"
+    if comparison.question == "own":
+        return f"own rates, {c['second_learning_rate']:g} and {c['first_learning_rate']:g}"
+    return "tuned on each seed"
+
+
+def _at_look(comparison: Comparison) -> str:
+    looks = comparison.looks
+    if comparison.look is None or len(looks) < 2:
+        return ""
+    return f"look {looks.index(comparison.look.n_seeds) + 1} of {len(looks)}"
 
 
 def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
     heads = [
         Head("Task"),
         Head("Optimizer"),
+        Head("Seeds", number=True),
         Head("Test, %", number=True),
         Head("95 % interval", number=True),
         Head("SD", number=True),
-        Head("Seeds", number=True),
+        Head("Worst seed", number=True),
+        Head("Commonest answer", number=True),
         Head("Over ties", number=True),
-        Head("Shared rate", number=True),
         Head("Dev, %", number=True),
         Head("Chosen rates"),
         Head("Remarks"),
@@ -179,30 +200,32 @@ def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[li
     lines = []
     for row in rows:
         c = row.columns
-        shared = c["shared_learning_rate"]
         lines.append(
             [
                 _task_cell(row, words),
                 Cell(row.label, sort=row.label, link=f"row-{row.row_id}"),
+                Cell(str(c["n_seeds"]), sub="tuned" if row.role == "tuned" else f"confirming, {row.role}"),
                 Cell(percent(c["test_mean"]), cell(c["test_mean"])),
                 Cell(percent_range(c["test_ci_low"], c["test_ci_high"]), cell(c["test_ci_low"])),
                 Cell(percent(c["test_std"]), cell(c["test_std"])),
-                Cell(str(c["n_seeds"])),
+                Cell(percent(c["test_worst"]), cell(c["test_worst"])),
+                Cell(percent(c["majority"]), cell(c["majority"])),
                 Cell(
                     percent_range(c["test_tied_low"], c["test_tied_high"]) if c["n_tied"] else "no ties",
                     cell(c["test_tied_high"] - c["test_tied_low"]),
                 ),
-                Cell(
-                    percent(c["shared_test_mean"]),
-                    cell(c["shared_test_mean"]),
-                    sub="" if math.isnan(shared) else f"at {shared:g}",
-                ),
                 Cell(percent(c["dev_mean"]), cell(c["dev_mean"])),
-                Cell(", ".join(f"{run.spec.learning_rate:g}" for run in row.chosen.values())),
+                Cell(_rates(row)),
                 Cell(_remarks(row)),
             ]
         )
     return heads, lines
+
+
+def _rates(row: Row) -> str:
+    """The chosen rates of the seeds; one where all are equal."""
+    rates = [f"{run.spec.learning_rate:g}" for run in row.chosen.values()]
+    return rates[0] if len(set(rates)) == 1 and len(rates) > 1 else ", ".join(rates)
 
 
 def _remarks(row: Row) -> str:
@@ -215,6 +238,8 @@ def _remarks(row: Row) -> str:
         (c["n_missing"], "missing"),
     )
     words = [f"{n} {what}" for n, what in counts if n]
+    if (ratio := c["accumulated_rate"]) is not None and ratio < NOT_FAR_ENOUGH:
+        words.append(f"moves {ratio:.2f} times as far as SGD")
     if c["short_classes"]:
         words.append(f"short classes: {c['short_classes']}")
     return ", ".join(words)

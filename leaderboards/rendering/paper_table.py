@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from momentum_bench.harness.records.schema import drawn
+from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparisons import best_of_task, equivalent_to
-from momentum_bench.leaderboards.paired import in_points
 from momentum_bench.leaderboards.printable import latex_text, markdown_text
 from momentum_bench.leaderboards.rows import Row, model_names
 
@@ -36,10 +36,10 @@ class PaperTable:
 
 
 def paper_tables(board: Leaderboard) -> list[PaperTable]:
-    """The leaderboard's rows as tables, one for each family, in the leaderboard's order."""
-    families: dict[str, list[Row]] = {}
+    """The leaderboard's rows as tables, one for each family and role of seeds, in the leaderboard's order."""
+    families: dict[tuple[str, str, str], list[Row]] = {}
     for row in board.rows:
-        families.setdefault(row.family, []).append(row)
+        families.setdefault((row.family, row.role, str(row.columns["design"])), []).append(row)
     models = model_names(board.rows)
     return [_paper_table(rows, board, models[rows[0].model_key]) for rows in families.values()]
 
@@ -52,14 +52,16 @@ def _paper_table(rows: list[Row], board: Leaderboard, model: str) -> PaperTable:
         arms[row.arm] = row.label
     names = [task for task, _, _ in tasks]
     header = [f"{key[0]} ({key[1]}, {key[2]})" if names.count(key[0]) > 1 else key[0] for key in tasks]
-    winners = [best_of_task(of_task) for of_task in tasks.values()]
+    winners = [best_of_task(of_task, board.comparisons) for of_task in tasks.values()]
     best = [row for of_task in winners for row in of_task]
     lines = [
         (label, [next((row for row in of_task if row.arm == arm), None) for of_task in tasks.values()])
         for arm, label in arms.items()
     ]
+    left_out = [each.sentence for each in board.left_out if each.task is None or each.task in names]
+    caption = [f"{model}, {_caption(rows)}", _legend(winners, board.margin), *left_out]
     return PaperTable(
-        f"{model}, {_caption(rows)} {_legend(winners, board.margin)}",
+        " ".join(caption),
         header,
         lines,
         {row.row_id for row in best},
@@ -83,9 +85,14 @@ def _caption(rows: list[Row]) -> str:
         over = f"mean (standard deviation) over {seeds[0]} seeds"
     else:
         over = f"mean (standard deviation) over {seeds[0]} to {seeds[-1]} seeds"
+    chosen = {
+        "tuned": "learning rate chosen by dev for each seed",
+        "matched": "one effective learning rate for all optimizers, chosen by dev on other seeds",
+        "own": "one learning rate for each optimizer, chosen by dev on other seeds",
+    }
     return (
-        f"{c['method']}, {drawn(c['k'])}, {c['protocol']}: test {metrics} in %, {over}; learning rate chosen "
-        f"by dev for each seed."
+        f"{c['method']}, {drawn(c['k'])}, {c['protocol']}: test {metrics} in %, {over}; "
+        f"{chosen[rows[0].role]}."
     )
 
 

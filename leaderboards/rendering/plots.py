@@ -15,7 +15,8 @@ from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from momentum_bench.leaderboards.build import Leaderboard
-from momentum_bench.leaderboards.comparisons import Comparison, Pooled
+from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.comparisons import Pooled
 from momentum_bench.leaderboards.rendering.wording import context
 from momentum_bench.leaderboards.rows import Row, by_setting
 
@@ -31,7 +32,14 @@ BAND = "#d7e8d4"
 LONGEST_TEXT = 30
 """Characters of a label."""
 
-VERDICT_MARKS = {"equivalent": "s", "a better": "<", "b better": ">", "inconclusive": "o", "": "x"}
+VERDICT_MARKS = {
+    "equivalent": "s",
+    "a better": "<",
+    "b better": ">",
+    "inconclusive": "o",
+    "not learned": "d",
+    "": "x",
+}
 
 STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
@@ -44,10 +52,10 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
     """
     plots = {}
     with plot_style(STYLE):
-        if board.comparisons:
+        if _entries(board):
             plots["forest"] = render(forest(board))
         figure = None
-        for rows in by_setting(board.rows):
+        for rows in by_setting(row for row in board.rows if row.role == "tuned"):
             if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
                 figure = curves(rows, figure)
                 plots[curves_name(rows[0])] = render(figure)
@@ -174,7 +182,7 @@ def forest(board: Leaderboard) -> Figure:
 
 
 def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
-    return [*board.comparisons, *board.pooled]
+    return [*(pair for pair in board.comparisons if not pair.refused), *board.pooled]
 
 
 def _reach(board: Leaderboard) -> float:
@@ -193,7 +201,7 @@ def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:
     verdict = entry.columns["verdict"]
     colours = {"equivalent": COLOURS[2], "a better": COLOURS[0], "b better": COLOURS[1]}
     colour = colours.get(verdict, FAINT)
-    return VERDICT_MARKS[verdict], colour, PAPER if verdict == "inconclusive" else colour
+    return VERDICT_MARKS[verdict], colour, PAPER if verdict in ("inconclusive", "not learned") else colour
 
 
 def _draw_intervals(

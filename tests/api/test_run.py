@@ -112,7 +112,10 @@ def test_finished_runs_are_not_run_again(results: mb.Results, settings: dict[str
     assert again.done == []
     assert [r.spec.seed for r in part.records] == [13] * 4
     assert {r.spec.run_id for r in part.records} < {r.spec.run_id for r in results.records}
-    assert [row.columns["seeds"] for row in part.leaderboard().rows] == ["13", "13"]
+    board = part.leaderboard()
+    assert [row.columns["seeds"] for row in board.rows] == ["13", "13"]
+    assert board.notes[0].startswith(f"{results.directory} holds 4 run(s) of other sweeps")
+    assert not board.left_out
     # the tables of the directory are of all its runs, as after the same command line
     assert {row["seeds"] for row in table(results.directory / "leaderboard.csv")} == {"13;21"}
 

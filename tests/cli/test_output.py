@@ -63,8 +63,9 @@ def test_no_number_is_null_and_a_path_is_text():
 class TestBuild:
     def test_the_document_has_the_rows_of_the_tables_with_their_types(self, results: Path, tmp_path: Path):
         done = call("leaderboard", "build", results, "--out", tmp_path / "out", "--json")
-        assert done.exit_code == 0, done.stderr
+        assert done.exit_code == 1, done.stderr  # a planned run is missing
         document = json.loads(done.stdout)
+        assert document["left_out"] == ["sst2: sgd has no result at rate 0.1 on seed 4 (missing)."]
         assert document["files"] == [str(tmp_path / "out" / name) for name in RESULTS]
         assert as_cells(document["rows"]) == csv_rows(tmp_path / "out" / "leaderboard.csv")
         assert as_cells(document["comparisons"]) == csv_rows(tmp_path / "out" / "comparison.csv")
@@ -79,8 +80,10 @@ class TestBuild:
     def test_quiet_prints_paths_alone(self, results: Path, tmp_path: Path):
         done = call("leaderboard", "build", results, "--out", tmp_path / "out", "--quiet")
         assert done.stdout == ", ".join(str(tmp_path / "out" / name) for name in RESULTS) + "\n"
-        assert done.stderr == ""
-        assert call("leaderboard", "build", results, "-q").output == ""
+        left_out = "the leaderboard is not whole: sst2: sgd has no result at rate 0.1 on seed 4 (missing)\n"
+        assert done.stderr == left_out
+        done = call("leaderboard", "build", results, "-q")
+        assert (done.stdout, done.stderr, done.exit_code) == ("", left_out, 1)
 
     @pytest.mark.parametrize(
         ("words", "message"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -80,6 +81,17 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     assert "1 task(s) x 1 optimizers x 2 rates x 2 seeds = 4 runs" in dry.stderr
     assert (dry.stdout.count("done"), dry.stdout.count("missing")) == (2, 2)
     assert len(records(tmp_path / "one")) == 8
+
+    # the printed board is that of the sweep that was typed, the files are of all runs
+    part = command_here("run", *words, "--output-dir", "one", "--seeds", 21, "--json")
+    assert part.returncode == 0, part.stderr
+    document = json.loads(part.stdout)
+    assert [row["seeds"] for row in document["rows"]] == ["21", "21"]
+    assert document["notes"] == [
+        "one holds 4 run(s) of other sweeps, which are not in this table: "
+        "`momentum-bench leaderboard build one` shows all"
+    ]
+    assert {row["seeds"] for row in table(tmp_path / "one" / "leaderboard.csv")} == {"13;21"}
 
 
 SECRETS = {
@@ -224,6 +236,7 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
     assert (
         "1 run(s) failed, the first: sst2 sgd lr 0.1 seed 21: failed (RuntimeError: planted)" in done.stderr
     )
+    assert "sst2: sgd has no result at rate 0.1 on seed 21 (failed)." in done.stdout
     (row,) = table(tmp_path / "results" / "leaderboard.csv")
     assert (row["n_failed"], row["n_seeds"], row["seeds"]) == ("1", "1", "13")
     again = command_here("run", *words)

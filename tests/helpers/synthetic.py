@@ -115,7 +115,7 @@ def make_record(spec: RunSpec, scores: Scores, layout: Mapping[str, int | str] |
             origin="folder",
         ),
         read_back=read_back,
-        test=FinalScore(metric=scores.test_metric, loss=0.6, rows=(0,), labels=(1,), predictions=(1,))
+        test=FinalScore(metric=scores.test_metric, loss=0.6, rows=(0, 1), labels=(0, 1), predictions=(1, 1))
         if done
         else None,
         costs=Costs(train_seconds=2.0, dev_seconds=0.5, test_seconds=0.25, peak_memory_bytes=10**9),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -51,6 +53,16 @@ def test_what_is_whole_passes(whole: Path, mine: Path):
     assert departures(mine) == []
 
 
+def hardly_differ(before: str, after: str, place: int) -> bool:
+    """Whether the number at a place of two texts is the same but for the digits that scipy may round."""
+    start, end = re.search(r"[^,\n]*$", before[:place]).start(), re.search(r"[,\n]|$", before[place:]).start()
+    try:
+        one, other = (float(text[start : place + end]) for text in (before, after))
+    except ValueError:
+        return False
+    return math.isclose(one, other, rel_tol=1e-8)
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_one_changed_digit_anywhere_is_found_and_its_file_named(whole: Path, data: st.DataObject):
@@ -59,6 +71,7 @@ def test_one_changed_digit_anywhere_is_found_and_its_file_named(whole: Path, dat
     text = (whole / name).read_text()
     place = data.draw(st.sampled_from([i for i, letter in enumerate(text) if letter.isdigit()]))
     digit = data.draw(st.sampled_from([d for d in "0123456789" if d != text[place]]))
+    assume(not hardly_differ(text, text[:place] + digit + text[place + 1 :], place))
     try:
         (whole / name).write_text(text[:place] + digit + text[place + 1 :])
         found = departures(whole)

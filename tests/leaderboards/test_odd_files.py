@@ -97,8 +97,9 @@ def test_a_record_that_is_not_a_plain_file_is_left_out(results: Path, kind: str)
     ODD[kind](results / "runs" / first / "record.json")
     ended = run_bounded(*([*words, str(results)] for words in COMMANDS.values()))
     build, check, status, reproduce = ended
-    assert build.code == 0
+    assert build.code == 1  # its board is not whole
     assert "1 record(s) cannot be read" in build.out
+    assert "1 run folder(s) have no whole record and were left out" in build.err
     assert check.code == 1
     reason = "is a symbolic link that leads out" if kind == "endless" else "it is not a plain file"
     assert f"runs/{first}/record.json" in check.out
@@ -121,7 +122,7 @@ def test_no_other_file_that_is_not_plain_stops_a_command(results: Path, tmp_path
         (results / name).unlink(missing_ok=True)
         ODD[kind](results / name)
     build, check, status, reproduce = run_bounded(*([*words, str(results)] for words in COMMANDS.values()))
-    assert [build.code, check.code, status.code, reproduce.code] == [0, 1, 0, 2]
+    assert [build.code, check.code, status.code, reproduce.code] == [1, 1, 0, 2]
     assert Store(results).steps_done(second) == 0
 
 

@@ -67,11 +67,22 @@ def test_nothing_is_cut_however_narrow_the_terminal(width: int, n_arms: int):
     for row in rows:
         assert row["optimizer"] in without_spaces(narrow)
         assert f"{100 * row['test_mean']:.1f}" in narrow
-    for header in ("optimizer", "test (sd)", "±95 %", "dev", "chosen rates", "tied", "edge", "div.", "state"):
+    for header in (
+        "optimizer",
+        "test (sd)",
+        "±95 %",
+        "worst",
+        "dev",
+        "chosen rates",
+        "edge",
+        "div.",
+        "state",
+    ):
         assert header in wide
         assert all(word in narrow for word in header.split())
     if n_arms == 5:
-        assert narrow.count("no verdict") == 10
+        assert {pair.verdict for pair in board.comparisons} == {"not learned"}
+        assert without_spaces(narrow).count("notlearned") == 10
 
 
 @pytest.mark.parametrize("columns", ["20", "40"])

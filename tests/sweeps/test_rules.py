@@ -13,6 +13,7 @@ from momentum_bench.harness.sweeps.rules import EXCLUSIVE, Choice, Exclusive
 
 VALUES: dict[str, Any] = {
     "checkpoint_every": 10,
+    "confirm_seeds": 5,
     "cuda_graphs": True,
     "data_parallel_ranks": True,  # a flag without a value on the command line
     "decay_steps": "500,750",
@@ -26,6 +27,7 @@ VALUES: dict[str, Any] = {
     "peft": "lora",
     "ray_address": "auto",
     "runs_at_a_time": 2,
+    "until_decided": True,
 }
 """A value of each setting that some rule is about, where the rule itself does not name one."""
 

@@ -8,22 +8,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import ttest_1samp
 
-from momentum_bench.leaderboards.paired import (
+from momentum_bench.harness.verdicts.paired import (
     FEWEST_PAIRS,
     LEVEL,
     MARGIN,
-    POWER,
-    bootstrap_interval,
+    PairedDifference,
+    decided,
     holm,
     paired_difference,
-    seeds_to_decide,
-    sentence,
     sign_flip_p,
+    spread_floor,
     summary,
     t_tests,
-    tost_power,
-    verdict,
 )
 
 DIFFERENCES = [0.010, -0.020, 0.030, 0.005, -0.004]
@@ -50,7 +48,16 @@ def test_tost_against_statsmodels():
     for n in (3, 5, 12):
         first, second = rng.normal(0.9, 0.01, n), rng.normal(0.9, 0.01, n)
         expected = weightstats.ttost_paired(second, first, -MARGIN, MARGIN)[0]
-        assert t_tests(second - first, MARGIN)[1] == pytest.approx(expected, rel=1e-9)
+        d = paired_difference(list(second - first))
+        assert d.p_equivalence == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_t_test_against_scipy():
+    expected = ttest_1samp(DIFFERENCES, 0.0)
+    d = paired_difference(DIFFERENCES)
+    assert d.p_difference == pytest.approx(expected.pvalue, rel=1e-9)
+    interval = expected.confidence_interval(0.9)
+    assert (d.ci90_low, d.ci90_high) == pytest.approx((interval.low, interval.high))
 
 
 def test_holm_against_statsmodels():
@@ -67,10 +74,10 @@ def test_sign_flips_are_enumerated():
     assert sign_flip_p([0.01, -0.01, 0.02]) == 6 / 8
 
 
-def test_bootstrap_repeats_and_stays_within_the_pairs():
-    low, high = bootstrap_interval(DIFFERENCES)
-    assert (low, high) == bootstrap_interval(DIFFERENCES)
-    assert min(DIFFERENCES) <= low < np.mean(DIFFERENCES) < high <= max(DIFFERENCES)
+def verdict_alone(differences: list[float], floor: float = 0.0, learned: bool = True) -> PairedDifference:
+    """The difference with its verdict where it is the only comparison and has one look."""
+    d = paired_difference(differences, floor=floor)
+    return decided(d, d.p_difference, d.p_equivalence, learned)
 
 
 @pytest.mark.parametrize(
@@ -85,36 +92,53 @@ def test_bootstrap_repeats_and_stays_within_the_pairs():
     ],
 )
 def test_verdicts(differences, expected):
-    d = paired_difference(differences)
+    d = verdict_alone(differences)
     assert d.verdict == expected
     assert d.no_verdict == ""
-    assert (d.n_seeds_to_decide is not None) == (expected == "inconclusive")
 
 
-@pytest.mark.parametrize(
-    "differences", [[0.01], [0.01, 0.02], [0.0] * 5, [0.02] * 5, [0.92 - 0.91, 0.93 - 0.92] * 2]
-)
+@pytest.mark.parametrize("differences", [[0.01], [0.01, 0.02], [0.0, 0.0]])
 def test_no_verdict_without_evidence(differences):
-    d = paired_difference(differences)
+    d = verdict_alone(differences)
     assert d.verdict is None
     assert d.no_verdict
-    assert d.n_seeds_to_decide is None
+
+
+def test_equal_differences_are_evidence_as_far_as_the_test_rows_allow():
+    # the models agree on every row: as equal as can be
+    assert verdict_alone([0.0] * 5).verdict == "equivalent"
+    # 3 % of 1,000 rows differ, so a difference has a standard deviation of 0.55 points at least
+    floor = spread_floor([0.03] * 5, [1000] * 5)
+    assert floor == pytest.approx(math.sqrt(0.03 / 1000))
+    assert verdict_alone([0.001] * 5, floor).verdict == "equivalent"
+    # 20 % of 100 rows: nothing is shown
+    wide = verdict_alone([0.0] * 5, spread_floor([0.2] * 5, [100] * 5))
+    assert wide.verdict == "inconclusive"
+    assert wide.ci_high > MARGIN
+    assert verdict_alone([0.02] * 5, floor).verdict == "b better"
+
+
+def test_unequal_differences_do_not_need_the_floor():
+    assert paired_difference(DIFFERENCES, floor=0.5) == paired_difference(DIFFERENCES)
+
+
+def test_arms_that_learned_nothing_are_not_equivalent():
+    assert verdict_alone([0.0, 0.001, -0.001, 0.0], learned=False).verdict == "not learned"
+    assert verdict_alone([0.030, 0.031, 0.029, 0.032], learned=False).verdict == "b better"
+
+
+def test_the_90_percent_interval_is_within_the_margin_where_equivalence_is_shown():
+    rng = np.random.default_rng(4)
+    for _ in range(300):
+        d = verdict_alone(list(rng.normal(0.0, 0.008, 5)))
+        inside = d.ci90_low > -MARGIN and d.ci90_high < MARGIN
+        assert inside == (d.verdict == "equivalent")
 
 
 def test_bad_arguments_are_refused():
     for differences, margin in (([], MARGIN), ([0.1, 0.2, 0.3], 0.0), ([0.1, 0.2, 0.3], math.nan)):
         with pytest.raises(ValueError, match="margin"):
             paired_difference(differences, margin)
-
-
-def test_sentences_say_the_verdict_and_no_more():
-    assert sentence("SGD", "SGDM", paired_difference([0.03, 0.031, 0.029])).endswith("SGDM scores higher.")
-    assert sentence("SGD", "SGDM", paired_difference([-0.03, -0.031, -0.029])).endswith("SGD scores higher.")
-    assert "nothing about chance" in sentence("SGD", "SGDM", paired_difference([0.5]))
-    assert "no verdict" in sentence("SGD", "SGDM", paired_difference([0.0, 0.0, 0.0]))
-    assert "no verdict" in sentence("SGD", "SGDM", paired_difference([0.0, 0.1]))
-    assert "within 2 points" in sentence("SGD", "SGDM", paired_difference([0.001, 0.0, 0.002], 0.02))
-    assert "seeds would decide" in sentence("SGD", "SGDM", paired_difference(DIFFERENCES))
 
 
 # Power at margin 1 point and true difference 0, found by an independent simulation, to two digits.
@@ -130,13 +154,10 @@ POWERS = {
 }
 
 
-@pytest.mark.parametrize(("cell", "power"), POWERS.items())
-def test_tost_power(cell, power):
-    assert tost_power(*cell, MARGIN) == pytest.approx(power, abs=0.01)
-
-
 def decide(differences, margin=MARGIN):
-    return verdict(float(np.mean(differences)), *t_tests(differences, margin))
+    mean, std = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    d = PairedDifference(len(differences), mean, std, margin)
+    return decided(d, *t_tests(mean, std, len(differences), margin)).verdict
 
 
 @pytest.mark.parametrize("cell", [(5, 0.007), (5, 0.010), (10, 0.010), (10, 0.015)])
@@ -158,18 +179,6 @@ def test_a_difference_of_the_margin_is_rarely_called_equivalent():
     assert equivalent <= LEVEL + 3 * math.sqrt(LEVEL * (1 - LEVEL) / repeats)
 
 
-def test_seeds_to_decide_is_the_smallest_number_that_does():
-    # mean 0: only equivalence can decide
-    n = seeds_to_decide(5, 0.0, 0.015, MARGIN)
-    assert tost_power(n, 0.015, MARGIN) >= POWER > tost_power(n - 1, 0.015, MARGIN)
-    # mean 2 points, sd 3 points: the t test gets there first
-    n = seeds_to_decide(5, 0.02, 0.03, MARGIN)
-    for seeds, significant in ((n, True), (n - 1, False)):
-        shape = np.linspace(-1, 1, seeds)
-        differences = 0.02 + 0.03 * shape / shape.std(ddof=1)
-        assert (t_tests(differences, MARGIN)[0] < LEVEL) == significant
-
-
 # Scores as a test set of 1,000 examples gives them.
 scores = st.integers(0, 1000).map(lambda n: n / 1000)
 pairs = st.lists(st.tuples(scores, scores), min_size=FEWEST_PAIRS, max_size=8)
@@ -179,28 +188,29 @@ MIRRORED = {"a better": "b better", "b better": "a better"}
 @settings(max_examples=40, deadline=None)
 @given(pairs)
 def test_swapping_the_arms_mirrors_everything(pairs):
-    forth = paired_difference([b - a for a, b in pairs])
-    back = paired_difference([a - b for a, b in pairs])
+    forth = verdict_alone([b - a for a, b in pairs], floor=0.005)
+    back = verdict_alone([a - b for a, b in pairs], floor=0.005)
     assert back.verdict == MIRRORED.get(forth.verdict, forth.verdict)
-    assert back.n_seeds_to_decide == forth.n_seeds_to_decide
     same = pytest.approx
     assert back.mean == same(-forth.mean, abs=1e-12)
     assert (back.ci_low, back.ci_high) == same((-forth.ci_high, -forth.ci_low), abs=1e-9, nan_ok=True)
-    for name in ("p_difference", "p_equivalence", "p_sign_flip"):
+    for name in ("p_difference", "p_equivalence"):
         assert getattr(back, name) == same(getattr(forth, name), rel=1e-6, abs=1e-12, nan_ok=True)
 
 
 @settings(max_examples=40, deadline=None)
 @given(pairs, st.integers(-500, 500), st.sampled_from([0.5, 2.0, 10.0]))
 def test_what_both_arms_share_does_not_matter_and_units_do_not_either(pairs, shift, scale):
-    plain = paired_difference([b - a for a, b in pairs])
-    moved = paired_difference([(b + shift / 1000) - (a + shift / 1000) for a, b in pairs])
+    plain = verdict_alone([b - a for a, b in pairs])
+    moved = verdict_alone([(b + shift / 1000) - (a + shift / 1000) for a, b in pairs])
     assert moved == plain or all(
         getattr(moved, name) == pytest.approx(getattr(plain, name), rel=1e-6, abs=1e-9, nan_ok=True)
-        for name in ("mean", "std", "ci_low", "ci_high", "p_difference", "p_equivalence", "p_sign_flip")
+        for name in ("mean", "std", "ci_low", "ci_high", "p_difference", "p_equivalence")
     )
     scaled = paired_difference([scale * (b - a) for a, b in pairs], margin=scale * MARGIN)
-    assert scaled.verdict == plain.verdict
+    assert (scaled.p_difference, scaled.p_equivalence) == pytest.approx(
+        (plain.p_difference, plain.p_equivalence), rel=1e-6, abs=1e-9
+    )
     assert scaled.ci_high == pytest.approx(scale * plain.ci_high, rel=1e-6, abs=1e-9, nan_ok=True)
 
 

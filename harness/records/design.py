@@ -1,0 +1,112 @@
+"""The design of a sweep: what was planned before its first run. No torch here.
+
+A design says which seeds choose the learning rate and which seeds confirm, over which grid, when the results
+are looked at, and how small a difference does not matter. It is written once, before the first run, into
+`designs/` of the results directory, and it is published with the records, so that anybody can see that
+the plan did not follow the results.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from momentum_bench.harness.records.schema import RunSpec, Stored, canonical_json, content_id
+
+ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
+"""The fields in which two compared runs may differ; all others must be equal."""
+
+FIRST_CONFIRMING_SEED = 1000
+"""Confirming seeds are counted from here: fresh numbers that nobody has picked."""
+
+Confirm = Literal["matched", "own"]
+
+
+class DesignArm(Stored):
+    """One optimizer of a design.
+
+    Attributes:
+        shares_axis: whether its rates are effective rates, which all such arms have in common.
+    """
+
+    optimizer: str
+    hyperparameters: dict[str, float]
+    shares_axis: bool
+
+    @property
+    def key(self) -> str:
+        """A text that tells the arms of a design apart."""
+        return canonical_json([self.optimizer, self.hyperparameters])
+
+
+class DesignTask(Stored):
+    """One task of a design; `grids` holds the rates of each arm, ascending, in the order of the arms."""
+
+    task: str
+    task_version: str
+    data_fingerprint: str
+    grids: tuple[tuple[float, ...], ...]
+
+
+class Design(Stored):
+    """What a sweep plans.
+
+    Attributes:
+        template: one of its runs. The others have its settings, but for the task, the seed and the arm.
+        tune_seeds: seeds on which the whole grid runs.
+        confirm_seeds: fresh seeds, in the order in which they run; none: each seed is tuned for itself.
+        confirm: at which rates they run: `matched`, one for all arms, or `own`, at each arm's own rate too.
+        looks: ascending numbers of confirming seeds at which the results are tested; the last is the most.
+        pairs: the pairs of arms that are compared, by their places; the first of a pair is the baseline.
+        margin: half width of the band of equivalence, a fraction.
+        extend_grid: how many times a grid may grow at its edges.
+    """
+
+    template: RunSpec
+    arms: tuple[DesignArm, ...]
+    tasks: tuple[DesignTask, ...]
+    tune_seeds: tuple[int, ...]
+    confirm_seeds: tuple[int, ...] = ()
+    confirm: Confirm | None = None
+    looks: tuple[int, ...] = ()
+    pairs: tuple[tuple[int, int], ...] = ()
+    margin: float
+    extend_grid: int = 0
+
+    @property
+    def design_id(self) -> str:
+        """The name of its file, a digest of every field."""
+        return content_id(self)
+
+    def setting(self, task: DesignTask) -> dict[str, Any]:
+        """What all runs of a task have in common, as `setting_of` gives it."""
+        of_task = {
+            "task": task.task,
+            "task_version": task.task_version,
+            "data_fingerprint": task.data_fingerprint,
+        }
+        return setting_of(self.template) | of_task
+
+    def spec(self, task: DesignTask, arm: int, seed: int, learning_rate: float) -> RunSpec:
+        """One run of the design."""
+        return self.template.model_copy(
+            update={
+                "task": task.task,
+                "task_version": task.task_version,
+                "data_fingerprint": task.data_fingerprint,
+                "seed": seed,
+                "optimizer": self.arms[arm].optimizer,
+                "hyperparameters": self.arms[arm].hyperparameters,
+                "learning_rate": learning_rate,
+            }
+        )
+
+
+def setting_of(spec: RunSpec) -> dict[str, Any]:
+    """The fields of a spec that compared runs share."""
+    return spec.model_dump(mode="json", exclude=set(ARM))
+
+
+def fresh_seeds(number: int, taken: tuple[int, ...]) -> tuple[int, ...]:
+    """The confirming seeds: the first whole numbers from 1000 on that are not among those taken."""
+    seeds = (seed for seed in range(FIRST_CONFIRMING_SEED, FIRST_CONFIRMING_SEED + number + len(taken)))
+    return tuple(seed for seed in seeds if seed not in taken)[:number]

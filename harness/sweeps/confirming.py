@@ -1,0 +1,229 @@
+"""From a design and its finished runs: the chosen rates, the runs that come next, and what is decided.
+
+Everything here is a function of the design and of records. So each process that works on a sweep, and
+whoever checks its leaderboard later, comes to the same rates, the same looks and the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from momentum_bench.harness.records.design import Design, DesignTask
+from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.selection import DevResult, dev_result, select_rate
+from momentum_bench.harness.sweeps.grids import edges_hit, next_rates
+from momentum_bench.harness.verdicts.sequential import Replay, SeedDifference, replay
+
+Records = Mapping[str, RunRecord]
+"""Finished runs, by run id."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What the tuning seeds of one task say.
+
+    Attributes:
+        grids: the rates of each arm, after the grid has grown.
+        missing: the runs of these grids that have not ended.
+        matched: the rate at which all arms with an effective rate are confirmed; None: it is not known yet,
+            no rate finished in all their runs, or there are fewer than two such arms.
+        own: the rate that each arm would choose alone; None as above.
+    """
+
+    grids: tuple[tuple[float, ...], ...]
+    missing: tuple[RunSpec, ...]
+    matched: float | None
+    own: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One comparison of a design: of which task, of which pair, and at which rates.
+
+    Attributes:
+        pair: places of the two arms in the design.
+        confirm: `matched`: both at one rate; `own`: each at its own.
+        rates: the rates of the two arms.
+    """
+
+    task: str
+    pair: tuple[int, int]
+    confirm: str
+    rates: tuple[float, float]
+
+
+def tuned(design: Design, task: DesignTask, records: Records) -> Tuned:
+    """The chosen rates of one task.
+
+    The grids grow as `sweeps.grids.extended` lets them grow, as long as all runs of the grids before
+    have ended.
+    """
+    grids = list(task.grids)
+    for growth in range(design.extend_grid + 1):
+        runs, missing = _tuning_runs(design, task, grids, records)
+        if missing:
+            return Tuned(tuple(grids), tuple(missing), None, (None,) * len(grids))
+        if growth == design.extend_grid or (larger := _grown(design, grids, runs)) == grids:
+            break
+        grids = larger
+    results = [[_results(of_seed) for of_seed in of_arm] for of_arm in runs]
+    sharing = [place for place, arm in enumerate(design.arms) if arm.shares_axis]
+    matched = select_rate([seed for place in sharing for seed in results[place]]) if sharing[1:] else None
+    return Tuned(tuple(grids), (), matched, tuple(select_rate(of_arm) for of_arm in results))
+
+
+def _tuning_runs(
+    design: Design, task: DesignTask, grids: Sequence[Sequence[float]], records: Records
+) -> tuple[list[list[list[RunRecord]]], list[RunSpec]]:
+    """The runs of each arm and tuning seed, and those that have not ended."""
+    runs: list[list[list[RunRecord]]] = []
+    missing = []
+    for arm, rates in enumerate(grids):
+        of_arm = []
+        for seed in design.tune_seeds:
+            specs = [design.spec(task, arm, seed, rate) for rate in rates]
+            of_arm.append([records[spec.run_id] for spec in specs if spec.run_id in records])
+            missing += [spec for spec in specs if spec.run_id not in records]
+        runs.append(of_arm)
+    return runs, missing
+
+
+def _grown(
+    design: Design, grids: list[tuple[float, ...]], runs: Sequence[Sequence[Sequence[RunRecord]]]
+) -> list[tuple[float, ...]]:
+    """The grids with one more rate at each edge where a best rate is; arms of one axis and grid alike."""
+    sharing: dict[tuple[int | str, tuple[float, ...]], list[int]] = {}
+    for place, arm in enumerate(design.arms):
+        sharing.setdefault(("effective" if arm.shares_axis else place, grids[place]), []).append(place)
+    larger = list(grids)
+    for (_, rates), places in sharing.items():
+        edges = [edges_hit([run for seed in runs[place] for run in seed]) for place in places]
+        new = next_rates(rates, any(low for low, _ in edges), any(high for _, high in edges))
+        for place in places:
+            larger[place] = tuple(sorted((*rates, *new)))
+    return larger
+
+
+def _results(runs: Iterable[RunRecord]) -> list[DevResult]:
+    return [dev_result(run) for run in runs if run.status == "done"]
+
+
+def questions(design: Design, task: DesignTask, of_task: Tuned) -> list[Question]:
+    """What the confirming seeds of a task are asked, once its rates are chosen."""
+    found = []
+    for pair in design.pairs:
+        sharing = all(design.arms[place].shares_axis for place in pair)
+        if of_task.matched is not None and sharing:
+            found.append(Question(task.task, pair, "matched", (of_task.matched, of_task.matched)))
+        first, second = (of_task.own[place] for place in pair)
+        if design.confirm == "own" and first is not None and second is not None:
+            found.append(Question(task.task, pair, "own", (first, second)))
+    return found
+
+
+def seed_difference(first: RunRecord, second: RunRecord) -> SeedDifference | None:
+    """What two runs of one seed say about their arms; None: one of them has no score, or they are no pair.
+
+    Runs of different batch layout draw different dropout masks, so they are no pair.
+    """
+    one, other = first.test, second.test
+    if one is None or other is None or first.read_back is None or second.read_back is None:
+        return None
+    if first.read_back.layout != second.read_back.layout or one.rows != other.rows:
+        return None
+    differ = sum(a != b for a, b in zip(one.predictions, other.predictions, strict=True))
+    return SeedDifference(other.metric - one.metric, differ / len(one.rows), len(one.rows))
+
+
+def confirming_runs(
+    design: Design, task: DesignTask, question: Question, n_seeds: int
+) -> list[tuple[RunSpec, RunSpec]]:
+    """The two runs of each of the first confirming seeds that a question needs."""
+    return [
+        (
+            design.spec(task, question.pair[0], seed, question.rates[0]),
+            design.spec(task, question.pair[1], seed, question.rates[1]),
+        )
+        for seed in design.confirm_seeds[:n_seeds]
+    ]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a design stands.
+
+    Attributes:
+        tuned: what the tuning seeds of each task say, by the name of the task.
+        replayed: its questions at their last looks; empty while runs of the tuning seeds are missing.
+        runs: the runs that the next look needs, finished ones among them; empty: the design has ended, or
+            its tuning seeds are not finished.
+        is_tuned: whether all runs of the tuning seeds have ended.
+    """
+
+    tuned: Mapping[str, Tuned]
+    replayed: Replay[Question]
+    runs: tuple[RunSpec, ...]
+
+    @property
+    def is_tuned(self) -> bool:
+        return not any(of_task.missing for of_task in self.tuned.values())
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to be run."""
+        return self.is_tuned and self.replayed.next_look is None
+
+
+def standing(design: Design, records: Records) -> Standing:
+    """Where a design stands, from its finished runs.
+
+    The questions of all tasks go from look to look together, because the error rate of all of them is kept.
+    Those at matched rates and those at own rates are two families.
+    """
+    of_tasks = {task.task: tuned(design, task, records) for task in design.tasks}
+    if not design.confirm_seeds or any(of_task.missing for of_task in of_tasks.values()):
+        return Standing(of_tasks, Replay(), ())
+    asked = {q: task for task in design.tasks for q in questions(design, task, of_tasks[task.task])}
+    pairs = {q: confirming_runs(design, task, q, len(design.confirm_seeds)) for q, task in asked.items()}
+    seeds = {q: _as_far_as_ended(of_question, records) for q, of_question in pairs.items()}
+    replayed = replay(seeds, design.looks, design.margin, {q: q.confirm for q in asked})
+    needed = {
+        spec.run_id: spec
+        for question in replayed.undecided
+        for pair in pairs[question][: replayed.next_look or 0]
+        for spec in pair
+    }
+    return Standing(of_tasks, replayed, tuple(needed.values()))
+
+
+def _as_far_as_ended(
+    pairs: Sequence[tuple[RunSpec, RunSpec]], records: Records
+) -> list[SeedDifference | None]:
+    found = []
+    for first, second in pairs:
+        if first.run_id not in records or second.run_id not in records:
+            break
+        found.append(seed_difference(records[first.run_id], records[second.run_id]))
+    return found
+
+
+def progress_in_words(design: Design, now: Standing) -> list[str]:
+    """What has been chosen and decided so far, a sentence for each task and each pair of arms."""
+    sentences = []
+    for task in design.tasks:
+        if (rate := now.tuned[task.task].matched) is not None:
+            sentences.append(
+                f"{task.task}: dev of the tuning seeds chose the effective rate {rate:g} for all"
+            )
+    for question, found in now.replayed.pairs.items():
+        first, second = (design.arms[place].optimizer for place in question.pair)
+        at = "at the matched rate" if question.confirm == "matched" else "at their own rates"
+        what = f"{question.task}: {second} and {first} {at}, look at {found.n_seeds} seeds"
+        if found.is_decided:
+            sentences.append(f"{what}: decided")
+        elif found.n_seeds == design.looks[-1]:
+            sentences.append(f"{what}, the last one: not decided")
+        else:
+            sentences.append(f"{what}: not decided, going on")
+    return sentences

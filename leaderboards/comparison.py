@@ -1,0 +1,181 @@
+"""One comparison of two rows, and what it says in words. Differences are in points there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from momentum_bench.harness.verdicts.advice import MOST_SEEDS, Advice, advice
+from momentum_bench.harness.verdicts.paired import PairedDifference, in_points
+from momentum_bench.harness.verdicts.sequential import AtLook
+from momentum_bench.leaderboards.rows import Row
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of one table, paired by seed; differences are second minus first.
+
+    Attributes:
+        differences: one for each seed that has a pair.
+        difference: what they show, with the verdict.
+        p_difference, p_equivalence: adjusted for the other comparisons of the family, and for looks.
+        floor: the spread that the sampling of test rows alone gives.
+        look: of confirming seeds: where the comparison stands; None: a tuned comparison.
+        other_margin: the margin of the design, where the leaderboard is built with another one.
+        columns: the row of comparison.csv.
+    """
+
+    first: Row
+    second: Row
+    differences: tuple[float, ...]
+    difference: PairedDifference
+    p_difference: float
+    p_equivalence: float
+    floor: float
+    look: AtLook | None
+    other_margin: float | None
+    columns: dict[str, Any]
+
+    @property
+    def question(self) -> str:
+        """What is compared: arms that are `tuned` on each seed, or confirmed at `matched` or `own` rates."""
+        return self.first.role
+
+    @property
+    def advice(self) -> Advice | None:
+        """How many seeds would probably decide; None: it is decided, or there is nothing to go on."""
+        d = self.difference
+        spread = max(d.spread, self.floor)
+        if d.verdict != "inconclusive" or not spread > 0:
+            return None
+        return advice(d.n_pairs, d.mean, spread, d.margin)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the two rows must not be compared; `columns["no_verdict"]` says why."""
+        return not self.difference.n_pairs
+
+    @property
+    def sentence(self) -> str:
+        """The comparison in words: one sentence for a tuned one, three for one of confirming seeds."""
+        task = f"{self.columns['task']}: "
+        if self.refused:
+            first, second = _names(self)
+            return f"{task}{first} and {second} are not compared: {self.difference.no_verdict}."
+        if self.look is None:
+            return f"{task}{_found(self)}."
+        return f"{task}{_asked(self)} {_found(self)}. {_how_sure(self)}".rstrip()
+
+    @property
+    def verdict(self) -> str:
+        """The verdict in words, with the name of the better optimizer instead of a or b."""
+        words = {"a better": f"{self.first.label} better", "b better": f"{self.second.label} better"}
+        return words.get(verdict, verdict) if (verdict := self.difference.verdict) else "no verdict"
+
+    @property
+    def advice_in_words(self) -> str:
+        """How many seeds would probably decide; empty where nothing is left to decide."""
+        if self.look is not None and self.look.n_seeds < self.looks[-1]:
+            return f"the next look is at {self.looks[self.looks.index(self.look.n_seeds) + 1]} seeds"
+        if (advised := self.advice) is None:
+            return ""
+        if_equal, as_observed = (_number(n) for n in (advised.if_equal, advised.as_observed))
+        return (
+            f"{if_equal} seeds would probably decide if there is no difference, {as_observed} if it is as "
+            f"observed"
+        )
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of confirming seeds at which there are looks; empty for a tuned comparison."""
+        return self.first.design.looks if self.look is not None and self.first.design is not None else ()
+
+
+def _names(comparison: Comparison) -> tuple[str, str]:
+    return comparison.first.label.upper(), comparison.second.label.upper()
+
+
+def _asked(comparison: Comparison) -> str:
+    """The question of confirming seeds."""
+    first, second = _names(comparison)
+    c, design = comparison.columns, comparison.first.design
+    assert design is not None
+    rates = f"{c['first_learning_rate']:g}", f"{c['second_learning_rate']:g}"
+    chosen = (
+        f"chosen by dev on {len(design.tune_seeds)} other seed{'s' if len(design.tune_seeds) > 1 else ''}"
+    )
+    if comparison.question == "matched":
+        return f"Do {first} and {second} differ at one effective learning rate, {rates[0]}, {chosen}?"
+    return (
+        f"Do {first} at rate {rates[0]} and {second} at rate {rates[1]} differ, each rate {chosen}? (The "
+        f"luck of this choice is common to all seeds, so the answer is about these two settings alone.)"
+    )
+
+
+def _found(comparison: Comparison) -> str:
+    """The difference, its interval and the verdict."""
+    first, second = _names(comparison)
+    d, look = comparison.difference, comparison.look
+    seeds = "confirming seed" if look else "paired seed"
+    text = f"{second} minus {first}: {100 * d.mean:+.1f} points over {d.n_pairs} {seeds}"
+    if d.n_pairs == 1:
+        return f"{text}; one pair says nothing about chance"
+    over = " over all looks" if look and len(comparison.looks) > 1 else ""
+    text += f"s, 95 % interval{over} {_range(d.ci_low, d.ci_high)}: {_verdict_in_words(comparison)}"
+    if comparison.other_margin is not None:
+        text += f" (the design's margin was {in_points(comparison.other_margin)})"
+    return text
+
+
+def _range(low: float, high: float) -> str:
+    return f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _verdict_in_words(comparison: Comparison) -> str:
+    """The verdict and what belongs to it, without a full stop."""
+    first, second = _names(comparison)
+    d, margin = comparison.difference, in_points(comparison.difference.margin)
+    if d.verdict is None:
+        return f"no verdict ({d.no_verdict})"
+    if d.verdict == "equivalent":
+        return (
+            f"equivalent within {margin} (90 % interval {_range(d.ci90_low, d.ci90_high)}){_at(comparison)}"
+        )
+    if d.verdict == "not learned":
+        majority = 100 * comparison.first.columns["majority"]
+        return (
+            f"not learned: they are equal within {margin}, but not better than the commonest answer, "
+            f"{majority:.1f} %, by more than that{_at(comparison)}"
+        )
+    if d.verdict != "inconclusive":
+        return f"{second if d.verdict == 'b better' else first} scores higher{_at(comparison)}"
+    text = f"inconclusive, neither a difference nor equivalence within {margin} is shown"
+    if advised := comparison.advice_in_words:
+        return f"{text}; {advised}"
+    return text
+
+
+def _at(comparison: Comparison) -> str:
+    looks = comparison.looks
+    if comparison.look is None or len(looks) == 1:
+        return ""
+    return f", at look {looks.index(comparison.look.n_seeds) + 1} of at most {len(looks)}"
+
+
+def _number(n: int | None) -> str:
+    return f"more than {MOST_SEEDS:,}" if n is None else f"about {n:,}"
+
+
+def _how_sure(comparison: Comparison) -> str:
+    """The error rate that the design keeps; empty without a decision."""
+    d, design = comparison.difference, comparison.first.design
+    assert design is not None
+    if d.verdict in (None, "inconclusive") or comparison.other_margin is not None:
+        return ""
+    n = len(design.pairs) * len(design.tasks)
+    over = [f"all {n} comparisons of the sweep"] if n > 1 else []
+    over += ["all looks"] if len(design.looks) > 1 else []
+    share = f"in at most 5 % of cases{', over ' if over else ''}{' and '.join(over)}"
+    if d.verdict in ("equivalent", "not learned"):
+        return f"If they differed by {in_points(d.margin)} or more, this would come out {share}."
+    return f"If they did not differ, such a result would come out {share}."
