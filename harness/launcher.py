@@ -9,6 +9,18 @@ from typing import NamedTuple
 
 from momentum_bench.harness.errors import UserError
 
+TRUTH_VALUES = ("y", "yes", "t", "true", "on", "1", "n", "no", "f", "false", "off", "0")
+"""What accelerate reads as true or false. Another value would end it with a traceback."""
+
+FLAGS = (
+    "ACCELERATE_USE_CPU",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_CPU_AFFINITY",
+    "ACCELERATE_DEBUG_MODE",
+    "FORK_LAUNCHED",
+)
+"""The environment variables that accelerate reads so."""
+
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "NODE_RANK")
 
 
@@ -27,7 +39,8 @@ def launched() -> Ranks:
         UserError: a variable holds no number that a launcher could have given, as one that is left over from
             another program may.
     """
-    rank, ranks, local_rank = (_number(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    rank, ranks, local_rank, _ = map(_number, names)
     found = Ranks(rank or 0, 1 if ranks is None else ranks, local_rank or 0)
     if found.ranks < 1 or found.rank >= found.ranks:
         raise UserError(
@@ -45,14 +58,29 @@ def _number(name: str) -> int | None:
     if not (text.isascii() and text.isdecimal()):
         raise UserError(
             f"the environment variable {name} is {text!r}, expected a whole number from 0, as a launcher "
-            f"sets it. Without a launcher: unset RANK WORLD_SIZE LOCAL_RANK"
+            f"sets it. Without a launcher: unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE"
         )
     return int(text)
 
 
+def check_flags() -> None:
+    """Raises: UserError, where a variable that accelerate reads as true or false is neither."""
+    for name in FLAGS:
+        text = os.environ.get(name)
+        if text is not None and text.lower() not in TRUTH_VALUES:
+            raise UserError(
+                f"the environment variable {name} is {text!r}, expected true or false: set it to one of "
+                f"them, or type unset {name}"
+            )
+
+
 def ranks_here() -> int:
-    """How many ranks of the launch run on this machine; all of them, where the launcher does not say."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", launched().ranks))
+    """How many ranks of the launch run on this machine; all of them, where the launcher does not say.
+
+    Raises:
+        UserError: the launcher's variables hold no numbers.
+    """
+    return _number("LOCAL_WORLD_SIZE") or launched().ranks
 
 
 def turned_on(plugin: str) -> bool:

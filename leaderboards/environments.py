@@ -11,7 +11,7 @@ FACTS: Mapping[str, str] = MappingProxyType(
     {
         "device": "device",
         "torch": "torch",
-        "precision": "precision",
+        "effective_precision": "precision in effect",
         "matmul_precision": "precision of matrix products",
         "momentum_bench": "momentum-bench",
     }
@@ -37,7 +37,7 @@ def environment_facts(run: RunRecord) -> dict[str, str]:
     if live := run.read_back:
         facts["device"] = live.device
         autocast = f" with {live.autocast_dtype} autocast" if live.autocast_dtype else ""
-        facts["precision"] = f"{live.parameter_dtype}{autocast}"
+        facts["effective_precision"] = f"{live.parameter_dtype}{autocast}"
         override = run.environment.get("NVIDIA_TF32_OVERRIDE") if live.device == "cuda" else None
         if live.matmul_precision:
             stated = "" if override is None else f" with NVIDIA_TF32_OVERRIDE={override}"

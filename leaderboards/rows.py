@@ -9,6 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count, groupby
 from typing import Any, Literal
 
@@ -105,24 +106,23 @@ class Row:
         """Ids of the chosen runs, in the order of their seeds."""
         return [run.spec.run_id for run in self.chosen.values()]
 
-    @property
+    @cached_property
     def budget(self) -> dict[int, frozenset[float]]:
         """The search budget of each seed: the learning rates whose run ended in a result.
 
         A run that failed or is missing had no chance to be chosen, so its rate was not searched.
         """
-        with_result = [run.spec for run in self.runs if run.status in RESULTS]
         return {
-            seed: frozenset(spec.learning_rate for spec in with_result if spec.seed == seed)
-            for seed in sorted({run.spec.seed for run in self.runs})
+            seed: frozenset(run.spec.learning_rate for run in part if run.status in RESULTS)
+            for seed, part in groupby(self.runs, key=lambda run: run.spec.seed)  # they are sorted by seed
         }
 
-    @property
+    @cached_property
     def grid(self) -> frozenset[float]:
         """All learning rates that were to run on each of the row's seeds, whatever became of them."""
         return frozenset(map(float, str(self.columns["grid"]).split(";")))
 
-    @property
+    @cached_property
     def left_out(self) -> dict[str, list[Cell]]:
         """The cells of the grid without a result: those whose run `failed`, and those that are `missing`."""
         there = {(run.spec.seed, run.spec.learning_rate): run.status for run in self.runs}

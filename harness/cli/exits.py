@@ -16,10 +16,18 @@ from momentum_bench.harness.messages import note
 
 EXIT_NOT_WHOLE, EXIT_DEPARTURES, EXIT_USAGE, EXIT_INTERRUPTED = 1, 1, 2, 130
 
+REFUSED = (
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+    *(errno.EIO, errno.ESTALE, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG),
+)
+"""Numbers of the errors by which a disk refuses a file."""
+
 
 @contextmanager
 def plain_errors(interrupted: str) -> Iterator[None]:
     """A user's mistake ends in one message and exit code 2, Ctrl-C in one message and exit code 130.
+
+    A file that the disk refuses is a mistake too: the user can mend it.
 
     Args:
         interrupted: what to say on Ctrl-C.
@@ -28,6 +36,12 @@ def plain_errors(interrupted: str) -> Iterator[None]:
         yield
     except UserError as error:
         note(f"error: {error}")
+        raise typer.Exit(EXIT_USAGE) from None
+    except OSError as error:
+        # an error of stdout has no file's name, see `writable_stdout`
+        if error.filename is None or error.errno not in REFUSED:
+            raise
+        note(f"error: {error.filename}: {error.strerror}")
         raise typer.Exit(EXIT_USAGE) from None
     except KeyboardInterrupt:
         note(f"interrupted: {interrupted}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.records.files import write_record
+from momentum_bench.harness.records.files import disk_errors, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Store
@@ -48,12 +49,15 @@ def noise_floor(
             raise UserError(f"run {spec.run_id} used a model in a folder: add --model DIR")
         if data_dir is None and record.split and record.split.origin == "folder":
             raise UserError(f"run {spec.run_id} used data in a folder: add --data-dir DIR")
+        with disk_errors(directory), store.alone():  # now, because the repetitions may take hours
+            tempfile.TemporaryFile(dir=directory).close()
+
         from momentum_bench.harness.execution.repeats import measure_noise_floor
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
         inputs = Inputs(model or spec.model, data_dir, optimizer_file, task_file)
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
-        with store.alone():
+        with disk_errors(directory), store.alone():
             write_record(path_of(directory, spec), found)
         print(*lines(found), path_of(directory, spec), sep="\n")
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
 from momentum_bench.harness.cli.run import board_of_sweep, terminal_events, write_board
-from momentum_bench.harness.records.files import write_atomically
+from momentum_bench.harness.records.files import is_litter, write_atomically
 from momentum_bench.harness.records.store import Store
 
 
@@ -68,7 +68,8 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     store, text = Store(Path(given["output_dir"])), sweep_text(row)
     kept = store.output_dir / "sweep.toml"
     begun = kept.is_file() and kept.read_text(encoding="utf-8") == text  # it was interrupted, and goes on
-    if not begun and store.output_dir.exists() and any(store.output_dir.iterdir()):
+    there = store.output_dir.iterdir() if store.output_dir.exists() else ()
+    if not begun and not all(is_litter(path.name) for path in there):
         raise UserError(f"--run {store.output_dir} exists and is not empty: name a new directory")
     name = row.runs[0].spec.model
     if name.startswith("local:") and "model" not in given:

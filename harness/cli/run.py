@@ -53,6 +53,14 @@ def run(
     retry_failed: Annotated[
         bool, option("Run again what is recorded as failed", "--retry-failed", group=OUTPUT)
     ] = False,
+    resume_from: Annotated[
+        list[Path] | None,
+        option(
+            "Take finished runs, after a check, from another results directory or a board with an archive",
+            group=FILES,
+            metavar="DIR",
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, option("Print the runs and which of them are there, and stop", "--dry-run", group=OUTPUT)
     ] = False,
@@ -74,6 +82,8 @@ def run(
         from momentum_bench.harness.execution.plan_sweep import plan_sweep
 
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's warning is a Ctrl-C
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
+            signal.signal(signal.SIGHUP, signal.default_int_handler)  # and so is a terminal that closes
         events = terminal_events(quiet)
         planned = plan_sweep(asked, events)
         if dry_run:
@@ -88,7 +98,7 @@ def run(
 
         from momentum_bench.harness.execution.run_sweep import run_sweep
 
-        outcome = run_sweep(planned, events, retry_failed)
+        outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(resume_from or ()))
         if not outcome.builds_board:
             return
         files = write_board(planned.store)
@@ -100,6 +110,20 @@ def run(
     say_left_out(board)
     if failed or board.left_out:
         raise typer.Exit(EXIT_NOT_WHOLE)
+
+
+def finished_elsewhere(directories: Sequence[Path]) -> dict[str, RunRecord]:
+    """The records of other results directories or archives, checked, by run id.
+
+    Raises:
+        UserError: one of them cannot be read or does not pass the check.
+    """
+    from momentum_bench.leaderboards.checking.check import checked_runs
+
+    found: dict[str, RunRecord] = {}
+    for directory in directories:
+        found |= checked_runs(directory)
+    return found
 
 
 def terminal_events(quiet: bool = False) -> SweepEvents:
@@ -168,9 +192,10 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
     for spec in specs:
         line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
+    headers: list[str]
     if len(seeds) > MOST_SEEDS_IN_A_LINE:
         found = [state for state in STATES if any(state in cells.values() for cells in lines.values())]
-        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", found
+        title, headers = f"Runs by effective rate, of {len(seeds)} seeds", list(map(str, found))
         texts = {key: [_count(cells, state) for state in found] for key, cells in lines.items()}
     else:
         title, headers = "Runs by effective rate and seed", list(map(str, seeds))

@@ -12,6 +12,7 @@ import numpy as np
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.hub import hub_splits
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.records.files import is_litter
 from momentum_bench.tasks.types import HubSource, ImageTask, LocalOnly, SklearnDigits
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
@@ -122,7 +123,7 @@ def _from_folder(task: ImageTask, folder: Path) -> TaskData:
     roles: list[bool] = []
     classes: list[str] | None = None
     for split, is_test in ((task.train, False), (task.test, True)):
-        names = sorted(path.name for path in (folder / split).iterdir() if path.is_dir())
+        names = sorted(p.name for p in (folder / split).iterdir() if p.is_dir() and not is_litter(p.name))
         if len(names) != task.n_classes or (classes is not None and names != classes):
             raise UserError(
                 f"{folder / split}: found the class folders {names[:5]} ({len(names)}), expected "
@@ -130,7 +131,8 @@ def _from_folder(task: ImageTask, folder: Path) -> TaskData:
             )
         classes = names
         for label, name in enumerate(names):
-            files = sorted(p for p in (folder / split / name).iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = (p for p in (folder / split / name).iterdir() if not is_litter(p.name))
+            files = sorted(p for p in inside if p.suffix.lower() in SUFFIXES)
             if not files:
                 raise UserError(f"{folder / split / name} holds no image ({', '.join(SUFFIXES)})")
             paths += files

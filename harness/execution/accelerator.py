@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
 
-from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.launcher import apart, launched
+from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.launcher import apart, check_flags, launched
 from momentum_bench.harness.models.distributed import left_to_us
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.training.arithmetic import use
@@ -26,33 +27,50 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
         cpu: use the CPU, whatever else there is.
 
     Raises:
-        UserError: the device does not have that precision, or the ranks were not joined.
+        UserError: the device does not have that precision, the ranks were not joined, or accelerate cannot
+            use what the environment says.
     """
+    check_flags()
     mixed_precision = PRECISIONS[precision].autocast
-    if together:
-        # without this, DDP stops where the loss does not reach some parameters
-        ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-        with left_to_us():
-            accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
-        if accelerator.num_processes != (ranks := launched().ranks):
-            raise UserError(
-                f"--data-parallel: {ranks} ranks were started, but accelerate joined "
-                f"{accelerator.num_processes} on {accelerator.device.type}. Without a GPU it joins them only "
-                f"if you put ACCELERATE_USE_CPU=true before the command"
-            )
-    else:
-        local_rank = launched().local_rank
-        if (
-            local_rank
-            and not cpu
-            and not parse_flag_from_env("ACCELERATE_USE_CPU")
-            and torch.accelerator.is_available()
-        ):
-            torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
-        with apart():
-            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+    try:
+        accelerator = _joined(mixed_precision) if together else _apart(mixed_precision, cpu)
+    except (ValueError, RuntimeError) as error:
+        said = [name for name in sorted(os.environ) if name.startswith("ACCELERATE_")]
+        raise UserError(
+            f"accelerate cannot start: {first_line(error)}. The environment says "
+            f"{', '.join(f'{name}={os.environ[name]}' for name in said) or 'nothing to accelerate'}"
+        ) from error
     use(precision, accelerator.device.type)
     return accelerator
+
+
+def _joined(mixed_precision: str) -> Accelerator:
+    """The accelerator of a rank that shares the batches of each run with the others."""
+    # without this, DDP stops where the loss does not reach some parameters
+    ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+    with left_to_us():
+        accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+    if accelerator.num_processes != (ranks := launched().ranks):
+        raise UserError(
+            f"--data-parallel: {ranks} ranks were started, but accelerate joined "
+            f"{accelerator.num_processes} on {accelerator.device.type}. Without a GPU it joins them only "
+            f"if you put ACCELERATE_USE_CPU=true before the command"
+        )
+    return accelerator
+
+
+def _apart(mixed_precision: str, cpu: bool) -> Accelerator:
+    """The accelerator of a process that does whole runs."""
+    local_rank = launched().local_rank
+    if (
+        local_rank
+        and not cpu
+        and not parse_flag_from_env("ACCELERATE_USE_CPU")
+        and torch.accelerator.is_available()
+    ):
+        torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
+    with apart():
+        return Accelerator(mixed_precision=mixed_precision, cpu=cpu)
 
 
 def quiet_libraries() -> None:

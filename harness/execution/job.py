@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import sys
 import traceback
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from momentum_bench.harness.data.find_task import find_task
@@ -15,7 +16,7 @@ from momentum_bench.harness.execution.trackers import track
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
-from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.records.store import MOST_DEATHS, Store
 from momentum_bench.harness.training.session import Session
 
 
@@ -37,11 +38,22 @@ class Job:
     log_with: str | None = None
 
 
-def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> RunRecord | None:
+KILLED = (
+    f"{MOST_DEATHS} processes were killed while they did it; the system kills a process when memory runs out"
+)
+
+
+def run_and_store(
+    spec: RunSpec, job: Job, session: Session, progress: bool, watched: bool = False
+) -> RunRecord | None:
     """Do one run and return its record. None where another process is doing it now.
 
     Where the run has a final record already, this returns that record. What goes wrong inside a run is
-    printed, and becomes a record with status `failed`.
+    printed, and becomes a record with status `failed`. So does a run in which processes were killed again
+    and again, because the sweep would never get past it.
+
+    Args:
+        watched: another process sees it if this one dies. Otherwise the run's folder keeps count.
 
     Raises:
         UserError: the sweep cannot go on: its inputs have changed, or its directory cannot be used.
@@ -58,23 +70,33 @@ def run_and_store(spec: RunSpec, job: Job, session: Session, progress: bool) -> 
                 f"{damaged}; running it again",
                 file=sys.stderr,
             )
-        try:
-            tell(session.accelerator, spec)
-            journal = job.store.journal(spec, job.checkpoint_every)
-            record = record_of(spec, session, journal, progress)
-        except UserError:  # the sweep cannot go on, because its inputs have changed
-            raise
-        except Exception as error:
-            if session.accelerator.num_processes > 1:  # the other ranks may wait for this one
-                raise
-            if isinstance(error, OSError) and error.errno != errno.ENOMEM:
-                raise  # the disk is gone
-            print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-            record = failed(spec, first_line(error), job)
+        with nullcontext(0) if watched else job.store.attempt(spec) as deaths:
+            record = _record(spec, job, session, progress, deaths)
         job.store.write(record)
         if job.log_with is not None:
             track(record, job.log_with, job.store.output_dir / "trackers")
         return record
+
+
+def _record(spec: RunSpec, job: Job, session: Session, progress: bool, deaths: int) -> RunRecord:
+    """Do a run, in which `deaths` processes were killed before."""
+    if deaths:
+        print(f"{spec.label}: {deaths} process(es) were killed while they did it", file=sys.stderr)
+    if deaths >= MOST_DEATHS:
+        return failed(spec, KILLED, job)
+    try:
+        tell(session.accelerator, spec)
+        journal = job.store.journal(spec, job.checkpoint_every)
+        return record_of(spec, session, journal, progress)
+    except UserError:  # the sweep cannot go on, because its inputs have changed
+        raise
+    except Exception as error:
+        if session.accelerator.num_processes > 1:  # the other ranks may wait for this one
+            raise
+        if isinstance(error, OSError) and error.errno != errno.ENOMEM:
+            raise  # the disk is gone
+        print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
+        return failed(spec, first_line(error), job)
 
 
 def failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:

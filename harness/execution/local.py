@@ -11,17 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.execution.job import Job, failed, run_and_store
+from momentum_bench.harness.execution.job import KILLED, Job, failed, run_and_store
 from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.store import MOST_DEATHS
 from momentum_bench.harness.training.session import Session
 
 SECONDS_BETWEEN_LOOKS = 1.0
 """How long to wait before asking again for a run that another process holds."""
-
-MOST_DEATHS = 3
-"""A run is recorded as failed when this many worker processes died while they did it."""
 
 
 def execute(
@@ -114,14 +112,10 @@ def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
     with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
         if not claimed:
             return None
-        reason = (
-            f"{MOST_DEATHS} worker processes were killed while they did it; the system kills a process when "
-            f"memory runs out"
-        )
-        record = failed(spec, reason, job)
+        record = failed(spec, KILLED, job)
         job.store.write(record)
         return record
 
 
 def _run_in_worker(spec: RunSpec, job: Job) -> RunRecord | None:
-    return run_and_store(spec, job, kept_session(job.inputs, job.precision), progress=False)
+    return run_and_store(spec, job, kept_session(job.inputs, job.precision), progress=False, watched=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
@@ -50,6 +51,7 @@ class PlannedSweep:
         specs: all runs that are known so far; confirming runs follow when the tuning seeds are finished.
         design: what is written down before the first run; None: nothing is trained.
         amounts: the work of each run, as `sweeps.plan.work` counts it.
+        known: records from elsewhere, by run id.
     """
 
     sweep: Sweep
@@ -60,6 +62,7 @@ class PlannedSweep:
     specs: tuple[RunSpec, ...]
     amounts: tuple[float, ...]
     design: Design | None = None
+    known: Mapping[str, RunRecord] = MappingProxyType({})
 
     @property
     def inputs(self) -> Inputs:
@@ -70,6 +73,19 @@ class PlannedSweep:
     def finished(self) -> dict[str, RunRecord]:
         """The records of runs that are finished, by run id."""
         return self.store.finished(self.specs)
+
+    def take_known(self, specs: Sequence[RunSpec]) -> int:
+        """Store known records that the directory lacks, but no failed ones; returns their number."""
+        taken = 0
+        for spec in specs:
+            record = self.known.get(spec.run_id)
+            if record is None or record.status == "failed":
+                continue
+            with self.store.claim(spec) as claimed:
+                if claimed and self.store.read(spec.run_id) is None:
+                    self.store.write(record)
+                    taken += 1
+        return taken
 
     def grown(self) -> PlannedSweep | None:
         """The plan with one more rate at each edge where a best rate is; None: there is no such edge.

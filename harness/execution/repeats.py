@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import as_completed
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.one_run import record_of
 from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.launcher import check_flags
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Journal
@@ -27,8 +29,10 @@ def measure_noise_floor(spec: RunSpec, inputs: Inputs, repeats: int, workers: in
         workers: repetitions at a time, each in its own process; no effect on results.
 
     Raises:
-        UserError: several ranks shared the run, or the data, model or optimizer are not those of the run.
+        UserError: several ranks shared the run, or the data, model or optimizer are not those of the run, or
+            a process was killed.
     """
+    check_flags()  # because a process that cannot start breaks its pool without a word
     if spec.data_parallel_ranks is not None:
         raise UserError(
             f"{spec.data_parallel_ranks} ranks shared run {spec.run_id}, but one process makes each "
@@ -58,7 +62,7 @@ def spread(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> tuple[S
     """Repeat a run in `workers` new processes: how far the results differ, and the records.
 
     Raises:
-        UserError: the data, model or optimizer are not those of the run.
+        UserError: the data, model or optimizer are not those of the run, or a process was killed.
         RuntimeError: torch has no deterministic algorithm for an operation, and only these were allowed.
     """
     pool = new_pool(min(workers, repeats), inputs, spec.precision)
@@ -69,7 +73,13 @@ def spread(spec: RunSpec, inputs: Inputs, repeats: int, workers: int) -> tuple[S
         reference: dict[str, torch.Tensor] | None = None
         largest = 0.0
         for future in as_completed(futures):
-            record = future.result()
+            try:
+                record = future.result()
+            except BrokenProcessPool as error:
+                raise UserError(
+                    f"a process that repeated run {spec.run_id} was killed, as the system does when memory "
+                    f"runs out, or could not start. Type the same command with --runs-at-a-time 1"
+                ) from error
             records.append(record)
             if record.status == "done":
                 parameters = load_file(futures[future])

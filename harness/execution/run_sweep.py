@@ -6,8 +6,9 @@ notebook shows it as a progress bar.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import dismiss, follow
@@ -48,19 +49,29 @@ class SweepOutcome:
         )
 
 
-def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
+NO_RECORDS: Mapping[str, RunRecord] = MappingProxyType({})
+
+
+def run_sweep(
+    planned: PlannedSweep,
+    events: SweepEvents,
+    retry_failed: bool = False,
+    known: Mapping[str, RunRecord] = NO_RECORDS,
+) -> SweepOutcome:
     """Do the runs of a plan that are missing: in this process, in workers, or on a cluster.
 
     A rank of a launcher does its share of them.
 
     Args:
         retry_failed: run again what is recorded as failed.
+        known: checked records from elsewhere, by run id; a run among them is not done again.
 
     Raises:
         UserError: something cannot be prepared, or the disk or an input is gone. Finished runs are kept.
     """
     rank, ranks, _ = launched()
     together = planned.sweep.data_parallel_ranks is not None
+    planned = replace(planned, known=known)
     _keep(planned)
     if together and rank:
         follow(prepare([], planned.inputs, planned.sweep.precision, together=True))
@@ -135,6 +146,8 @@ def _run_missing(
     planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool
 ) -> bool:
     """Do those runs of `fresh` that have no final record, and return whether there were any."""
+    if taken := planned.take_known(fresh):
+        events.message(f"{taken} finished run(s) were taken from elsewhere")
     there = planned.finished()
     redo = {"failed"} if retry_failed else set()
     todo = [s for s in fresh if s.run_id not in there or there[s.run_id].status in redo]

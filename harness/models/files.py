@@ -15,6 +15,7 @@ from momentum_bench.harness.models.weights import (
     refuse_adapter,
     weight_files,
 )
+from momentum_bench.harness.records.files import is_litter
 from momentum_bench.harness.records.schema import NETWORK
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
@@ -95,7 +96,7 @@ def _package(name: str, distribution: str) -> ModelSource:
 def _local(name: str, folder: Path) -> ModelSource:
     _check_files(name, folder)
     digest = hashlib.sha256()
-    files = {path for pattern in FILES for path in folder.glob(pattern)}
+    files = {path for pattern in FILES for path in folder.glob(pattern) if not is_litter(path.name)}
     for path in sorted(files):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode())
         with path.open("rb") as content:

@@ -31,9 +31,28 @@ LEFT_BY_US = re.compile(r"\.momentum-bench\.[a-z0-9_]{8}\.tmp")
 LEFT_BY_SAFETENSORS = re.compile(r"\.tmp[A-Za-z0-9]{6}")
 """safetensors' own temporary file. Others use such names too, so it is removed in `WRITING` alone."""
 
+LITTER = re.compile(
+    r"\..*|@.*|#recycle|.*~|~\$.*|__MACOSX|System Volume Information|(thumbs\.db|desktop\.ini)(:.*)?|icon\r"
+    r"|.*(conflicted copy|case conflict|\.sync-conflict-|\.conflict-|_conflict-|conflict copy).*",
+    re.IGNORECASE,
+)
+"""Names that synchronisers, file managers, notebooks and editors give to files and folders of their own.
+
+Among them are `.DS_Store`, `._record.json`, `.ipynb_checkpoints`, `.stfolder`, `@eaDir`, `Thumbs.db` and the
+conflict copies of Dropbox, Nextcloud, ownCloud and Syncthing.
+"""
+
 GO_ON = "Finished runs are kept: type the same command to go on"
 
 Record = TypeVar("Record", bound=Stored)
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file or folder of this name lies somewhere because another program left it there.
+
+    All commands ignore such names alike where they list a folder. We and our formats never use one.
+    """
+    return LITTER.fullmatch(name) is not None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

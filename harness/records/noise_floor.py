@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from momentum_bench.harness.records.files import read_record
-from momentum_bench.harness.records.schema import RunSpec, Stored
+from momentum_bench.harness.records.schema import RUN_ID, RunSpec, Stored
 
 
 class Spread(Stored):
@@ -61,7 +61,7 @@ def path_of(output_dir: Path, spec: RunSpec) -> Path:
 
 def noise_floors(output_dir: Path) -> list[NoiseFloor]:
     """All whole noise floors of a results directory, sorted by run id."""
-    paths = sorted((output_dir / "noise_floor").glob("*.json"))
+    paths = sorted(p for p in (output_dir / "noise_floor").glob("*.json") if RUN_ID.fullmatch(p.stem))
     return [floor for path in paths if (floor := read_record(path, NoiseFloor)) is not None]
 
 

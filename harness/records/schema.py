@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +19,9 @@ Schedule = Literal["linear", "constant", "cosine", "step"]
 PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
 AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
 FrozenPart = Literal["embeddings", "encoder"]
+
+RUN_ID = re.compile("[0-9a-f]{16}")
+"""What a `content_id` looks like: the name of a run's folder, and of a plan's file. Others are not ours."""
 
 PROTOCOL_VERSION = 1
 """A larger number whenever the same `RunSpec` would give another result; no directory mixes versions."""

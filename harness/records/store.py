@@ -20,6 +20,7 @@ from momentum_bench.harness.records.files import (
     WRITING,
     clear,
     clear_checkpoint,
+    is_litter,
     plain_content,
     read_record,
     write_atomically,
@@ -28,10 +29,12 @@ from momentum_bench.harness.records.files import (
 from momentum_bench.harness.records.locks import check_locks, system_lock, waited_for
 from momentum_bench.harness.records.schema import (
     PROTOCOL_VERSION,
+    RUN_ID,
     Evaluation,
     Plan,
     RunRecord,
     RunSpec,
+    Stored,
     canonical_json,
     content_id,
 )
@@ -41,8 +44,11 @@ MARKER, LOCK = "momentum-bench.json", "momentum-bench.lock"
 DESIGNS = "designs"
 """The folder of the sweeps' designs, one file for each."""
 
-JOURNAL, CHECKPOINT = "evaluations.jsonl", "checkpoint.safetensors"
+ATTEMPT, JOURNAL, CHECKPOINT = "attempt.json", "evaluations.jsonl", "checkpoint.safetensors"
 """The files in the folder of a run in progress."""
+
+MOST_DEATHS = 3
+"""A run is recorded as failed when this many processes were killed while they did it."""
 
 WRITTEN_TO = ("plans", "designs", "plots", "tasks", "studies", "noise_floor")
 """Folders of a results directory, next to `runs`, in which files are replaced."""
@@ -56,8 +62,21 @@ WRITTEN_OVER = (
 
 def designs_in(folder: Path) -> list[Design]:
     """The designs in a folder, sorted by their ids: files that are whole, and whose name is the id."""
-    designs = [(path.stem, read_record(path, Design)) for path in sorted(folder.glob("*.json"))]
+    paths = [path for path in sorted(folder.glob("*.json")) if RUN_ID.fullmatch(path.stem)]
+    designs = [(path.stem, read_record(path, Design)) for path in paths]
     return [design for name, design in designs if design is not None and design.design_id == name]
+
+
+class Attempt(Stored):
+    """Lies in the folder of a run while a process does it whose death nobody else would see.
+
+    Attributes:
+        deaths: how many processes were killed before it, one after the other, without getting farther.
+        steps: the largest number of steps that one of them has evaluated.
+    """
+
+    deaths: int
+    steps: int
 
 
 class Journal:
@@ -127,7 +146,7 @@ class Store:
 
     def _check_nothing_is_lost(self) -> None:
         paths = (path for pattern in WRITTEN_OVER for path in self.output_dir.glob(pattern))
-        if path := next(paths, None):
+        if path := next((path for path in paths if not is_litter(path.name)), None):
             raise UserError(
                 f"--output-dir {self.output_dir} holds no momentum-bench results, and its "
                 f"{path.relative_to(self.output_dir)} would be overwritten: choose another --output-dir"
@@ -199,6 +218,28 @@ class Store:
         except Timeout:
             return True
 
+    @contextmanager
+    def attempt(self, spec: RunSpec) -> Iterator[int]:
+        """Keep a note in the run's folder while this process does the run, whose claim it holds.
+
+        A process that is killed has no time to take the note away, so the next one finds it.
+
+        Gives the number of processes that were killed while they did the run, one after the other. It starts
+        over where one of them got farther than those before it, as under a scheduler that ends jobs.
+        """
+        path = self._runs / spec.run_id / ATTEMPT
+        before = read_record(path, Attempt)
+        now = Attempt(deaths=0, steps=0)
+        if before is not None:
+            steps = self.steps_done(spec.run_id) or 0
+            deaths = 1 if steps > before.steps else before.deaths + 1
+            now = Attempt(deaths=deaths, steps=max(steps, before.steps))
+        write_record(path, now)
+        try:
+            yield now.deaths
+        finally:
+            path.unlink(missing_ok=True)
+
     def journal(self, spec: RunSpec, checkpoint_every: int | None = None) -> Journal:
         """The journal of a run that starts or goes on now."""
         return Journal(self._runs / spec.run_id / JOURNAL, checkpoint_every)
@@ -218,7 +259,7 @@ class Store:
         """Store a finished run, which never runs again, and remove the files that it needed in progress."""
         folder = self._runs / record.spec.run_id
         write_record(folder / "record.json", record)
-        for name in (JOURNAL, CHECKPOINT):
+        for name in (ATTEMPT, JOURNAL, CHECKPOINT):
             (folder / name).unlink(missing_ok=True)
         clear_checkpoint(folder / WRITING)
 
@@ -240,7 +281,8 @@ class Store:
 
     def plans(self) -> list[Plan]:
         """All plans of the directory, sorted by their ids."""
-        plans = [read_record(path, Plan) for path in sorted(self._plans.glob("*.json"))]
+        paths = [path for path in sorted(self._plans.glob("*.json")) if RUN_ID.fullmatch(path.stem)]
+        plans = [read_record(path, Plan) for path in paths]
         return [plan for plan in plans if plan is not None]
 
     def keep_design(self, design: Design) -> None:
@@ -282,10 +324,10 @@ class Store:
         return [record for name in self.run_folders() if (record := self.read(name)) is not None]
 
     def run_folders(self) -> list[str]:
-        """Names of all folders of runs, finished or not, sorted."""
+        """Names of all folders of runs, finished or not, sorted. A folder with another name is no run."""
         if not self._runs.is_dir():
             return []
-        return sorted(path.name for path in self._runs.iterdir() if path.is_dir())
+        return sorted(p.name for p in self._runs.iterdir() if RUN_ID.fullmatch(p.name) and p.is_dir())
 
 
 class SweepStore(Store):

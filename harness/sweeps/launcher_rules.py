@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.launcher import launched, turned_on
+from momentum_bench.harness.launcher import check_flags, launched, turned_on
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.sweeps.request import Sweep
 
@@ -24,6 +24,7 @@ def check_launcher(sweep: Sweep) -> None:
     Raises:
         UserError: a setting there contradicts the sweep, or would be silently ignored.
     """
+    check_flags()
     _check_ranks(sweep, launched().ranks)
     _check_arithmetic(sweep)
     if turned_on("FSDP"):
@@ -61,10 +62,12 @@ def _check_arithmetic(sweep: Sweep) -> None:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
     asked = PRECISIONS[sweep.precision].autocast
     if precision not in ("no", asked):
+        ours = [name for name, meant in PRECISIONS.items() if meant.autocast == precision]
+        instead = f"type --precision {ours[0]}, or" if ours else f"{precision} is not supported: type"
         raise UserError(
             f"accelerate's configuration says mixed_precision={precision}, but this sweep has "
-            f"--precision {sweep.precision}: type --precision bf16, or accelerate launch "
-            f"--mixed_precision no"
+            f"--precision {sweep.precision}: {instead} accelerate launch --mixed_precision no ... (without "
+            f"accelerate launch: unset ACCELERATE_MIXED_PRECISION)"
         )
     accumulation = os.environ.get("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")
     if accumulation not in ("1", "auto", str(sweep.gradient_accumulation_steps)):

@@ -68,6 +68,22 @@ def record_departures(directory: Path) -> list[str]:
     return [*_folder_departures(folder), *_checked_records(_stored(folder))[1], *checked_designs(folder)[1]]
 
 
+def checked_runs(directory: Path) -> dict[str, RunRecord]:
+    """The records of a results directory or of a board with an archive, by run id, if they pass the check.
+
+    Raises:
+        UserError: there is no folder of runs and no archive, it cannot be read, or a record is wrong.
+    """
+    archive = archive_of(directory)
+    if archive is None and not (directory / "runs").is_dir():
+        raise UserError(f"{directory} has no folder runs/ and no {ARCHIVE}: name one that has finished runs")
+    folder = folder_of(directory)
+    records, found = _checked_records(_stored(folder) if archive is None else _archived(folder))
+    if found := [*_folder_departures(folder), *found]:
+        raise UserError(f"{directory} does not pass the check, so nothing is taken from it: {found[0]}")
+    return {record.spec.run_id: record for record in records}
+
+
 def _stored(folder: Folder) -> Iterator[_ReadRecord]:
     for name in run_folders(folder):
         yield name, *_read(folder, f"runs/{name}/record.json", name)

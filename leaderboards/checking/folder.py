@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from momentum_bench.harness.records.design import Design
-from momentum_bench.harness.records.files import parsed_record, plain_content
-from momentum_bench.harness.records.schema import PROTOCOL_VERSION
+from momentum_bench.harness.records.files import is_litter, parsed_record, plain_content
+from momentum_bench.harness.records.schema import PROTOCOL_VERSION, RUN_ID
 from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.checking.record import other_version
 from momentum_bench.leaderboards.printable import short_line
@@ -58,9 +58,13 @@ def folder_of(directory: Path) -> Folder:
 
 
 def _refusals(root: Path) -> Iterator[tuple[str, str]]:
-    """The entries anywhere below a folder that must not be opened, and the reasons."""
+    """The entries anywhere below a folder that must not be opened, and the reasons.
+
+    What other programs left there is not listed, because nothing of it is ever opened.
+    """
     for place, folders, files in os.walk(root):
-        for entry in sorted(folders + files):
+        folders[:] = [name for name in folders if not is_litter(name)]  # os.walk goes into what is left
+        for entry in sorted(name for name in folders + files if not is_litter(name)):
             path = Path(place, entry)
             name = str(path.relative_to(root))
             if path.is_symlink() and not _stays_inside(path, root):
@@ -84,11 +88,11 @@ def _size(path: Path) -> int:
 
 
 def run_folders(folder: Folder) -> list[str]:
-    """The names of the folders in `runs`, sorted."""
+    """The names of the runs' folders, sorted. A folder in `runs` with another name is no run."""
     runs = folder.root / "runs"
     if "runs" in folder.refused or not runs.is_dir():
         return []
-    return sorted(path.name for path in runs.iterdir() if path.is_dir())
+    return sorted(path.name for path in runs.iterdir() if RUN_ID.fullmatch(path.name) and path.is_dir())
 
 
 def marker_departures(folder: Folder) -> list[str]:
@@ -111,7 +115,7 @@ def checked_designs(folder: Folder) -> tuple[list[Design], list[str]]:
     if DESIGNS in folder.refused or not place.is_dir():
         return [], []
     designs, wrong = [], []
-    for path in sorted(place.iterdir()):
+    for path in sorted(path for path in place.iterdir() if not is_litter(path.name)):
         name = f"{DESIGNS}/{path.name}"
         try:
             content = folder.read(name)

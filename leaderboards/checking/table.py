@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.errors import first_line
+from momentum_bench.harness.records.files import is_litter
 from momentum_bench.harness.reporting import csv_line
 from momentum_bench.harness.verdicts.paired import FEWEST_PAIRS, LEVEL
 from momentum_bench.leaderboards.checking.folder import Folder, Refused
@@ -62,7 +63,8 @@ def all_table_departures(folder: Folder, texts: Mapping[str, str]) -> list[str]:
         texts: the tables that the records give, by path.
     """
     in_tasks = folder.root / "tasks"
-    extra = [f"tasks/{path.name}" for path in sorted(in_tasks.glob("*.csv")) if "tasks" not in folder.refused]
+    tables = [] if "tasks" in folder.refused else sorted(in_tasks.glob("*.csv"))
+    extra = [f"tasks/{path.name}" for path in tables if not is_litter(path.name)]
     found = []
     for name in dict.fromkeys([*texts, *extra]):
         if name not in REQUIRED and not os.path.lexists(folder.root / name):

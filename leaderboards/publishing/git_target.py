@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.files import is_litter
+from momentum_bench.harness.records.schema import RUN_ID
 from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.archive import LARGEST_TOTAL
 from momentum_bench.leaderboards.checking.folder import LARGEST_BYTES
@@ -30,7 +32,6 @@ from momentum_bench.leaderboards.publishing.merge import (
     BUILT_FILES,
     BUILT_FOLDERS,
     DESIGN_FILE,
-    RUN_ID,
     Changes,
     merge,
     place_of,
@@ -133,7 +134,7 @@ def _lay_out(published: CommittedFolder, folder: Path) -> None:
         (folder / MARKER).write_bytes(marker)
     left = LARGEST_TOTAL
     for name, entry in published.entries("runs").items():
-        if entry.kind == FILE:
+        if entry.kind == FILE or is_litter(name):
             continue
         if entry.kind != FOLDER or not RUN_ID.fullmatch(name):
             raise published.refused(f"runs/{name}", entry, "only folders that are named by a run's id")
@@ -147,7 +148,14 @@ def _lay_out(published: CommittedFolder, folder: Path) -> None:
             )
         (folder / place_of(name)).parent.mkdir(parents=True)
         (folder / place_of(name)).write_bytes(content)
+    _lay_out_designs(published, folder)
+
+
+def _lay_out_designs(published: CommittedFolder, folder: Path) -> None:
+    """Write the designs of a published leaderboard to a new folder."""
     for name, entry in published.entries(DESIGNS).items():
+        if is_litter(name):
+            continue
         place = f"{DESIGNS}/{name}"
         if entry.kind != FILE or not DESIGN_FILE.fullmatch(name):
             raise published.refused(place, entry, "only files that are named by a design's id")

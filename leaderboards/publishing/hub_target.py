@@ -9,20 +9,16 @@ import re
 import time
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.records.files import is_litter
+from momentum_bench.harness.records.schema import RUN_ID
 from momentum_bench.harness.records.store import DESIGNS, MARKER
 from momentum_bench.leaderboards.printable import short_line
-from momentum_bench.leaderboards.publishing.merge import (
-    ATTEMPTS,
-    DESIGN_FILE,
-    RUN_ID,
-    Changes,
-    merge,
-    place_of,
-)
+from momentum_bench.leaderboards.publishing.merge import ATTEMPTS, DESIGN_FILE, Changes, merge, place_of
 
 PREFIX = "hf://datasets/"
 CONFLICTS = (409, 412)
@@ -78,7 +74,12 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
             with TemporaryDirectory(prefix="momentum-bench-") as scratch:
                 folder = Path(scratch)
                 api.snapshot_download(
-                    name, repo_type="dataset", revision=info.sha, local_dir=folder, allow_patterns=READ
+                    name,
+                    repo_type="dataset",
+                    revision=info.sha,
+                    local_dir=folder,
+                    allow_patterns=READ,
+                    ignore_patterns=[escape(file) for file in names if _is_litter(file)],
                 )
                 _check_whole(folder, wanted)
                 changes = merge(folder, names, own, replace)
@@ -119,7 +120,7 @@ def _wanted(names: Iterable[str]) -> list[str]:
     Raises:
         UserError: a record's path is not one that a run's record can have.
     """
-    wanted = [name for name in names if any(fnmatch(name, pattern) for pattern in READ)]
+    wanted = [name for name in names if any(fnmatch(name, p) for p in READ) and not _is_litter(name)]
     for name in wanted:
         run_id = name.removeprefix("runs/").removesuffix("/record.json")
         design = name.removeprefix(f"{DESIGNS}/")
@@ -130,6 +131,12 @@ def _wanted(names: Iterable[str]) -> list[str]:
                 f"{DESIGNS}/ID.json: nothing was published"
             )
     return wanted
+
+
+def _is_litter(name: str) -> bool:
+    """Whether a path leads through a folder in `runs` that another program left there."""
+    parts = name.split("/")
+    return len(parts) == 3 and ".." not in parts and is_litter(parts[1])
 
 
 def _check_whole(folder: Path, wanted: list[str]) -> None:

@@ -26,11 +26,8 @@ from momentum_bench.leaderboards.rows import Row, model_names, result_of
 ATTEMPTS = 20
 """How many times a commit is tried while other publishers commit at the same time."""
 
-RUN_ID = re.compile("[0-9a-f]{16}")
-"""The only allowed names of runs' folders, because they become paths on the publisher's disk."""
-
 DESIGN_FILE = re.compile(r"[0-9a-f]{16}\.json")
-"""The only allowed names of designs' files."""
+"""The only allowed names of designs' files, because they become paths on the publisher's disk."""
 
 BUILT_FOLDERS = ("tasks", "plots")
 """Folders of a leaderboard whose files are named after its tasks and settings."""

@@ -16,6 +16,7 @@ from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, cell
 from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.environments import FACTS
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
@@ -316,6 +317,7 @@ def _provenance(row: Row, words: Context) -> dict[str, Any]:
             f"  {dev:>5}   {test:>6}"
         )
     facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
+    facts |= {name: row.columns[name] for name in FACTS}
     return {
         "id": row.row_id,
         "title": ", ".join([row.columns["task"], row.label, *words.of(row)]),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,20 @@ def test_ctrl_c_ends_a_command_with_one_line_and_130(
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("interrupted: ")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", PLACES)
+def test_a_file_that_the_disk_refuses_ends_a_command_with_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = Store(tmp_path)
+    store.open()
+    store.write(make_record(seed=1))
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "/some/file")
+
+    monkeypatch.setattr(PLACES[command], refused)
+    done = CliRunner().invoke(app, command.replace("DIR", str(tmp_path)).split())
+    assert done.exit_code == 2
+    assert done.stderr == "error: /some/file: Read-only file system\n"

@@ -22,6 +22,7 @@ from momentum_bench.leaderboards.reproduce import circumstances, differences, ro
 from momentum_bench.leaderboards.rows import Row, rows_of
 from momentum_bench.tasks import get_task
 from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
+from tests.helpers.litter import leave_litter
 from tests.helpers.synthetic import Scores, fill, make_record
 
 EVIL = "local:a\nseeds = [1]\n\x7f\"''\\"
@@ -165,6 +166,8 @@ def test_a_row_is_run_again_and_comes_out_the_same(
     small_row: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
 ):
     data, results, row_id = small_row
+    (tmp_path / "again").mkdir()
+    leave_litter(tmp_path / "again")  # a file manager has looked into the new directory
     done = again(results, tmp_path / "again", row_id, tiny_model, data)
     assert done.exit_code == 0, done.stderr
     assert done.stderr.splitlines()[-1] == f"row {row_id}, 4 runs: no difference(s)"

@@ -15,6 +15,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.training.scoring import scoring_batches
 from momentum_bench.tasks import get_task
 from momentum_bench.tasks.types import ImageTask
+from tests.helpers.litter import leave_litter
 
 DIGITS = get_task("digits")
 CIFAR10 = get_task("cifar10")
@@ -71,6 +72,13 @@ def test_other_pixels_have_another_fingerprint(folder: Path):
     assert load_image_data(DIGITS, folder).fingerprint == before
     Image.fromarray(np.zeros((12, 10), dtype=np.uint8)).save(folder / "digits/train/class3/1.png")
     assert load_image_data(DIGITS, folder).fingerprint != before
+
+
+def test_what_other_programs_leave_in_a_folder_is_no_class_and_no_image(folder: Path):
+    before = load_image_data(DIGITS, folder)
+    leave_litter(folder)
+    after = load_image_data(DIGITS, folder)
+    assert (after.fingerprint, after.train, after.test) == (before.fingerprint, before.train, before.test)
 
 
 def test_what_is_wrong_with_a_folder_is_named(folder: Path):

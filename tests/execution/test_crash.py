@@ -10,6 +10,7 @@ import sys
 import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,16 +20,15 @@ import pytest
 from momentum_bench.harness.errors import UserError, without_secrets
 from momentum_bench.harness.execution import job as execution_job
 from momentum_bench.harness.execution import local, one_run
-from momentum_bench.harness.execution.job import Job
-from momentum_bench.harness.execution.local import MOST_DEATHS
+from momentum_bench.harness.execution.job import KILLED, Job
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import WRITING, replacing, write_atomically
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
-from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.records.store import ATTEMPT, MOST_DEATHS, Journal, Store
 from momentum_bench.harness.training.session import Session
 from tests.conftest import ROOT, cli_environment
 from tests.helpers.command_line import run_command
-from tests.helpers.processes import plant
+from tests.helpers.processes import plant, plant_in_each_step
 from tests.helpers.specs import make_record, make_spec
 from tests.helpers.sweeps import records, small_sweep, table
 
@@ -200,11 +200,104 @@ def test_a_run_that_always_kills_its_worker_fails_and_the_others_go_on(
     assert states == dict.fromkeys(range(6), "done") | {3: "failed"}
     record = job.store.read(make_spec(seed=3).run_id)
     assert record is not None
-    assert record.failure == (
-        "3 worker processes were killed while they did it; the system kills a process when memory runs out"
-    )
+    assert record.failure == KILLED
     names = {path.name for path in (job.store.output_dir / "runs" / record.spec.run_id).iterdir()}
     assert names == {"record.json", "lock"}
+
+
+def one_more(monkeypatch: pytest.MonkeyPatch, job: Job, evaluations: int) -> RunRecord | None:
+    """Do the run in this process, which is killed after some evaluations, or gets to its end for -1."""
+
+    def dies(spec: RunSpec, session: Session, journal: Journal, progress: bool) -> RunRecord:
+        done = make_record()
+        for step in range(evaluations):
+            journal.append(done.evaluations[0].model_copy(update={"step": step + 1}))
+        if evaluations >= 0:
+            raise Killed
+        return done
+
+    monkeypatch.setattr(execution_job, "record_of", dies)
+    session = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        # a process that is killed removes nothing
+        if evaluations >= 0:
+            patch.setattr(Path, "unlink", lambda path, missing_ok=False: None)
+        try:
+            return execution_job.run_and_store(make_spec(), job, session, False)
+        except Killed:
+            return None
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing handles it."""
+
+
+@pytest.mark.parametrize("evaluations", [[0, 0, 0], [2, 2, 1], [1, 3, 2, 3]])
+def test_a_run_in_which_processes_are_killed_again_and_again_fails(
+    job: Job, monkeypatch: pytest.MonkeyPatch, evaluations: list[int], capsys: pytest.CaptureFixture[str]
+):
+    for n in evaluations:
+        assert one_more(monkeypatch, job, n) is None
+        assert job.store.records() == []
+    record = one_more(monkeypatch, job, -1)
+    assert record is not None
+    assert (record.status, record.failure) == ("failed", KILLED)
+    assert f"{MOST_DEATHS} process(es) were killed while they did it" in capsys.readouterr().err
+    folder = job.store.output_dir / "runs" / record.spec.run_id
+    assert {path.name for path in folder.iterdir()} == {"record.json", "lock"}
+    again = replace(job, retry_failed=True)  # which starts to count again
+    assert one_more(monkeypatch, again, -1) == make_record()
+
+
+def test_processes_that_get_farther_each_time_are_not_counted(job: Job, monkeypatch: pytest.MonkeyPatch):
+    for n in range(2 * MOST_DEATHS):
+        assert one_more(monkeypatch, job, n) is None
+    assert one_more(monkeypatch, job, -1) == make_record()
+
+
+def test_a_process_that_was_asked_to_end_was_not_killed(job: Job, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> RunRecord:
+        raise KeyboardInterrupt
+
+    session = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    monkeypatch.setattr(execution_job, "record_of", interrupted)
+    for _ in range(2 * MOST_DEATHS):
+        with pytest.raises(KeyboardInterrupt):
+            execution_job.run_and_store(make_spec(), job, session, False)
+    assert not (job.store.output_dir / "runs" / make_spec().run_id / ATTEMPT).exists()
+
+
+def test_a_sweep_with_one_worker_gets_past_a_run_that_kills_it(
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    environment = plant_in_each_step(tmp_path, "if seed == 13 and step == 1: os.kill(os.getpid(), 9)")
+    words = small_sweep(tiny_model, toy_data, "--optimizers", "sgd", "--learning-rates", "0.1")
+    assert command(*words, **environment).returncode == -signal.SIGKILL
+    assert Store(tmp_path / "results").records() == []
+    monkeypatch.setattr(execution_job, "MOST_DEATHS", 1)  # each more costs the start of a process
+    done = command_here("run", *words)
+    assert done.returncode == 1
+    assert f"1 run(s) failed, the first: sst2 sgd lr 0.1 seed 13: failed ({KILLED})" in done.stderr
+    assert {r.spec.seed: r.status for r in Store(tmp_path / "results").records()} == {
+        13: "failed",
+        21: "done",
+    }
+
+
+@pytest.mark.parametrize("ignored", [False, True], ids=["terminal", "nohup"])
+def test_a_terminal_that_closes_is_a_ctrl_c(
+    ignored: bool, command_here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """But not where nohup has the process ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        command_here("run", "--task", "sst2", "--data-dir", tmp_path)
+        expected = signal.SIG_IGN if ignored else signal.default_int_handler
+        assert signal.getsignal(signal.SIGHUP) == expected
+    finally:
+        signal.signal(signal.SIGHUP, before)
+        signal.signal(signal.SIGTERM, terminate)
 
 
 def test_workers_that_die_before_they_begin_stop_the_sweep_and_fail_no_run(

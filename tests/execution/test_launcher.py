@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from accelerate.state import AcceleratorState, PartialState
 
+from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.launcher import apart, launched, lonely_launch
+from momentum_bench.harness.sweeps.launcher_rules import check_launcher
+from momentum_bench.harness.sweeps.make import make_sweep
 from tests.conftest import SOURCES, cli_environment
 from tests.helpers.sweeps import launch, records, small_sweep
 
@@ -87,6 +92,7 @@ def test_a_launch_that_stays_alone_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_
         ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many', expected a whole number"),
         ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is '-1', expected a whole number"),
         ({"LOCAL_RANK": "1.5"}, "LOCAL_RANK is '1.5', expected a whole number"),
+        ({"LOCAL_WORLD_SIZE": "two"}, "LOCAL_WORLD_SIZE is 'two', expected a whole number"),
         ({"RANK": ""}, "RANK is '', expected a whole number"),
         ({"RANK": "3", "WORLD_SIZE": "2"}, "RANK=3 and WORLD_SIZE=2, expected a rank below"),
         ({"RANK": "3"}, "RANK=3 and WORLD_SIZE=1, expected a rank below"),
@@ -111,3 +117,47 @@ def test_a_rank_whose_siblings_never_come_does_all_runs(
     assert command(*words, "--output-dir", "single").returncode == 0
     assert records(tmp_path / "left-over") == records(tmp_path / "single")
     assert (tmp_path / "left-over" / "leaderboard.csv").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp8"])
+def test_what_is_said_about_a_precision_of_accelerate_that_we_do_not_have_works(
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The file is one that `accelerate config` writes, and the command is the one that the message names."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"compute_environment: LOCAL_MACHINE\ndistributed_type: 'NO'\nmixed_precision: {precision}\n"
+        "num_machines: 1\nnum_processes: 1\nuse_cpu: true\n"
+    )
+    sweep = make_sweep({"task": "sst2"}, None)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+    with pytest.raises(UserError) as refused:
+        check_launcher(sweep)
+    assert "--precision bf16" not in str(refused.value)  # which would be refused too
+    assert "type accelerate launch --mixed_precision no ..." in str(refused.value)
+    assert "unset ACCELERATE_MIXED_PRECISION" in str(refused.value)
+    (tmp_path / "program.py").write_text("import os; print(os.environ['ACCELERATE_MIXED_PRECISION'])")
+    launcher = ["accelerate.commands.launch", "--config_file", config, "--mixed_precision", "no"]
+    done = launch(*launcher, "program.py", cwd=tmp_path)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", done.stdout.strip())
+    check_launcher(sweep)
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION")
+    check_launcher(sweep)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ACCELERATE_USE_CPU", "maybe", "ACCELERATE_USE_CPU is 'maybe', expected true or false"),
+        ("ACCELERATE_TORCH_DEVICE", "banana", "The environment says ACCELERATE_TORCH_DEVICE=banana"),
+    ],
+)
+def test_nonsense_for_accelerate_is_a_clear_error_where_a_process_starts(
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch
+):
+    """As in studies, in `tasks check` and in workers; `run` finds the first of them before it starts."""
+    for state in (AcceleratorState, PartialState):  # as in a process that has no accelerator yet
+        monkeypatch.setattr(state, "_shared_state", {})
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        make_accelerator("fp32")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from momentum_bench.harness.cli.noise_floor import lines
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution import repeats, workers
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
-from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.records.store import LOCK, Store
 from momentum_bench.leaderboards.build import build
+from tests.helpers.command_line import run_command
 from tests.helpers.runs import spec_for
-from tests.helpers.specs import make_spec
+from tests.helpers.specs import make_record, make_spec
 from tests.helpers.sweeps import small_sweep
 
 
@@ -121,3 +128,57 @@ def test_the_leaderboard_says_the_noise_floor(tmp_path: Path):
     (note,) = build(Store(tmp_path)).notes
     assert "3 repetitions of one run (sst2 sgd lr 0.1 seed 13) on cuda differ by 2.50 points of test" in note
     assert "deterministic algorithms: 0.00" in note
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    """A results directory with one run."""
+    store = Store(tmp_path / "r")
+    store.open()
+    store.write(make_record(model="package:m"))
+    return store.output_dir
+
+
+@pytest.fixture
+def repeated(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was to be repeated; nothing is."""
+    asked: list[object] = []
+    monkeypatch.setattr(repeats, "spread", lambda *given: asked.append(given))
+    return asked
+
+
+def test_a_disk_that_is_read_only_is_found_before_the_repetitions(
+    finished: Path, repeated: list[object], monkeypatch: pytest.MonkeyPatch
+):
+    @contextmanager
+    def read_only(store: Store) -> Iterator[None]:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(store.output_dir / LOCK))
+        yield
+
+    monkeypatch.setattr(Store, "alone", read_only)
+    done = run_command("noise-floor", finished, "--data-dir", finished)
+    assert done.returncode == 2
+    assert f"error: {finished / LOCK}: Read-only file system" in done.stderr
+    assert repeated == []
+
+
+def test_nonsense_for_accelerate_is_found_before_the_repetitions(finished: Path, repeated: list[object]):
+    done = run_command("noise-floor", finished, "--data-dir", finished, ACCELERATE_USE_CPU="maybe")
+    assert done.returncode == 2
+    assert "error: the environment variable ACCELERATE_USE_CPU is 'maybe'" in done.stderr
+    assert repeated == []
+
+
+def test_a_repetition_whose_process_is_killed_is_a_clear_error(monkeypatch: pytest.MonkeyPatch):
+    class Broken:
+        def submit(self, *_: object) -> Future:
+            future: Future = Future()
+            future.set_exception(BrokenProcessPool())
+            return future
+
+        def shutdown(self, cancel_futures: bool = False) -> None:
+            pass
+
+    monkeypatch.setattr(repeats, "new_pool", lambda *words: Broken())
+    with pytest.raises(UserError, match=r"was killed.*--runs-at-a-time 1"):
+        repeats.spread(make_spec(), Inputs("m", None), repeats=2, workers=2)

@@ -422,7 +422,7 @@ def test_planned_runs_without_a_record_are_named(tmp_path: Path):
 OTHER_ENVIRONMENTS = {
     "device": lambda run: with_live(run, device="cuda"),
     "torch": elsewhere,
-    "precision": lambda run: with_live(run, autocast_dtype="bfloat16"),
+    "precision in effect": lambda run: with_live(run, autocast_dtype="bfloat16"),
     "precision of matrix products": lambda run: with_live(run, matmul_precision="high"),
     "momentum-bench": lambda run: elsewhere(run, momentum_bench="9.0"),
 }
@@ -469,7 +469,7 @@ def test_rows_and_pairs_of_mixed_environments_are_refused(tmp_path: Path, fact: 
 def test_facts_of_the_environment_stand_on_the_row(tmp_path: Path):
     board = board_of(tmp_path, list(map(with_all_facts, sweep_records(better_arm("sgdm", 0.02)))))
     columns = board.rows[0].columns
-    assert [columns[name] for name in ("device", "torch", "precision", "matmul_precision")] == [
+    assert [columns[name] for name in ("device", "torch", "effective_precision", "matmul_precision")] == [
         "cpu",
         "2.13",
         "float32",

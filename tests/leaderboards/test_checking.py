@@ -269,10 +269,10 @@ def test_runs_that_are_missing_or_failed(tmp_path: Path):
     records = [whole_record(spec) for spec in specs()]
     failed = RunRecord(spec=records[0].spec, metric="accuracy", status="failed", failure="no luck")
     folder = submission(tmp_path, [failed, *records[1:-1]])
-    (folder / "runs" / "begun").mkdir()
+    (folder / "runs" / ("0" * 16)).mkdir()
     found = departures(folder)
     assert f"runs/{failed.spec.run_id}/record.json: the run failed (no luck)" in found[0] + found[1]
-    assert "runs/begun/record.json: is not there" in found
+    assert "runs/0000000000000000/record.json: is not there" in found
     assert any("sst2 sgdm momentum=0.9): no run of seed 42 at rate 0.1" in line for line in found)
     assert len(found) == 3
 

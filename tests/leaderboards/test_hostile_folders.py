@@ -159,7 +159,7 @@ def in_the_index(clone: Path, mode: str, name: str, object_id: str) -> None:
         ("tasks", "100644", "tasks is a file"),
         ("leaderboard.csv/x", "100644", "leaderboard.csv is a folder"),
         ("plots/x.svg/y", "100644", "plots/x.svg is a folder"),
-        ("runs/.git-/record.json", "100644", "runs/.git- is a folder"),
+        ("runs/git-/record.json", "100644", "runs/git- is a folder"),
     ],
 )
 def test_an_entry_that_is_not_the_file_or_folder_of_a_leaderboard(

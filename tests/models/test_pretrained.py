@@ -17,6 +17,7 @@ from momentum_bench.harness.models.pretrained import (
     max_input_length,
 )
 from tests.conftest import needs_quickstart
+from tests.helpers.litter import leave_litter
 
 
 def test_a_folder_is_known_by_its_content_and_not_by_its_path(tiny_model: Path, tmp_path: Path):
@@ -25,6 +26,8 @@ def test_a_folder_is_known_by_its_content_and_not_by_its_path(tiny_model: Path, 
     here, there = resolve_model(str(tiny_model)), resolve_model(str(copy))
     assert (here.name, here.revision) == (there.name, there.revision)
     assert here.name == "local:tiny-bert"
+    leave_litter(copy)
+    assert resolve_model(str(copy)).revision == here.revision
     config = copy / "config.json"
     config.write_text(config.read_text().replace('"hidden_act": "gelu"', '"hidden_act": "relu"'))
     assert resolve_model(str(copy)).revision != here.revision

@@ -6,6 +6,7 @@ import pytest
 
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.launcher import FLAGS
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.launcher_rules import check_launcher
@@ -169,7 +170,10 @@ def test_fsdp_in_a_way_that_is_not_run_is_refused(
     ("name", "value", "message"),
     [
         ("ACCELERATE_MIXED_PRECISION", "bf16", "mixed_precision=bf16, but this sweep has --precision fp32"),
-        ("ACCELERATE_MIXED_PRECISION", "fp16", "mixed_precision=fp16"),
+        ("ACCELERATE_MIXED_PRECISION", "fp16", "fp16 is not supported: type accelerate launch --mixed_p"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", "fp8 is not supported: type accelerate launch --mixed_prec"),
+        *((name, "maybe", f"{name} is 'maybe', expected true or false: .* unset {name}") for name in FLAGS),
+        ("ACCELERATE_USE_CPU", "", "ACCELERATE_USE_CPU is '', expected true or false"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", "gradient_accumulation_steps=4"),
         ("ACCELERATE_USE_DEEPSPEED", "true", "DEEPSPEED"),
         ("ACCELERATE_USE_FSDP", "true", "FSDP, so the ranks hold one model together: add --data-par"),
