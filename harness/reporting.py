@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -48,15 +48,21 @@ def joined(values: Iterable[Any]) -> str:
     return ";".join(map(cell, values))
 
 
-def csv_text(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Comma-separated text with the names of the first row as header; an empty text without rows.
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
+    """Comma-separated text. It has a header even if there are no rows, because its readers need one.
 
     A text cell that a spreadsheet would read as a formula starts with an apostrophe.
+
+    Args:
+        columns: the header; each row has these names, in this order.
+
+    Raises:
+        ValueError: a row has other names.
     """
-    lines = []
-    for number, row in enumerate(rows):
-        if number == 0:
-            lines.append(csv_line(row))
+    lines = [csv_line(columns)]
+    for row in rows:
+        if tuple(row) != tuple(columns):
+            raise ValueError(f"a row has the columns {list(row)}, its table has {list(columns)}")
         lines.append(csv_line(_harmless(cell(v)) if isinstance(v, str) else cell(v) for v in row.values()))
     return "".join(lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,9 +23,13 @@ MAY_BE_MISSING: Mapping[str, str] = {
 """The type of each column whose values may be None. pandas would infer another one where all are None."""
 
 
-def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """A data frame with a row for each mapping; a missing value is pandas' own (NaN or NA)."""
+def frame(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """A data frame with a row for each mapping; a missing value is pandas' own (NaN or NA).
+
+    Args:
+        columns: the names, where there may be no rows; None: those of the rows.
+    """
     import pandas as pd
 
-    table = pd.DataFrame([dict(row) for row in rows])
+    table = pd.DataFrame([dict(row) for row in rows], columns=list(columns) if columns else None)
     return table.astype({name: kind for name, kind in MAY_BE_MISSING.items() if name in table})

@@ -21,6 +21,7 @@ from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.rendering.files import write
 from momentum_bench.leaderboards.rendering.terminal import percent
 from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.tables import COLUMNS, tables_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,15 +49,23 @@ class Leaderboard(BuiltLeaderboard):
         A number is a number, and a missing one is NaN or NA. A cell that holds several values (`seeds`,
         `learning_rates`, `grid`) is text, the values separated by `;`, as in the CSV.
         """
-        return frame(row.columns for row in self.rows)
+        return frame((row.columns for row in self.rows), COLUMNS["leaderboard"])
 
     def comparisons_to_pandas(self) -> pd.DataFrame:
         """The comparisons, with the columns of comparison.csv; see `to_pandas`."""
-        return frame(comparison.columns for comparison in self.comparisons)
+        return frame((pair.columns for pair in self.comparisons), COLUMNS["comparison"])
 
     def pooled_to_pandas(self) -> pd.DataFrame:
         """The pooled lines, with the columns of pooled.csv; see `to_pandas`."""
-        return frame(line.columns for line in self.pooled)
+        return frame((line.columns for line in self.pooled), COLUMNS["pooled"])
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every table, by the name of its CSV file without `.csv`; see `to_pandas`.
+
+        They are `leaderboard`, `comparison`, `pooled`, `tuning_budget`, `sensitivity`,
+        `matched_differences` and `regret`. A table without rows has its columns.
+        """
+        return {name: frame(lines, COLUMNS[name]) for name, lines in tables_of(self).items()}
 
     def save(self, directory: str | PathLike[str]) -> None:
         """Write what `momentum-bench leaderboard build --out DIRECTORY` writes: tables, page and plots.

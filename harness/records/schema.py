@@ -216,6 +216,18 @@ class FinalScore(Stored):
     questions: tuple[int, ...] | None = None
 
 
+class DevPredictions(Stored):
+    """What the chosen checkpoint predicted on the dev split; rows in the order of the split.
+
+    They are those of the evaluation at `best_step`, whose dev metric they give. A choice of the learning rate
+    can so be made again on other draws of the same dev rows. The fields are as in `FinalScore`.
+    """
+
+    labels: tuple[int | float | tuple[str, ...], ...]
+    predictions: tuple[int | float | str, ...]
+    questions: tuple[int, ...] | None = None
+
+
 class Costs(Stored):
     """Wall-clock seconds by phase, and peak memory in bytes (of the GPU, or else of the process)."""
 
@@ -233,6 +245,7 @@ class RunRecord(Stored):
         best_step: step of the chosen checkpoint: best dev metric, then lower dev loss, then earlier.
         parameters_hash: xxh3-128 of the trained parameters at that checkpoint, by name.
         clipped_fraction: share of steps with a gradient norm above `max_grad_norm`.
+        dev: the dev predictions of the chosen checkpoint; None in records that older versions wrote.
         failure: the reason for `diverged` or `failed`.
     """
 
@@ -246,6 +259,7 @@ class RunRecord(Stored):
     clipped_fraction: float | None = None
     split: Split | None = None
     read_back: ReadBack | None = None
+    dev: DevPredictions | None = None
     test: FinalScore | None = None
     costs: Costs | None = None
     environment: dict[str, str] = {}

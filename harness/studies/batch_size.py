@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
@@ -38,8 +38,8 @@ from momentum_bench.harness.seeds import batch_indices
 from momentum_bench.harness.studies.arms import Arm, check_horizon, cross_entropy, make_pair, side_by_side
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
 from momentum_bench.harness.studies.gradient_noise import GradientNoise, drawn_examples, measure
-from momentum_bench.harness.studies.outputs import log_scale, panels, setting_columns
-from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.studies.outputs import SETTING_COLUMNS, log_scale, panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Table, Tables
 from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
@@ -414,6 +414,16 @@ def _rates_cell(group: Sequence[Gap], name: str) -> str:
     return f"{'-'.join(f'{rate:g}' for rate in dict.fromkeys((rates[0], rates[-1]))) if rates else 'none':>8}"
 
 
+POINT_COLUMNS = (
+    *(*SETTING_COLUMNS, "status", "momentum", "arm", "torch_learning_rate", "step"),
+    *(*GradientNoise.model_fields, "noise_scale", "dev_loss", "dev_metric"),
+)
+"""The columns of batch_size.csv."""
+
+GAP_COLUMNS = (*(field.name for field in fields(Gap)), "train_gap", "dev_gap")
+"""The columns of batch_size_gaps.csv."""
+
+
 def point_rows(records: Sequence[BatchSizeRecord]) -> list[dict[str, Any]]:
     """The rows of batch_size.csv, sorted by seed, batch size, rate, arm and step."""
     rows = []
@@ -504,7 +514,7 @@ def _draw(axes: Axes, points: Sequence[tuple[int, float | None]], style: dict[st
 
 def batch_size_tables(records: Sequence[BatchSizeRecord]) -> Tables:
     """The rows of batch_size.csv and batch_size_gaps.csv."""
-    return {"": point_rows(records), "_gaps": gap_rows(records)}
+    return {"": Table(POINT_COLUMNS, point_rows(records)), "_gaps": Table(GAP_COLUMNS, gap_rows(records))}
 
 
 def batch_size_report(records: Sequence[BatchSizeRecord]) -> list[str]:

@@ -30,7 +30,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import repeat
 from typing import Any, Literal
 
@@ -58,8 +58,14 @@ from momentum_bench.harness.studies.arms import (
     with_momentum,
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
-from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
-from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.studies.outputs import (
+    DASHES,
+    SETTING_COLUMNS,
+    log_scale,
+    panels,
+    setting_columns,
+)
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Table, Tables
 from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
@@ -370,7 +376,11 @@ def control_distance(records: Sequence[ClosenessRecord]) -> float | None:
 
 def closeness_tables(records: Sequence[ClosenessRecord]) -> Tables:
     """The rows of closeness.csv and closeness_slopes.csv."""
-    return {"": comparison_rows(records), "_slopes": [slope.__dict__ for slope in fit_slopes(records)]}
+    slopes = [slope.__dict__ for slope in fit_slopes(records)]
+    return {
+        "": Table(COMPARISON_COLUMNS, comparison_rows(records)),
+        "_slopes": Table(tuple(field.name for field in fields(Slope)), slopes),
+    }
 
 
 def closeness_report(records: Sequence[ClosenessRecord]) -> list[str]:
@@ -381,6 +391,10 @@ def closeness_report(records: Sequence[ClosenessRecord]) -> list[str]:
     lines.append("Slope of log relative distance in the second half of the steps, with a 95 % t interval:")
     lines += [f"  {slope}" for slope in fit_slopes(records)]
     return [*lines, EXPECTATION]
+
+
+COMPARISON_COLUMNS = (*SETTING_COLUMNS, "status", "torch_learning_rate", *Comparison.model_fields)
+"""The columns of closeness.csv."""
 
 
 def comparison_rows(records: Sequence[ClosenessRecord]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -41,8 +41,14 @@ from momentum_bench.harness.studies.gradient_noise import (
     drawn_examples,
     measure,
 )
-from momentum_bench.harness.studies.outputs import DASHES, log_scale, panels, setting_columns
-from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.studies.outputs import (
+    DASHES,
+    SETTING_COLUMNS,
+    log_scale,
+    panels,
+    setting_columns,
+)
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Table, Tables
 from momentum_bench.harness.training.session import Session
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -303,6 +309,16 @@ def conclusion(records: Sequence[NoiseRecord]) -> str:
     )
 
 
+POINT_COLUMNS = (
+    *(*SETTING_COLUMNS, "status", "momentum", "method", "step", "torch_learning_rate"),
+    *(*GradientNoise.model_fields, "noise_scale", "batch_noise", "direction_noise", "level"),
+)
+"""The columns of noise.csv."""
+
+DEGREE_COLUMNS = (*SETTING_COLUMNS, "status", "momentum", *(field.name for field in fields(Degree)))
+"""The columns of noise_degrees.csv."""
+
+
 def point_rows(records: Sequence[NoiseRecord]) -> list[dict[str, Any]]:
     """The rows of noise.csv, sorted by seed, rate, method and step."""
     rows = []
@@ -409,7 +425,10 @@ def plot(records: Sequence[NoiseRecord]) -> str:
 
 def noise_tables(records: Sequence[NoiseRecord]) -> Tables:
     """The rows of noise.csv and noise_degrees.csv."""
-    return {"": point_rows(records), "_degrees": degree_rows(records)}
+    return {
+        "": Table(POINT_COLUMNS, point_rows(records)),
+        "_degrees": Table(DEGREE_COLUMNS, degree_rows(records)),
+    }
 
 
 def noise_report(records: Sequence[NoiseRecord]) -> list[str]:

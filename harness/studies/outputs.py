@@ -15,6 +15,9 @@ from momentum_bench.harness.reporting import plot_style
 
 DASHES = ("-", "--", ":", "-.")
 
+SETTING_COLUMNS = ("task", "model", "model_revision", "method", "k", "seed", "batch_size", "learning_rate")
+"""The first columns of every study's table."""
+
 _STYLE: dict[str, Any] = {
     "axes.titlesize": 11,
     "axes.titlelocation": "left",
@@ -26,8 +29,7 @@ _STYLE: dict[str, Any] = {
 
 def setting_columns(spec: RunSpec) -> dict[str, Any]:
     """The columns that say what was trained on what, the same in every study's table."""
-    names = ("task", "model", "model_revision", "method", "k", "seed", "batch_size", "learning_rate")
-    return {name: getattr(spec, name) for name in names}
+    return {name: getattr(spec, name) for name in SETTING_COLUMNS}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
@@ -30,8 +30,16 @@ from momentum_bench.harness.training.session import Session
 Cell = TypeVar("Cell", bound=CellSpec)
 Record = TypeVar("Record", bound=CellRecord)
 
-Tables = Mapping[str, Sequence[Mapping[str, Any]]]
-"""The rows of each table, by the end of its file's name: of the study `noise`, "" is noise.csv and
+
+class Table(NamedTuple):
+    """A table of a study. It has its columns even if no cell gave it a row."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+
+Tables = Mapping[str, Table]
+"""The tables, by the end of its file's name: of the study `noise`, "" is noise.csv and
 "_degrees" is noise_degrees.csv."""
 
 Tell = Callable[[str], object]
@@ -210,7 +218,9 @@ def finish_cells(
 
 def write_results(name: str, output_dir: Path, tables: Tables, svg: str) -> list[Path]:
     """Write a study's tables and its plot into DIR/studies, and return their paths."""
-    contents = {f"{name}{suffix}.csv": csv_text(rows) for suffix, rows in tables.items()}
+    contents = {
+        f"{name}{suffix}.csv": csv_text(table.rows, table.columns) for suffix, table in tables.items()
+    }
     contents[f"{name}.svg"] = svg
     paths = [_folder(output_dir) / file for file in contents]
     # A sweep of the same directory removes what killed processes left half written: it must not do so now.

@@ -44,8 +44,8 @@ from momentum_bench.harness.studies.arms import (
     side_by_side,
 )
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec, even_steps, outcome
-from momentum_bench.harness.studies.outputs import panels, setting_columns
-from momentum_bench.harness.studies.study import PlannedStudy, Study, Tables
+from momentum_bench.harness.studies.outputs import SETTING_COLUMNS, panels, setting_columns
+from momentum_bench.harness.studies.study import PlannedStudy, Study, Table, Tables
 from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.harness.training.session import Session
 
@@ -238,6 +238,13 @@ def run_svag_cell(spec: SvagSpec, session: Session, models_at_a_time: int) -> Sv
     )
 
 
+POINT_COLUMNS = (
+    *(*SETTING_COLUMNS, "status", "torch_learning_rate_sgd", "torch_learning_rate_sgdm", "momentum", "level"),
+    *SvagPoint.model_fields,
+)
+"""The columns of svag.csv."""
+
+
 def point_rows(records: Sequence[SvagRecord]) -> list[dict[str, Any]]:
     """The rows of svag.csv, sorted by seed, rate, level and effective step.
 
@@ -297,7 +304,7 @@ def svag_report(records: Sequence[SvagRecord]) -> list[str]:
 
 def svag_tables(records: Sequence[SvagRecord]) -> Tables:
     """The rows of svag.csv."""
-    return {"": point_rows(records)}
+    return {"": Table(POINT_COLUMNS, point_rows(records))}
 
 
 def _cells(planned: PlannedStudy) -> list[SvagSpec]:

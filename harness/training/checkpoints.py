@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models.trainable import trained_state
 from momentum_bench.harness.records.environment import environment
@@ -46,6 +47,7 @@ class _Header(Stored):
     n_steps: int
     micro_batch_size: int
     evaluations: tuple[Evaluation, ...]
+    best_predictions: tuple[Prediction, ...]
     read_back: ReadBack
     seconds: float
     dev_seconds: float

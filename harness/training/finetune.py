@@ -31,7 +31,7 @@ from momentum_bench.harness.training.arithmetic import set_arithmetic
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.memory import BatchTooLargeError
 from momentum_bench.harness.training.progress import Progress
-from momentum_bench.harness.training.read_back import final_score, peak_memory, read_live
+from momentum_bench.harness.training.read_back import dev_predictions, final_score, peak_memory, read_live
 from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.steps import micro_batch_steps, recorded_steps
@@ -195,11 +195,12 @@ def _evaluate(parts: RunParts, so_far: Progress, rate: float, journal: Journal) 
         # a true copy, because `.cpu()` alone would alias the live weights on a CPU
         best = trained_state(parts.loaded.model)
         so_far.best_parameters = {n: local(value).to("cpu", copy=True) for n, value in best.items()}
+        so_far.best_predictions = tuple(dev.predictions)
     return None
 
 
 def _test_of_best(parts: RunParts, so_far: Progress) -> tuple[dict[str, Any], float]:
-    """The record's fields about test, scored once with the best parameters, and the seconds that it took."""
+    """What the record says of the best parameters: test, scored once, and its seconds; and dev, as scored."""
     assert so_far.best is not None  # because the last step is always evaluated
     trained = trained_state(parts.loaded.model)
     for name, value in trained.items():
@@ -208,6 +209,7 @@ def _test_of_best(parts: RunParts, so_far: Progress) -> tuple[dict[str, Any], fl
     result = parts.score(parts.split.test)
     seconds = time.perf_counter() - before
     fields = {
+        "dev": dev_predictions(so_far.best_predictions, parts),
         "test": final_score(result, parts),
         "best_step": so_far.best.step,
         "parameters_hash": hash_of(trained),

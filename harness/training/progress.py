@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.records.schema import Evaluation, ReadBack, by_rank
 
 
@@ -19,6 +20,7 @@ class Progress:
         evaluations: the scores of dev so far.
         best_parameters: what was trained, as it was at the best evaluation, on the CPU; empty before
             the first evaluation.
+        best_predictions: what these parameters predicted on dev, one for each example.
         read_back: what really runs; None before the first step.
         losses: the training loss of each step, a scalar on the device.
         gradient_norms: the norm before clipping of each step, a scalar; empty where nothing is clipped.
@@ -30,6 +32,7 @@ class Progress:
     n_steps: int = 0
     evaluations: list[Evaluation] = field(default_factory=list)
     best_parameters: dict[str, torch.Tensor] = field(default_factory=dict)
+    best_predictions: tuple[Prediction, ...] = ()
     read_back: ReadBack | None = None
     losses: list[torch.Tensor] = field(default_factory=list)
     gradient_norms: list[torch.Tensor] = field(default_factory=list)

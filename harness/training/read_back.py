@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 import resource
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
+from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packing import TOLERANCE
 from momentum_bench.harness.models.trainable import trained_parameters
 from momentum_bench.harness.optimizers import live
-from momentum_bench.harness.records.schema import NO_OPTIMIZER, FinalScore, ReadBack, RunSpec
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, DevPredictions, FinalScore, ReadBack, RunSpec
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.run_parts import RunParts
@@ -55,6 +57,16 @@ def final_score(result: Scores, parts: RunParts) -> FinalScore:
         rows=tuple(parts.split.test_rows),
         labels=tuple(references.answers),
         predictions=tuple(result.predictions),
+        questions=None if references.questions is None else tuple(references.questions),
+    )
+
+
+def dev_predictions(predictions: Sequence[Prediction], parts: RunParts) -> DevPredictions:
+    """What a record says about the dev split: each prediction of the chosen checkpoint, and what is right."""
+    references = parts.split.dev.references
+    return DevPredictions(
+        labels=tuple(references.answers),
+        predictions=tuple(predictions),
         questions=None if references.questions is None else tuple(references.questions),
     )
 

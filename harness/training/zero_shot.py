@@ -13,7 +13,7 @@ from momentum_bench.harness.records.schema import Costs, Evaluation, RunRecord, 
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training.arithmetic import set_arithmetic
 from momentum_bench.harness.training.checkpoints import hash_of
-from momentum_bench.harness.training.read_back import final_score, peak_memory, read_live
+from momentum_bench.harness.training.read_back import dev_predictions, final_score, peak_memory, read_live
 from momentum_bench.harness.training.session import Session
 
 
@@ -59,6 +59,7 @@ def zero_shot(spec: RunSpec, session: Session, journal: Journal) -> RunRecord:
         best_step=0,
         parameters_hash=hash_of(dict(parts.loaded.model.named_parameters())),
         clipped_fraction=0.0,
+        dev=dev_predictions(dev.predictions, parts),
         test=final_score(test, parts),
         costs=Costs(
             train_seconds=0.0,

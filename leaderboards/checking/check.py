@@ -140,6 +140,7 @@ def _checked_records(read: Iterable[_ReadRecord]) -> tuple[list[RunRecord], list
 
 def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
     """Runs whose test rows, labels or few-shot split differ from those of other runs on the same data."""
+    dev: dict[Hashable, list[tuple[str, Any]]] = defaultdict(list)
     test: dict[Hashable, list[tuple[str, Any]]] = defaultdict(list)
     splits: dict[Hashable, list[tuple[str, Any]]] = defaultdict(list)
     for run in records:
@@ -149,7 +150,10 @@ def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
             test[data].append((s.run_id, (run.test.rows, run.test.labels)))
         if run.split:
             splits[(*data, s.k, s.seed)].append((s.run_id, run.split.content_hash))
-    for groups, what in ((test, "test rows and labels"), (splits, "split.content_hash")):
+            if run.dev:  # the same split has the same dev rows
+                dev[run.split.content_hash].append((s.run_id, run.dev.labels))
+    groups_of = ((test, "test rows and labels"), (dev, "dev labels"), (splits, "split.content_hash"))
+    for groups, what in groups_of:
         for runs in groups.values():
             commonest = Counter(value for _, value in runs).most_common(1)[0][0]
             for run_id, value in runs:

@@ -19,6 +19,7 @@ from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.records.schema import (
     NO_OPTIMIZER,
     PROTOCOL_VERSION,
+    DevPredictions,
     Evaluation,
     FinalScore,
     ReadBack,
@@ -125,6 +126,8 @@ def contradictions(run: RunRecord) -> list[str]:
     for name in parts:
         if (getattr(run, name) is not None) != done:
             wrong.append(f"status {run.status} {'without' if done else 'with'} {name}")
+    if run.dev is not None and not done:  # a done run of an older version has none
+        wrong.append(f"status {run.status} with dev")
     if done != (run.failure is None):
         wrong.append(f"status {run.status} {'with' if done else 'without'} failure")
     if run.status == "failed" and run.evaluations:
@@ -140,6 +143,8 @@ def contradictions(run: RunRecord) -> list[str]:
 def departures_of_record(run: RunRecord) -> list[str]:
     """What is wrong with a record that has no contradictions, one line for each departure."""
     wrong = [*_evaluation_departures(run)]
+    if run.dev and run.best:
+        wrong += _dev_departures(run, run.dev, run.best)
     if run.test:
         wrong += _test_departures(run, run.test)
     if run.read_back:
@@ -170,9 +175,23 @@ def _evaluation_departures(run: RunRecord) -> Iterator[str]:
         yield f"best_step {run.best_step}, the evaluations give {best.step}"
 
 
+def _dev_departures(run: RunRecord, dev: DevPredictions, best: Evaluation) -> list[str]:
+    """The dev predictions of the chosen checkpoint, and its dev score computed again from them."""
+    lengths = {"labels": len(dev.labels), "predictions": len(dev.predictions)}
+    n = run.split.n_dev if run.split else lengths["labels"]
+    wrong = [
+        f"dev.{name}: {length} of them, the split has {n} dev rows"
+        for name, length in lengths.items()
+        if length != n or not length
+    ]
+    wrong += _value_departures(run, "dev", dev, (run.metric,))
+    return wrong or _score_departures("dev_metric at best_step", run.metric, best.dev_metric, dev)
+
+
 def _test_departures(run: RunRecord, test: FinalScore) -> list[str]:
     """The test predictions, and the scores computed again from them."""
-    wrong = [*_row_departures(run, test), *_value_departures(run, test)]
+    metrics = (run.metric, *test.further)
+    wrong = [*_row_departures(run, test), *_value_departures(run, "test", test, metrics)]
     if not wrong:  # otherwise no score can be computed
         scores = {"test.metric": (run.metric, test.metric)}
         scores |= {f"test.further.{name}": (name, score) for name, score in test.further.items()}
@@ -198,14 +217,16 @@ def _row_departures(run: RunRecord, test: FinalScore) -> list[str]:
     return wrong
 
 
-def _score_departures(place: str, metric: str, score: float, test: FinalScore) -> list[str]:
-    """A test score against the one that labels and predictions give."""
+def _score_departures(
+    place: str, metric: str, score: float, scored: DevPredictions | FinalScore
+) -> list[str]:
+    """A score against the one that labels and predictions give."""
     if metric.startswith(EVALUATE):  # computed by code that evaluate downloads, which is not run here
         return []
     if metric not in METRICS:
         return [f"{place}: there is no metric of that name"]
     try:
-        redone = compute(metric, test.labels, test.predictions, test.questions)
+        redone = compute(metric, scored.labels, scored.predictions, scored.questions)
     except (ArithmeticError, ValueError) as error:  # numbers too large to compare
         return [f"{place}: labels and predictions give no score: {short_line(first_line(error))}"]
     # not exactly, because another release of the metric's library may add in another order
@@ -225,27 +246,32 @@ def _metric_departures(run: RunRecord) -> list[str]:
     )
 
 
-def _value_departures(run: RunRecord, test: FinalScore) -> list[str]:
-    """Labels and predictions whose types the metric does not take, or that are out of range."""
-    metrics = (run.metric, *test.further)
+def _value_departures(
+    run: RunRecord, part: str, scored: DevPredictions | FinalScore, metrics: Sequence[str]
+) -> list[str]:
+    """Labels and predictions whose types the metrics do not take, or that are out of range.
+
+    Args:
+        part: the name of the field, for messages.
+    """
     wrong = []
-    if any(metric in OF_QUESTIONS for metric in metrics) and test.questions is None:
-        wrong.append("test.questions: missing, and a metric needs them")
-    if test.questions is not None and len(test.questions) != len(test.rows):
-        wrong.append(f"test.questions: {len(test.questions)} of them for {len(test.rows)} rows")
+    if any(metric in OF_QUESTIONS for metric in metrics) and scored.questions is None:
+        wrong.append(f"{part}.questions: missing, and a metric needs them")
+    if scored.questions is not None and len(scored.questions) != len(scored.labels):
+        wrong.append(f"{part}.questions: {len(scored.questions)} of them for {len(scored.labels)} rows")
     if any(metric.startswith("answer_") for metric in metrics):
-        right = all(isinstance(answers, tuple) and answers for answers in test.labels)
-        if not right or not all(isinstance(text, str) for text in test.predictions):
-            wrong.append("test.labels, test.predictions: expected lists of right answers, and texts")
+        right = all(isinstance(answers, tuple) and answers for answers in scored.labels)
+        if not right or not all(isinstance(text, str) for text in scored.predictions):
+            wrong.append(f"{part}.labels, {part}.predictions: expected lists of right answers, and texts")
         return wrong
     limit = _n_classes(run)
     for name in ("labels", "predictions"):
-        values = getattr(test, name)
+        values = getattr(scored, name)
         classes = not (run.metric in CORRELATIONS or run.metric.startswith(EVALUATE))
         if not all(isinstance(value, int if classes else int | float) for value in values):
-            wrong.append(f"test.{name}: expected {'classes' if classes else 'numbers'}")
+            wrong.append(f"{part}.{name}: expected {'classes' if classes else 'numbers'}")
         elif classes and not all(0 <= value < limit for value in values):
-            wrong.append(f"test.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
+            wrong.append(f"{part}.{name}: {_range(values)}, expected 0 to {limit - 1:g}")
     return wrong
 
 

@@ -87,6 +87,8 @@ def _table_departures(found: str, expected: str) -> list[str]:
     """Where a CSV differs from the expected one, cell by cell."""
     if found == expected:
         return []
+    if not found and expected.count("\n") == 1:  # earlier tables without rows had no header
+        return []
     read, rebuilt_table = _parsed_csv(found), _parsed_csv(expected)
     there, given = _comparable(read, rebuilt_table)
     wrong = []

@@ -22,6 +22,7 @@ from momentum_bench.leaderboards.checking.check import departures, record_depart
 from momentum_bench.leaderboards.printable import short_line
 from momentum_bench.leaderboards.rendering.files import contents
 from momentum_bench.leaderboards.rows import Row, model_names, result_of
+from momentum_bench.leaderboards.tables import COLUMNS
 
 ATTEMPTS = 20
 """How many times a commit is tried while other publishers commit at the same time."""
@@ -32,8 +33,8 @@ DESIGN_FILE = re.compile(r"[0-9a-f]{16}\.json")
 BUILT_FOLDERS = ("tasks", "plots")
 """Folders of a leaderboard whose files are named after its tasks and settings."""
 
-BUILT_FILES = ("leaderboard.csv", "comparison.csv", "pooled.csv", "trials.parquet", "index.html")
-"""Files that every leaderboard has."""
+BUILT_FILES = (*(f"{name}.csv" for name in COLUMNS), "trials.parquet", "index.html")
+"""Files of a leaderboard with fixed names; earlier leaderboards have fewer tables."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def read(text: str) -> list[dict[str, str]]:
 def as_text(table: pd.DataFrame) -> list[dict[str, str]]:
     """A data frame's cells as a CSV of ours writes them."""
     rows = table.astype(object).where(table.notna(), None).to_dict("records")
-    return read(csv_text({str(k): v for k, v in row.items()} for row in rows))
+    return read(csv_text(({str(k): v for k, v in row.items()} for row in rows), list(table.columns)))
 
 
 def test_results_are_the_records_of_a_directory(directory: Path):
@@ -128,7 +128,13 @@ def test_the_tables_are_those_of_the_csvs(directory: Path):
     board, files = mb.leaderboard(directory), contents(build(Store(directory)))
     assert as_text(board.to_pandas()) == read(str(files["leaderboard.csv"]))
     assert as_text(board.comparisons_to_pandas()) == read(str(files["comparison.csv"]))
+    tables = board.tables()
+    assert len(tables) == 7
+    for name, table in tables.items():
+        assert as_text(table) == read(str(files[f"{name}.csv"])), name
+        assert list(table.columns) == str(files[f"{name}.csv"]).splitlines()[0].split(","), name
     assert board.pooled_to_pandas().empty
+    assert "mean_difference" in board.pooled_to_pandas()
     assert len(board.rows) == 2
     assert len(board.comparisons) == 1
 

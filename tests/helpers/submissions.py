@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.records.files import checksum
-from momentum_bench.harness.records.schema import RunRecord, RunSpec
+from momentum_bench.harness.records.schema import DevPredictions, RunRecord, RunSpec
 from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.tables import csv_tables
 from tests.helpers.synthetic import Scores, fill, make_record, make_spec
 
-N_TEST = 50
+N_TEST, N_DEV = 50, 100
 SEEDS, RATES = (13, 21, 42), (0.01, 0.1)
 
 
@@ -34,7 +34,8 @@ def whole_record(spec: RunSpec) -> RunRecord:
             "read_back": made.read_back.model_copy(
                 update={"torch_learning_rate": rate, "param_groups": (group,)}
             ),
-            "split": made.split.model_copy(update={"n_test": N_TEST}),
+            "split": made.split.model_copy(update={"n_dev": N_DEV, "n_test": N_TEST}),
+            "dev": dev_predictions(round(N_DEV * made.evaluations[0].dev_metric)),
             "test": made.test.model_copy(
                 update={
                     "rows": tuple(range(N_TEST)),
@@ -44,6 +45,13 @@ def whole_record(spec: RunSpec) -> RunRecord:
             ),
         }
     )
+
+
+def dev_predictions(n_right: int) -> DevPredictions:
+    """Dev predictions of two classes, of which the first so many are right."""
+    labels = tuple(row % 2 for row in range(N_DEV))
+    wrong = tuple(1 - label for label in labels[n_right:])
+    return DevPredictions(labels=labels, predictions=labels[:n_right] + wrong)
 
 
 def specs() -> list[RunSpec]:

@@ -114,6 +114,19 @@ def test_another_margin_is_a_departure(mine: Path):
     assert any("column margin" in line for line in departures(mine, margin=0.02))
 
 
+def swap_dev_rows(fields: dict[str, Any]) -> None:
+    """Other dev rows that give the same score."""
+    for name in ("labels", "predictions"):
+        fields["dev"][name] = [1 - value for value in fields["dev"][name]]
+
+
+def test_a_record_without_dev_predictions_is_one_of_an_older_version(mine: Path):
+    forge(mine, lambda fields: fields.update(dev=None))
+    assert departures(mine) == []
+    forge(mine, lambda fields: fields.pop("dev"))
+    assert departures(mine) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -122,6 +135,12 @@ def test_another_margin_is_a_departure(mine: Path):
         (lambda f: f["test"]["rows"].__setitem__(0, 1), "test.rows: a row is there more than once"),
         (lambda f: f["test"]["rows"].__setitem__(0, -1), "test.rows: values from -1 to"),
         (lambda f: f["test"]["labels"].__setitem__(0, 0), "other test rows and labels than the other runs"),
+        (lambda f: f["evaluations"][-1].update(dev_metric=0.99), "dev_metric at best_step 0.99, labels and"),
+        (lambda f: f["dev"]["predictions"].pop(), "dev.predictions: 99 of them, the split has 100 dev rows"),
+        (lambda f: f["dev"]["predictions"].__setitem__(0, -1), "dev.predictions: values from -1 to 1"),
+        (lambda f: f["dev"].update(questions=[1]), "dev.questions: 1 of them for 100 rows"),
+        (swap_dev_rows, "other dev labels than the other runs on the same data"),
+        (lambda f: f.update(status="diverged"), "status diverged with dev"),
         (lambda f: f["split"].update(content_hash="x"), "other split.content_hash than the other runs"),
         (lambda f: f.update(best_step=500), "best_step 500, the evaluations give 1000"),
         (lambda f: f.update(best_step=501), "best_step 501 is not a step that was evaluated"),

@@ -185,7 +185,7 @@ def test_toml_gives_a_text_back_and_a_terminal_may_show_it(text: str):
 
 @given(text=HOSTILE)
 def test_a_csv_gives_a_text_back_and_no_formula(text: str):
-    written = csv_text([{"first": text, "second": "x"}])
+    written = csv_text([{"first": text, "second": "x"}], ("first", "second"))
     _, (cell, second) = csv.reader(io.StringIO(written, newline=""), strict=True)
     assert (cell.removeprefix("'") if text[:1] in "=+-@\t\r" else cell, second) == (text, "x")
     assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -223,7 +223,7 @@ def test_csvs_hold_the_rows_and_pairs(built: Path):
 
 
 def test_a_formula_in_a_csv_is_text():
-    text = csv_text([{"a": "=1+1", "b": "-x", "c": -0.5, "d": "@y", "e": "plain", "f": "+z"}])
+    text = csv_text([{"a": "=1+1", "b": "-x", "c": -0.5, "d": "@y", "e": "plain", "f": "+z"}], "abcdef")
     assert text == "a,b,c,d,e,f\n'=1+1,'-x,-0.5,'@y,plain,'+z\n"
 
 

@@ -31,7 +31,7 @@ from momentum_bench.harness.studies.closeness import (
     plot,
     run_closeness_cell,
 )
-from momentum_bench.harness.studies.study import run_study, study_sweep
+from momentum_bench.harness.studies.study import Table, run_study, study_sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
 from tests.conftest import SOURCES, cli_environment
@@ -359,8 +359,8 @@ def test_what_a_study_writes_is_not_taken_for_that_of_a_killed_process(
     def noting(path: Path, text: str) -> None:
         with pytest.raises(Timeout), FileLock(tmp_path / LOCK, blocking=False):
             pass
-        seen.append(path.name)
+        seen.append((path.name, text))
 
     monkeypatch.setattr(study_file, "write_atomically", noting)
-    study_file.write_results("noise", tmp_path, {"": []}, "")
-    assert seen == ["noise.csv", "noise.svg"]
+    study_file.write_results("noise", tmp_path, {"": Table(("a", "b"), [])}, "")
+    assert seen == [("noise.csv", "a,b\n"), ("noise.svg", "")]  # a table without rows has its header

@@ -19,6 +19,7 @@ from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import Evaluation, RunRecord, RunSpec, is_better
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.seeds import batch_indices
+from momentum_bench.harness.training import run_parts
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.scoring import logits, score, scoring_batches
@@ -100,6 +101,9 @@ def test_a_run_is_scored_by_its_tasks_metrics(
     assert record.metric == task.metric
     assert record.test.metric == METRICS[task.metric](labels, predictions)
     assert record.test.further == {metric: METRICS[metric](labels, predictions) for metric in further}
+    assert record.dev is not None
+    assert record.best is not None
+    assert record.best.dev_metric == METRICS[task.metric](record.dev.labels, record.dev.predictions)
 
 
 def test_scores_at_the_mask_alone_are_those_of_the_whole_model(session: Session):
@@ -169,6 +173,24 @@ def test_the_best_checkpoint_is_a_copy_and_not_the_last_state(run, session: Sess
     objective = session.objective(record.spec)
     dev = score(session.loaded(record.spec), split.dev, objective, "accuracy", 0, session.accelerator)
     assert (dev.metric, dev.loss) == (best.dev_metric, best.dev_loss)
+    # the record has its dev predictions, and not those of a later step
+    assert record.dev is not None
+    assert record.dev.predictions == tuple(dev.predictions)
+    assert record.dev.labels == tuple(split.dev.labels)
+
+
+def test_dev_predictions_cost_no_further_forward_pass(run, monkeypatch: pytest.MonkeyPatch):
+    scored: list[int] = []
+    inner = run_parts.score
+
+    def counting(loaded, encoded, *others):
+        scored.append(len(encoded.labels))
+        return inner(loaded, encoded, *others)
+
+    monkeypatch.setattr(run_parts, "score", counting)
+    record = run()
+    assert record.split is not None
+    assert scored == [record.split.n_dev] * len(record.evaluations) + [record.split.n_test]
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(run):
@@ -177,6 +199,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(run):
     assert record.failure is not None
     assert "not finite at step" in record.failure
     assert record.test is None
+    assert record.dev is None
     assert run().status == "done"  # nothing of it is left in the model
 
 

@@ -81,6 +81,10 @@ def test_a_users_own_image_task_is_trained_and_scored(monkeypatch: pytest.Monkey
     assert record.test is not None
     assert record.read_back is not None
     assert record.read_back.layout["inputs"] == "images"
+    assert record.dev is not None
+    assert record.best is not None
+    n_right = sum(a == b for a, b in zip(record.dev.labels, record.dev.predictions, strict=True))
+    assert record.best.dev_metric == n_right / len(record.dev.labels)
     assert [e.step for e in record.evaluations] == [2, 4]
 
 

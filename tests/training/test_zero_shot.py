@@ -65,6 +65,9 @@ def test_the_model_is_scored_as_it_was_pre_trained(session: Session, tmp_path: P
     assert (evaluation.step, evaluation.train_loss) == (0, None)
     assert (evaluation.dev_metric, evaluation.dev_loss) == (dev.metric, dev.loss)
     assert record.best == evaluation
+    assert record.dev is not None
+    assert record.dev.predictions == tuple(dev.predictions)
+    assert record.dev.labels == tuple(split.dev.labels)
     back = record.read_back
     assert back is not None
     assert (back.optimizer_class, back.n_trainable_parameters, back.trained) == ("none", 0, ())
