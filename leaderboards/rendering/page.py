@@ -17,6 +17,7 @@ from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.environments import FACTS
+from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
@@ -85,6 +86,7 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         margin=in_points(board.margin),
         counts=[{"kind": kind, "text": text, "n": n} for (kind, text), n in sorted(counts.items())],
         forest=svgs.get("forest"),
+        over_tasks=[line.sentence for line in over_tasks(board.comparisons)],
         pooled=[line.sentence for line in board.pooled],
         comparison_heads=comparison_heads,
         comparisons=comparisons,

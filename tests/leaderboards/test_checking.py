@@ -121,10 +121,10 @@ def swap_dev_rows(fields: dict[str, Any]) -> None:
 
 
 def test_a_record_without_dev_predictions_is_one_of_an_older_version(mine: Path):
-    forge(mine, lambda fields: fields.update(dev=None))
-    assert departures(mine) == []
-    forge(mine, lambda fields: fields.pop("dev"))
-    assert departures(mine) == []
+    """The record is right; only what rests on the dev predictions of all runs does not follow any more."""
+    for change in (lambda fields: fields.update(dev=None), lambda fields: fields.pop("dev")):
+        forge(mine, change)
+        assert not [line for line in departures(mine) if not line.startswith(("leaderboard", "tasks/"))]
 
 
 @pytest.mark.parametrize(
