@@ -284,14 +284,15 @@ def _short_of_momentum(rows: Iterable[Row]) -> list[str]:
     short: dict[tuple[str, float], None] = {}
     for row in rows:
         ratio = row.columns["accumulated_rate"]
-        if ratio is not None and ratio < NOT_FAR_ENOUGH:
+        if ratio is not None and ratio < NOT_FAR_ENOUGH and row.columns["optimizer"] != "sgd_matched":
             short[row.label, round(ratio, 2)] = None
     if not short:
         return []
-    parts = ", ".join(f"{label} moves {ratio:.2f} times as far" for label, ratio in short)
+    parts = ", ".join(f"{label} {ratio:.2f} times" for label, ratio in short)
     return [
-        f"Equal effective rates are not equal training in runs as short as these: in all, {parts} "
-        f"as SGD, because the momentum buffer starts empty. The arm sgd_matched is SGD that moves as far."
+        f"Equal effective rates are not equal training in runs as short as these. Compared with SGD, the way "
+        f"in all steps together is: {parts}, because the momentum buffer starts empty. The arm sgd_matched "
+        f"is SGD that goes as far."
     ]
 
 

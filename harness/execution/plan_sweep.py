@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from dataclasses import dataclass, field, replace
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
@@ -62,7 +61,7 @@ class PlannedSweep:
     specs: tuple[RunSpec, ...]
     amounts: tuple[float, ...]
     design: Design | None = None
-    known: Mapping[str, RunRecord] = MappingProxyType({})
+    known: Mapping[str, RunRecord] = field(default_factory=dict)
 
     @property
     def inputs(self) -> Inputs:

@@ -119,7 +119,7 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
         f"runs"
     )
     # of a long name and the other cells, the name wraps first
-    table.add_column("optimizer", overflow="fold", min_width=9)
+    table.add_column("optimizer", overflow="fold", min_width=11)
     interval = "+-95 %" if console.options.ascii_only else "±95 %"
     headers = ("test (sd)", interval, "worst", "dev", "n", "chosen rates", "edge", "div.", "state MB")
     for header in headers:

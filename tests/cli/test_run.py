@@ -87,10 +87,10 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     assert part.returncode == 0, part.stderr
     document = json.loads(part.stdout)
     assert [row["seeds"] for row in document["rows"]] == ["21", "21"]
-    assert document["notes"] == [
+    assert document["notes"][0] == (
         "one holds 4 run(s) of other sweeps, which are not in this table: "
         "`momentum-bench leaderboard build one` shows all"
-    ]
+    )
     assert {row["seeds"] for row in table(tmp_path / "one" / "leaderboard.csv")} == {"13;21"}
 
 
