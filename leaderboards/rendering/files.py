@@ -70,8 +70,8 @@ def _holds_leaderboard(output_dir: Path) -> bool:
 def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> dict[str, str | bytes]:
     """All files of a leaderboard, by path. Equal records give equal CSVs, plots and page.
 
-    The files are `leaderboard.csv`, `comparison.csv`, `pooled.csv`, `tasks/TASK.csv` (the rows of one task),
-    `trials.parquet` (one line for each run), `plots/*.svg` and `index.html`.
+    The files are the CSVs of `csv_tables`, `trials.parquet` (one line for each run), `plots/*.svg` and
+    `index.html`.
 
     Args:
         png: each plot is there as `plots/*.png` too.

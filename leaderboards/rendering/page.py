@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,40 +19,25 @@ from momentum_bench.leaderboards.environments import FACTS
 from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
-from momentum_bench.leaderboards.rendering.plots import BAND, curves_name
+from momentum_bench.leaderboards.rendering.cells import (
+    Cell,
+    Head,
+    HeadedLines,
+    signed,
+    signed_range,
+    task_cell,
+)
+from momentum_bench.leaderboards.rendering.grid_tables import (
+    budget_table,
+    matched_table,
+    regret_table,
+    sensitivity_table,
+)
+from momentum_bench.leaderboards.rendering.plots import BAND, budget_name, curves_name, matched_name
 from momentum_bench.leaderboards.rendering.terminal import percent, percent_range
 from momentum_bench.leaderboards.rendering.wording import Context, context
 from momentum_bench.leaderboards.rows import Row, by_setting
-
-
-@dataclass(frozen=True)
-class Head:
-    """The header of a column.
-
-    Attributes:
-        number: whether the cells are sorted as numbers.
-    """
-
-    text: str
-    number: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table.
-
-    Attributes:
-        sort: what the cell is sorted by; None: its text.
-        sub: a second line.
-        kind: a CSS class, with which the text becomes a chip.
-        link: the id of an element of the page that the text links to.
-    """
-
-    text: str
-    sort: str | None = None
-    sub: str = ""
-    kind: str = ""
-    link: str = ""
+from momentum_bench.leaderboards.tables import tables_of
 
 
 def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) -> str:
@@ -78,6 +62,23 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
     comparison_heads, comparisons = _comparison_table(board.comparisons, words)
     row_heads, rows = _row_table(board.rows, words)
     cost_heads, costs = _cost_table(board.rows, words)
+    tables = tables_of(board)
+    by_id = {row.row_id: row for row in board.rows}
+
+    def plots_of(name_of: Callable[[Row], str]) -> list[dict[str, Any]]:
+        """The plots of one kind, one for each setting that has it."""
+        named = [(name_of(group[0]), group[0]) for group in by_setting(board.rows)]
+        return [
+            {
+                "id": name,
+                "title": ", ".join([row.columns["task"], *words.of(row)]),
+                "svg": svgs[name],
+                "file": file_stems[name],
+            }
+            for name, row in named
+            if name in svgs
+        ]
+
     return environment.get_template("page.html.j2").render(
         table=environment.get_template("table.html.j2").module.table,  # type: ignore[attr-defined]
         n_runs=sum(len(row.runs) for row in board.rows),
@@ -95,26 +96,19 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         rows=rows,
         cost_heads=cost_heads,
         costs=costs,
-        curves=[
-            {
-                "id": group[0].setting_id,
-                "title": ", ".join([group[0].columns["task"], *words.of(group[0])]),
-                "svg": svgs[name],
-                "file": file_stems[name],
-            }
-            for group in by_setting(board.rows)
-            if (name := curves_name(group[0])) in svgs
-        ],
+        curves=plots_of(curves_name),
+        sensitivity=sensitivity_table(tables["sensitivity"], by_id, words),
+        matched_plots=plots_of(matched_name),
+        matched=matched_table(tables["matched_differences"], by_id, words),
+        budget_plots=plots_of(budget_name),
+        budget=budget_table(tables["tuning_budget"], by_id, words),
+        regret=regret_table(tables["regret"]),
         provenance=[_provenance(row, words) for row in board.rows],
         references=[
             (source, *_reference_table(list(lines)))
             for source, lines in groupby(matching(board.rows), key=lambda line: line["source"])
         ],
     )
-
-
-def _task_cell(row: Row, words: Context) -> Cell:
-    return Cell(row.columns["task"], sort=row.columns["task"], sub=", ".join(words.of(row)))
 
 
 def _verdict(comparison: Comparison) -> tuple[str, str]:
@@ -130,9 +124,7 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
     return classes[comparison.difference.verdict], comparison.verdict
 
 
-def _comparison_table(
-    comparisons: Sequence[Comparison], words: Context
-) -> tuple[list[Head], list[list[Cell]]]:
+def _comparison_table(comparisons: Sequence[Comparison], words: Context) -> HeadedLines:
     heads = [
         Head("Task"),
         Head("Second minus first"),
@@ -152,13 +144,13 @@ def _comparison_table(
         kind, text = _verdict(comparison)
         lines.append(
             [
-                _task_cell(comparison.first, words),
+                task_cell(comparison.first, words),
                 Cell(f"{comparison.second.label} - {comparison.first.label}", sub=_question(comparison)),
                 Cell(text, kind=kind, sort=text, sub=comparison.advice_in_words or d.no_verdict),
-                Cell(_signed(d.mean), cell(d.mean)),
-                Cell(_signed_range(d.ci_low, d.ci_high), cell(d.ci_low)),
-                Cell(_signed_range(d.ci90_low, d.ci90_high), cell(d.ci90_low)),
-                Cell(_signed(c["worst_difference"]), cell(c["worst_difference"])),
+                Cell(signed(d.mean), cell(d.mean)),
+                Cell(signed_range(d.ci_low, d.ci_high), cell(d.ci_low)),
+                Cell(signed_range(d.ci90_low, d.ci90_high), cell(d.ci90_low)),
+                Cell(signed(c["worst_difference"]), cell(c["worst_difference"])),
                 Cell(str(d.n_pairs), sub=_at_look(comparison)),
                 Cell(_p_with_holm(c, "p_difference"), cell(d.p_difference)),
                 Cell(_p_with_holm(c, "p_equivalence"), cell(d.p_equivalence)),
@@ -185,7 +177,7 @@ def _at_look(comparison: Comparison) -> str:
     return f"look {looks.index(comparison.look.n_seeds) + 1} of {len(looks)}"
 
 
-def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
+def _row_table(rows: Sequence[Row], words: Context) -> HeadedLines:
     heads = [
         Head("Task"),
         Head("Optimizer"),
@@ -205,7 +197,7 @@ def _row_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[li
         c = row.columns
         lines.append(
             [
-                _task_cell(row, words),
+                task_cell(row, words),
                 Cell(row.label, sort=row.label, link=f"row-{row.row_id}"),
                 Cell(str(c["n_seeds"]), sub="tuned" if row.role == "tuned" else f"confirming, {row.role}"),
                 Cell(percent(c["test_mean"]), cell(c["test_mean"])),
@@ -248,7 +240,7 @@ def _remarks(row: Row) -> str:
     return ", ".join(words)
 
 
-def _cost_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[list[Cell]]]:
+def _cost_table(rows: Sequence[Row], words: Context) -> HeadedLines:
     heads = [
         Head("Task"),
         Head("Optimizer"),
@@ -264,7 +256,7 @@ def _cost_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[l
         clipped = c["clipped_fraction"]
         lines.append(
             [
-                _task_cell(row, words),
+                task_cell(row, words),
                 Cell(row.label),
                 Cell(str(c["n_runs"])),
                 Cell(_duration(c["search_seconds"]), cell(c["search_seconds"])),
@@ -276,7 +268,7 @@ def _cost_table(rows: Sequence[Row], words: Context) -> tuple[list[Head], list[l
     return heads, lines
 
 
-def _reference_table(results: Sequence[Mapping[str, str]]) -> tuple[list[Head], list[list[Cell]]]:
+def _reference_table(results: Sequence[Mapping[str, str]]) -> HeadedLines:
     heads = [
         Head("Task"),
         Head("Optimizer"),
@@ -359,14 +351,6 @@ def _inline(svg: str, prefix: str) -> str:
     for colour, name in PAGE_COLOURS.items():
         svg = svg.replace(f": {colour}", f": var(--{name})")
     return re.sub(r"\s*\n\s*", " ", svg).replace("<svg ", '<svg role="img" ', 1)
-
-
-def _signed(fraction: float) -> str:
-    return "-" if math.isnan(fraction) else f"{100 * fraction:+.2f}"
-
-
-def _signed_range(low: float, high: float) -> str:
-    return "-" if math.isnan(low) else f"{_signed(low)} to {_signed(high)}"
 
 
 def _p(value: float) -> str:

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
+from momentum_bench.harness.verdicts.paired import FEWEST_PAIRS
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.comparisons import Pooled
+from momentum_bench.leaderboards.rate_curve import RatePoint, matched_curve
 from momentum_bench.leaderboards.rendering.wording import context
 from momentum_bench.leaderboards.rows import Row, by_setting
+from momentum_bench.leaderboards.tables import tuned_pairs, tuned_rows
+from momentum_bench.leaderboards.tuning import budget_curves
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +49,10 @@ STYLE = {"figure.facecolor": PAPER, "axes.facecolor": "none"}
 
 
 def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dict[str, Rendered]:
-    """The plots by name: `forest` if rows are compared, and `curves-...` for each setting that trains.
+    """The plots by name.
+
+    They are `forest` if rows are compared, and for each setting that trains `curves-...`, `budget-...` if
+    several rates were tried, and `matched-...` if two optimizers ran at the same rates.
 
     Args:
         render: makes the result from a figure: `svg_text` or `png_bytes` of `harness.reporting`.
@@ -54,17 +61,36 @@ def board_plots(board: Leaderboard, render: Callable[[Figure], Rendered]) -> dic
     with plot_style(STYLE):
         if _entries(board):
             plots["forest"] = render(forest(board))
-        figure = None
-        for rows in by_setting(row for row in board.rows if row.role == "tuned"):
+        figure = of_budget = of_pairs = None
+        pairs = tuned_pairs(board)
+        for rows in by_setting(tuned_rows(board)):
             if rows[0].setting["max_steps"] and any(row.chosen for row in rows):
                 figure = curves(rows, figure)
                 plots[curves_name(rows[0])] = render(figure)
+                if any(len(row.grid) > 1 and budget_curves(row) for row in rows):
+                    of_budget = budget(rows, of_budget)
+                    plots[budget_name(rows[0])] = render(of_budget)
+                ids = {row.row_id for row in rows}
+                found = [pair for pair in pairs if pair[0].row_id in ids and matched_curve(*pair)]
+                if found:
+                    of_pairs = matched(found, board.margin, of_pairs)
+                    plots[matched_name(rows[0])] = render(of_pairs)
     return plots
 
 
 def curves_name(row: Row) -> str:
-    """The name of the plot of a row's setting."""
+    """The name of the plot of a row's setting: test score against learning rate."""
     return f"curves-{row.columns['task']}-{row.setting_id}"
+
+
+def budget_name(row: Row) -> str:
+    """The name of the plot of a row's setting: test score against the number of rates that are tried."""
+    return f"budget-{row.columns['task']}-{row.setting_id}"
+
+
+def matched_name(row: Row) -> str:
+    """The name of the plot of a row's setting: matched differences against learning rate."""
+    return f"matched-{row.columns['task']}-{row.setting_id}"
 
 
 def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
@@ -77,31 +103,136 @@ def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
         figure: the figure of another setting, to be used again, because making axes takes longer than
             filling them.
     """
-    from matplotlib.figure import Figure
-
-    if figure is None:
-        figure = Figure(figsize=(5, 3.1))
-        figure.add_axes((0.12, 0.17, 0.86, 0.72))
-    (axes,) = figure.axes
-    _clear(axes)
+    figure, axes = _small(figure)
     rates = sorted({run.spec.learning_rate for row in rows for run in row.runs})
     for place, row in enumerate(rows):
         _draw_arm(axes, row, place)
-    axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
-    crowded = len(rates) > 8
-    axes.tick_params(axis="x", labelrotation=45 if crowded else 0, labelsize=8 if crowded else "medium")
-    axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
+    _rate_axis(axes, rates)
     axes.margins(y=0.12)
     axes.locator_params(axis="y", nbins=5)
     if any(run.status == "diverged" for row in rows for run in row.runs):
         low, high = axes.get_ylim()  # room below the curves for the counts
         axes.set_ylim(low - 0.08 * len(rows) * (high - low), high)
-    axes.set_xlabel("effective learning rate")
     axes.set_ylabel(f"test {plot_text(rows[0].columns['metric'])} in %")
-    axes.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(4, len(rows)), frameon=False, fontsize=9
-    )
+    _legend(axes, len(rows))
     return figure
+
+
+def budget(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
+    """Expected test score of the dev choice against the number of rates that are tried.
+
+    A thin line is a seed, the thick line the mean over seeds.
+
+    Args:
+        figure: the figure of another setting, to be used again.
+    """
+    figure, axes = _small(figure)
+    sizes = {len(row.grid) for row in rows}
+    for place, row in enumerate(rows):
+        colour, dashes = _look_of_arm(place)
+        thin: list[tuple[float, float]] = []
+        of_seeds = list(budget_curves(row).values())
+        for curve in of_seeds:
+            thin += [*((n, 100 * score) for n, score in enumerate(curve, 1)), (math.nan, math.nan)]
+        axes.plot(*_columns(thin), color=colour, linewidth=0.7, alpha=0.45)
+        means = [(n, 100 * math.fsum(s) / len(s)) for n, s in enumerate(zip(*of_seeds, strict=True), 1)]
+        label = plot_text(row.label)
+        axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=label)
+    numbers = range(1, max(sizes) + 1)
+    axes.set_xticks(numbers, [str(n) for n in numbers])
+    _crowd(axes, len(numbers))
+    axes.set_xlim(0.8, max(sizes) + 0.2)
+    axes.margins(y=0.12)
+    axes.locator_params(axis="y", nbins=5)
+    axes.set_xlabel("number of learning rates tried")
+    axes.set_ylabel(f"test {plot_text(rows[0].columns['metric'])} in %")
+    _legend(axes, len(rows))
+    return figure
+
+
+def matched(pairs: Sequence[tuple[Row, Row]], margin: float, figure: Figure | None = None) -> Figure:
+    """Differences at the same effective rate, with intervals that hold at all rates together, in points.
+
+    The band is the band of equivalence. An arrow at the end: the interval goes on beyond the axis.
+
+    Args:
+        margin: half width of the band, a fraction; the same for all settings of a leaderboard.
+        figure: the figure of another setting, to be used again.
+    """
+    if figure is None:
+        figure, axes = _small(None)
+        axes.axhspan(-100 * margin, 100 * margin, color=BAND, linewidth=0)
+    figure, axes = _small(figure)
+    drawn = [[p for p in matched_curve(*pair) if p.difference.n] for pair in pairs]
+    bottom, top = _reach_of([point for points in drawn for point in points], margin)
+    rates = sorted({point.rate for points in drawn for point in points})
+    axes.axhline(0, color=FAINT, linewidth=0.8)
+    for place, (points, (first, second)) in enumerate(zip(drawn, pairs, strict=True)):
+        colour, dashes = _look_of_arm(place)
+        shift = 0.03 * (place - (len(pairs) - 1) / 2)  # so that intervals of several pairs are seen
+        means, bars = [], []
+        for point in points:
+            x, low, high = math.log10(point.rate) + shift, 100 * point.low, 100 * point.high
+            means.append((x, 100 * point.difference.mean))
+            if not math.isnan(low):
+                bars += [(x, max(low, bottom)), (x, min(high, top)), (math.nan, math.nan)]
+            for beyond, mark, end in ((low < bottom, "1", bottom), (high > top, "2", top)):
+                if beyond:
+                    axes.plot([x], [end], mark, color=colour, markersize=8, clip_on=False)
+        axes.plot(*_columns(bars), color=colour, linewidth=1.6)
+        label = plot_text(f"{second.label} - {first.label}")
+        axes.plot(*_columns(means), marker="o", color=colour, linewidth=0.8, linestyle=dashes, label=label)
+    _rate_axis(axes, rates)
+    axes.set_ylim(bottom, top)
+    axes.locator_params(axis="y", nbins=5)
+    axes.set_ylabel("difference in points")
+    _legend(axes, len(pairs))
+    return figure
+
+
+def _reach_of(points: Sequence[RatePoint], margin: float) -> tuple[float, float]:
+    """The ends of the axis in points: around all means, intervals of three or more seeds, and the band."""
+    ends = [point.difference.mean for point in points]
+    ends += [end for p in points if p.difference.n >= FEWEST_PAIRS for end in (p.low, p.high)]
+    low, high = min(*ends, -2 * margin), max(*ends, 2 * margin)
+    room = 0.05 * (high - low)
+    return 100 * (low - room), 100 * (high + room)
+
+
+def _small(figure: Figure | None) -> tuple[Figure, Axes]:
+    """A small figure and its axes: a new one, or a used one without its lines and texts."""
+    from matplotlib.figure import Figure
+
+    if figure is None:
+        figure = Figure(figsize=(5, 3.1))
+        figure.add_axes((0.13, 0.17, 0.85, 0.72))
+    (axes,) = figure.axes
+    _clear(axes)
+    return figure, axes
+
+
+def _rate_axis(axes: Axes, rates: Sequence[float]) -> None:
+    """A logarithmic axis whose ticks are the rates."""
+    axes.set_xticks([math.log10(rate) for rate in rates], [f"{rate:g}" for rate in rates])
+    _crowd(axes, len(rates))
+    axes.set_xlim(math.log10(rates[0]) - 0.15, math.log10(rates[-1]) + 0.15)
+    axes.set_xlabel("effective learning rate")
+
+
+def _crowd(axes: Axes, n_ticks: int) -> None:
+    """Smaller, slanted numbers where there are many."""
+    crowded = n_ticks > 8
+    axes.tick_params(axis="x", labelrotation=45 if crowded else 0, labelsize=8 if crowded else "medium")
+
+
+def _legend(axes: Axes, n_entries: int) -> None:
+    columns = min(4, n_entries)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, fontsize=9)
+
+
+def _look_of_arm(place: int) -> tuple[str, str]:
+    """The colour and the dashes of the arm at a place among those of one plot."""
+    return COLOURS[place % len(COLOURS)], ("-", "--", "-.", ":")[place % 4]
 
 
 def _clear(axes: Axes) -> None:
@@ -113,7 +244,7 @@ def _clear(axes: Axes) -> None:
 
 
 def _draw_arm(axes: Axes, row: Row, place: int) -> None:
-    colour = COLOURS[place % len(COLOURS)]
+    colour, dashes = _look_of_arm(place)
     by_rate: dict[float, list[float]] = {}
     seeds = {run.spec.seed for run in row.runs}
     thin: list[tuple[float, float]] = []
@@ -124,7 +255,6 @@ def _draw_arm(axes: Axes, row: Row, place: int) -> None:
         thin += [*points, (math.nan, math.nan)]  # NaN ends the line of a seed
     axes.plot(*_columns(thin), color=colour, linewidth=0.7, alpha=0.45)
     means = [(x, math.fsum(s) / len(s)) for x, s in sorted(by_rate.items()) if len(s) == len(seeds)]
-    dashes = ("-", "--", "-.", ":")[place % 4]
     axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plot_text(row.label))
     rings = [_point(run) for run in row.chosen.values()]
     axes.plot(*_columns(rings), "o", color=colour, markerfacecolor="none", markersize=7)

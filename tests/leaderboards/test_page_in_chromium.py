@@ -110,6 +110,15 @@ def test_nothing_is_wider_than_the_screen(page: Any, width: int):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
+@pytest.mark.parametrize("width", [320, 1280])
+def test_nothing_is_wider_than_the_screen_with_everything_open(page: Any, width: int):
+    page.set_viewport_size({"width": width, "height": 800})
+    page.evaluate("document.querySelectorAll('details').forEach(details => { details.open = true; })")
+    page.locator("details.plot svg").last.wait_for()
+    assert page.locator("#matched-table tbody tr").count() == 9  # three tasks and three rates
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
 def test_light_dark_and_paper(page: Any):
     def background() -> str:
         return page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -121,4 +130,4 @@ def test_light_dark_and_paper(page: Any):
     assert background() == "rgb(255, 255, 255)"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
-    assert page.locator("details.plot svg").count() == 3
+    assert page.locator("details.plot svg").count() == 9  # three plots of three tasks

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -23,6 +24,7 @@ from momentum_bench.harness.records.store import LOCK, Store
 from momentum_bench.harness.reporting import csv_text, svg_text
 from momentum_bench.leaderboards.build import board_of, build
 from momentum_bench.leaderboards.printable import file_stem
+from momentum_bench.leaderboards.rendering.cells import signed
 from momentum_bench.leaderboards.rendering.files import contents, write
 from momentum_bench.leaderboards.rendering.model_card import model_index
 from momentum_bench.leaderboards.rendering.paper_table import latex, markdown, paper_tables
@@ -281,8 +283,8 @@ def test_the_page_stands_alone_and_is_well_formed(built: Path):
     page = Page(text)
     assert page.open == []
     names = [tag for tag, _ in page.tags]
-    assert names.count("table") == 3
-    assert names.count("template") == 4
+    assert names.count("table") == 7
+    assert names.count("template") == 12  # three plots of four settings
     assert names.count("script") == 1
     identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(identifiers) == len(set(identifiers))
@@ -309,7 +311,7 @@ def test_text_out_of_records_is_escaped_in_page_and_plots(built: Path):
     assert "<script>alert" not in text
     assert "&lt;script&gt;alert" in text
     plots = list((built / "plots").glob("*.svg"))
-    assert len(plots) == 5
+    assert len(plots) == 13
     for plot in plots:
         root = ET.fromstring(plot.read_text())
         assert root.tag == f"{SVG}svg"
@@ -324,6 +326,49 @@ def test_plots_show_both_arms_the_choice_and_divergence(built: Path):
     assert {"0.001", "0.01", "0.1"} <= set(texts)
 
 
+def plot_texts(built: Path, pattern: str) -> list[str]:
+    (plot,) = (built / "plots").glob(pattern)
+    return ["".join(t.itertext()) for t in ET.fromstring(plot.read_text()).iter(f"{SVG}text")]
+
+
+def test_plots_of_the_tuning_budget_and_of_matched_differences(built: Path):
+    texts = plot_texts(built, "budget-sst2-*.svg")
+    assert {"sgd", "sgdm", "number of learning rates tried", "1", "2", "3"} <= set(texts)
+    texts = plot_texts(built, "matched-sst2-*.svg")
+    assert {"sgdm - sgd", "effective learning rate", "difference in points", "0.001", "0.1"} <= set(texts)
+
+
+def test_the_page_says_what_the_grid_says(built: Path):
+    text = (built / "index.html").read_text()
+    for heading in (
+        "Tuning budget",
+        "Learning-rate sensitivity",
+        "Matched differences",
+        "wrong choice costs",
+    ):
+        assert re.search(rf"<h2[^>]*>[^<]*{heading}", text), heading
+    words = " ".join(Page(text).text)
+    sst5 = [row for row in read_csv(built / "tuning_budget.csv") if row["task"] == "sst5"]
+    assert [row["n_rates"] for row in sst5] == ["1", "2", "3"]
+    for row in sst5:
+        assert f"{100 * float(row['mean_difference']):+.1f}" in words
+    for row in read_csv(built / "sensitivity.csv"):
+        assert f"{float(row['decades']):.2f}" in words
+
+
+def test_no_number_of_the_page_is_minus_zero():
+    assert signed(-0.0004, digits=1) == "+0.0"
+    assert signed(-0.0006, digits=1) == "-0.1"
+
+
+def test_one_arm_or_one_rate_has_no_section_without_content(tmp_path: Path):
+    write(board_of(sweep_records(score, arms={"sgd": {}}, rates=(0.01,))), tmp_path / "out")
+    text = (tmp_path / "out" / "index.html").read_text()
+    for name in ("budget", "matched", "regret", "sensitivity-table"):
+        assert f'id="{name}"' not in text
+    assert [path.name.split("-")[0] for path in (tmp_path / "out" / "plots").iterdir()] == ["curves"]
+
+
 @pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
 def test_a_plot_is_the_same_alone_and_after_another(names: tuple[str, str]):
     few = sweep_records(score, task=names[0])
@@ -331,8 +376,10 @@ def test_a_plot_is_the_same_alone_and_after_another(names: tuple[str, str]):
     together = board_plots(board_of([*few, *many]), svg_text)
     for records in (few, many):
         alone = board_plots(board_of(records), svg_text)
-        (name,) = alone.keys() - {"forest"}
-        assert alone[name] == together[name]
+        of_setting = alone.keys() - {"forest"}
+        assert {name.split("-")[0] for name in of_setting} == {"curves", "budget", "matched"}
+        for name in of_setting:
+            assert alone[name] == together[name], name
 
 
 SIX = {"sgd": {}} | {f"optimizer{beta}": {"momentum": beta} for beta in (0.1, 0.3, 0.5, 0.7, 0.9)}
