@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, groupby
 from typing import Any
 
@@ -20,6 +20,9 @@ from momentum_bench.leaderboards.paired import summary
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
 """The fields in which two compared runs may differ; all others must be equal."""
+
+ADDED = ("n_leaked", "unknown_tokens")
+"""Columns that came later; they stand in a table only if a record of it has what they show."""
 
 TASK = ("task", "task_version", "data_fingerprint")
 """The fields in which the rows behind a pooled line differ."""
@@ -136,7 +139,13 @@ def rows_of(records: Iterable[RunRecord]) -> list[Row]:
         name = spec.optimizer if spec.max_steps else "zero-shot"
         words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
         rows.append(_row(runs, json.loads(key[1]), " ".join(words)))
-    return sorted(rows, key=_sort_key)
+    return sorted(_without_empty_columns(rows), key=_sort_key)
+
+
+def _without_empty_columns(rows: list[Row]) -> list[Row]:
+    """The rows without columns of `ADDED` that no row has; so boards of older records stay as they are."""
+    absent = {name for name in ADDED if all(row.columns[name] is None for row in rows)}
+    return [replace(row, columns={n: v for n, v in row.columns.items() if n not in absent}) for row in rows]
 
 
 def _layouts(runs: Sequence[RunRecord]) -> list[str]:
@@ -221,6 +230,7 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
             (run.read_back.optimizer_state_bytes for run in best if run.read_back), default=None
         ),
         "short_classes": joined(sorted({c for run in best if run.split for c in run.split.short_classes})),
+        **_of_data(best),
         "train_seconds": math.fsum(cost.train_seconds for cost in costs),
         "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
@@ -233,6 +243,15 @@ def _row(runs: list[RunRecord], layout: dict[str, int | str], label: str) -> Row
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
     return Row(setting, label, chosen, runs, columns)
+
+
+def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:
+    """What a reader should know of the texts behind a row: the largest values of its chosen runs."""
+    splits = [run.split for run in best if run.split]
+    return {
+        "n_leaked": max((s.n_leaked for s in splits if s.n_leaked is not None), default=None),
+        "unknown_tokens": max((s.unknown_share for s in splits if s.unknown_share is not None), default=None),
+    }
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.leakage import leaked_rows
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.launcher import lonely_launch
@@ -94,6 +95,9 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     sweep, data, too_short = without_short_tasks(sweep, data, asked.task)
     for text in (*left_out, *too_short):
         events.message(text)
+    for rows in data:
+        if leaked := leaked_rows(rows):
+            events.message(f"warning: {rows.task.name}: {leaked}; records count those that a split has drawn")
     source = resolve_model(sweep.model, sweep.task_file)
     planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
     events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")

@@ -19,7 +19,7 @@ from momentum_bench.harness.records.schema import NETWORK
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
 PACKAGE = "package:"
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "bpe.codes")
 
 
 @dataclass(frozen=True)

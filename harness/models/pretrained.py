@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness import loads
@@ -37,19 +38,54 @@ DROPOUT_NAMES = (
 """The names under which configurations of transformers' encoders keep a dropout probability."""
 
 
+TOKENIZER_FILES = ("tokenizer*.json", "vocab.*", "merges.txt", "*.model", "*.codes")
+"""Names of the files in which tokenizers of transformers are stored, for messages."""
+OTHER_FORMATS = ("tokenizer.model", "tekken.json", ".tiktoken")
+"""Files that transformers turns into a tokenizer, whatever names the tokenizer's class has."""
+
+
 def load_tokenizer(source: ModelSource) -> Any:
     """The model's tokenizer, from its own files. If it has no padding token, its end of text pads.
 
     Raises:
-        UserError: its files cannot be read.
+        UserError: its files are missing, or cannot be read.
     """
     try:
         tokenizer = loads.tokenizer_in(source.folder, source.gguf)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"--model {source.name}: its tokenizer does not load: {first_line(error)}") from error
+    except UserError:
+        raise
+    except Exception as error:  # the library `tokenizers` raises Exception itself
+        found = sorted({path.name for pattern in TOKENIZER_FILES for path in source.folder.glob(pattern)})
+        raise UserError(
+            f"--model {source.name}: its tokenizer does not load: {first_line(error)}. The folder has "
+            f"{', '.join(found) or 'no file of a tokenizer'}: copy all files of the model's tokenizer into "
+            f"it. If they are all there, a newer transformers may have written them: update transformers"
+        ) from error
+    if source.gguf is None:
+        _check_vocabulary_is_there(source, tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _check_vocabulary_is_there(source: ModelSource, tokenizer: Any) -> None:
+    """Raises: UserError, if the tokenizer's vocabulary is in no file.
+
+    transformers then builds it with its special tokens alone, and every word is unknown.
+    """
+    names: dict[str, str] = dict(getattr(tokenizer, "vocab_files_names", {}))
+    there = {path.name for path in source.folder.iterdir()}
+    if not names or "tokenizer.json" in there or any(name.endswith(OTHER_FORMATS) for name in there):
+        return  # a tokenizer of characters or bytes needs no file
+    wanted = [file for kind, file in names.items() if kind in ("vocab_file", "merges_file")]
+    lost = [file for file in wanted or ["tokenizer.json"] if file not in there]
+    if lost:
+        either = " or ".join(["tokenizer.json", *([" and ".join(wanted)] if wanted else [])])
+        raise UserError(
+            f"--model {source.name}: the folder lacks {' and '.join(lost)}, so {type(tokenizer).__name__} "
+            f"has no vocabulary and every word would be unknown: copy {either} from where the model comes "
+            f"from, or save its tokenizer there with save_pretrained"
+        )
 
 
 def agree_on_padding(model: PreTrainedModel, tokenizer: Any) -> None:
@@ -200,13 +236,31 @@ def draw_new_parameters(model: torch.nn.Module, names: tuple[str, ...], seed: in
             put(parameter, torch.empty(parameter.shape).normal_(0.0, std, generator=generator))
 
 
-def max_input_length(model_config: Any, tokenizer: Any) -> int:
+POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions")
+"""The names that transformers' models give to their table of positions."""
+
+
+def max_input_length(model: torch.nn.Module, tokenizer: Any) -> int:
     """How many tokens the model can read: the smaller of its tokenizer's limit and its positions.
 
-    RoBERTa reserves `padding_idx + 1` of its positions.
+    RoBERTa and models like it count positions from `padding_idx + 1` on, so their tables have so many rows
+    that no token uses.
     """
-    positions = getattr(model_config, "max_position_embeddings", None) or 10**9
-    if getattr(model_config, "model_type", "") in ("roberta", "xlm-roberta", "camembert"):
-        positions -= model_config.pad_token_id + 1
+    positions = getattr(model.config, "max_position_embeddings", None) or 10**9
+    for name, table in model.named_modules():
+        if name.rpartition(".")[2] in POSITION_TABLES and hasattr(table, "weight"):
+            padding = getattr(table, "padding_idx", None)
+            unused = getattr(table, "offset", 0 if padding is None else padding + 1)
+            positions = min(positions, int(table.weight.shape[0]) - unused)
     limit: int = min(positions, tokenizer.model_max_length)
     return limit
+
+
+def has_segments(model: torch.nn.Module) -> bool:
+    """Whether the model can tell the two texts of a pair apart by segment ids."""
+    inner: Any = getattr(model, "get_base_model", lambda: model)()  # without the adapter of peft
+    if "token_type_ids" not in inspect.signature(type(inner).forward).parameters:
+        return False
+    # XLNet has no table of segments: each layer has a parameter of its own for them
+    in_layers = any(name.endswith(".seg_embed") for name, _ in inner.named_parameters())
+    return in_layers or (getattr(inner.config, "type_vocab_size", None) or 0) > 1

@@ -160,6 +160,25 @@ class Split(Stored):
     n_empty_texts: int
     n_unlabelled_dropped: int
     origin: str = Field(description="where the rows came from, without a path")
+    n_leaked: int | None = Field(None, description="scored test rows that are train or dev rows too")
+    n_tokens: int | None = Field(None, description="of all texts as they are read, without special tokens")
+    n_unknown_tokens: int | None = Field(None, description="those that the vocabulary does not have")
+    n_without_words: int | None = Field(None, description="sequences that are special tokens alone")
+    n_sequences: int | None = Field(None, description="all sequences, of which a candidate is one")
+
+    @property
+    def unknown_share(self) -> float | None:
+        """The share of tokens that are unknown; None: they were not counted."""
+        if self.n_tokens is None or self.n_unknown_tokens is None:
+            return None
+        return self.n_unknown_tokens / max(self.n_tokens, 1)
+
+    @property
+    def wordless_share(self) -> float | None:
+        """The share of sequences that are special tokens alone; None: they were not counted."""
+        if self.n_sequences is None or self.n_without_words is None:
+            return None
+        return self.n_without_words / max(self.n_sequences, 1)
 
 
 class ReadBack(Stored):

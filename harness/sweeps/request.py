@@ -160,6 +160,12 @@ class Sweep(Stored):
         About("Dropout probability in the whole model", METHOD, default_text="the model's own", metavar="P"),
     ] = None
 
+    allow_unknown_tokens: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Run even if the vocabulary knows little of the texts", METHOD),
+    ] = None
+
     learning_rates: Annotated[
         Rates | None,
         About("Grid of effective learning rates", GRID, default_text=_grid_text(), metavar="LIST"),

@@ -11,13 +11,16 @@ import torch
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.encoding.images import Examples
 from momentum_bench.harness.encoding.label_words import label_word_ids
+from momentum_bench.harness.encoding.sequences import TokenCounts, count_tokens, unreadable
 from momentum_bench.harness.encoding.texts import (
     CAUSAL_LENGTH,
     encode_candidates,
     encode_plain,
     encode_prompts,
 )
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models import pretrained
 from momentum_bench.harness.models.files import ModelSource
 from momentum_bench.harness.models.loaded import LoadedModel
@@ -111,16 +114,34 @@ class TextSetup:
         to_train: bool,
     ) -> Encoded:
         task, tokenizer, loaded = self._task, self._tokenizer, load()
-        readable = pretrained.max_input_length(loaded.model.config, tokenizer)
+        readable = pretrained.max_input_length(loaded.model, tokenizer)
         readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
+        given = examples
         if method == "causal":
             # such a loss needs the right candidate alone
             right_only = to_train and self.objective(method).generative
-            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
-        if to_train:
-            examples = [task_kinds.with_one_answer(example) for example in examples]
-        encode = encode_prompts if method == "prompt" else encode_plain
-        return encode(tokenizer, task, examples, min(task.max_length, readable))
+            encoded = encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        else:
+            if to_train:
+                examples = [task_kinds.with_one_answer(example) for example in examples]
+            length = min(task.max_length, readable)
+            if method == "prompt":
+                encoded = encode_prompts(tokenizer, task, examples, length)
+            else:
+                segments = pretrained.has_segments(loaded.model)
+                encoded = encode_plain(tokenizer, task, examples, length, segments)
+        n_embedded = len(loaded.model.get_input_embeddings().weight)
+        if found := unreadable(encoded, readable, n_embedded):
+            row, reason = found
+            raise UserError(
+                f"{_place(data, given[row])} cannot be read by --model {self._source.name}: it has {reason}. "
+                f"Found the texts {[text[:60] for text in given[row].texts]}"
+            )
+        return encoded
+
+    def counts(self, examples: Examples) -> TokenCounts:
+        assert isinstance(examples, Encoded)  # `encode` has made them
+        return count_tokens(examples, self._tokenizer)
 
     def objective(self, method: str) -> Objective:
         label_words = None
@@ -128,3 +149,14 @@ class TextSetup:
             ids = label_word_ids(self._tokenizer, self._task)
             label_words = torch.tensor(ids, device=self._device)
         return objective_of(self._task, method, label_words)
+
+
+def _place(data: TaskData, example: Example) -> str:
+    """Where an example stands, in words; rows are counted without those that were dropped."""
+    task = data.task
+    assert isinstance(task, Task)
+    for split, rows in ((task.train, data.train), (task.test, data.test)):
+        for number, row in enumerate(rows, 1):
+            if row is example:
+                return f"{task.name}, {split}, row {number}"
+    return task.name

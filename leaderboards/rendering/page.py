@@ -215,6 +215,10 @@ def _remarks(row: Row) -> str:
         (c["n_missing"], "missing"),
     )
     words = [f"{n} {what}" for n, what in counts if n]
+    if leaked := c.get("n_leaked"):
+        words.append(f"{leaked} test rows are train or dev rows too")
+    if unknown := c.get("unknown_tokens"):
+        words.append(f"{percent(unknown)} % of tokens unknown")
     if c["short_classes"]:
         words.append(f"short classes: {c['short_classes']}")
     return ", ".join(words)

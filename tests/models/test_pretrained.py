@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -7,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.files import ModelSource, resolve_model
 from momentum_bench.harness.models.pretrained import (
     agree_on_padding,
     draw_new_parameters,
+    has_segments,
     load_model,
     load_tokenizer,
     max_input_length,
@@ -116,9 +119,115 @@ def test_the_input_limit_is_the_smaller_of_tokenizer_and_positions(tiny_model: P
     source = resolve_model(str(tiny_model))
     model = load_model(source, "head", 2, None).model
     tokenizer = load_tokenizer(source)
-    assert max_input_length(model.config, tokenizer) == 64
-    model.config.model_type, model.config.pad_token_id = "roberta", 1
-    assert max_input_length(model.config, tokenizer) == 62
+    assert max_input_length(model, tokenizer) == 64
+    tokenizer.model_max_length = 50
+    assert max_input_length(model, tokenizer) == 50
+
+
+OFFSETS = {
+    "bert": 0,
+    "roberta": 2,
+    "xlm-roberta": 2,
+    "camembert": 2,
+    "mpnet": 2,
+    "longformer": 2,
+    "luke": 2,
+    "ibert": 2,
+    "data2vec-text": 2,
+    "roberta-prelayernorm": 2,
+    "xlm-roberta-xl": 2,
+    "lilt": 2,
+    "gpt2": 0,
+    "opt": 0,
+}
+"""Types of models, and the rows of their tables of positions that no token uses."""
+
+
+@pytest.mark.parametrize(("model_type", "offset"), OFFSETS.items())
+def test_the_readable_length_is_what_the_table_of_positions_holds(model_type: str, offset: int):
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "ffn_dim": 16,
+        "word_embed_proj_dim": 24,
+        "max_position_embeddings": 18,
+        "pad_token_id": 1,
+        "attention_window": 4,
+    }
+    config = loads.config_of_type(model_type, **sizes)
+    model = loads.untrained_model("classifier", config).eval()
+    limit = max_input_length(model, SimpleNamespace(model_max_length=10**9))
+    assert limit == 18 - offset
+    more = {"bbox": torch.zeros(1, limit, 4, dtype=torch.long)} if model_type == "lilt" else {}
+    model(input_ids=torch.full((1, limit), 5), attention_mask=torch.ones(1, limit, dtype=torch.long), **more)
+
+
+THIN = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "expected"),
+    [
+        ("bert", THIN, True),
+        ("albert", THIN | {"embedding_size": 16}, True),
+        ("rembert", THIN | {"input_embedding_size": 16}, True),
+        ("funnel", {"d_model": 24, "n_head": 2, "d_inner": 16, "block_sizes": [1, 1]}, True),
+        ("xlnet", {"d_model": 24, "n_head": 2, "d_inner": 16, "n_layer": 1}, True),
+        ("roberta", THIN | {"type_vocab_size": 1}, False),
+        ("mpnet", THIN, False),
+        ("gpt2", {"n_embd": 24, "n_head": 2, "n_layer": 1}, False),  # it takes them, as tokens
+    ],
+)
+def test_segments_are_known_from_the_model(model_type: str, sizes: dict, expected: bool):
+    config = loads.config_of_type(model_type, vocab_size=40, **sizes)
+    assert has_segments(loads.untrained_model("classifier", config)) == expected
+
+
+VOCABULARIES = {
+    "bert": "vocab.txt",
+    "roberta": "vocab.json and merges.txt",
+    "albert": "spiece.model",
+    "gpt2": "vocab.json and merges.txt",
+    "xlnet": "spiece.model",
+    "mpnet": "vocab.txt",
+    "luke": "vocab.json and merges.txt",
+}
+
+
+@pytest.mark.parametrize(("model_type", "files"), VOCABULARIES.items())
+def test_a_tokenizer_without_its_vocabulary_is_refused(model_type: str, files: str, tmp_path: Path):
+    """transformers builds these with their special tokens alone, so that every word is unknown."""
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(UserError, match=rf"lacks {files}, so .* every word would be unknown: copy tokenizer"):
+        load_tokenizer(ModelSource("local:model", "", tmp_path))
+
+
+def test_a_tokenizer_of_characters_needs_no_file(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "canine"}')
+    assert len(load_tokenizer(ModelSource("local:model", "", tmp_path))("a b")["input_ids"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ({"model_type": "roberta", "tokenizer_class": "BertweetTokenizer"}, {"vocab.txt": "film 3\n"}),
+        ({"model_type": "roberta", "tokenizer_class": "PhobertTokenizer"}, {"vocab.txt": "film 3\n"}),
+        ({"model_type": "roberta"}, {"vocab.json": '{"<s>": 0, "<unk>": 1}'}),
+        ({"model_type": "bert"}, {"tokenizer.json": '{"version": "9.0", "model": {"type": "Later"}}'}),
+    ],
+)
+def test_a_tokenizer_that_does_not_load_is_one_message(
+    config: dict[str, str], files: dict[str, str], tmp_path: Path
+):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    [name] = files
+    with pytest.raises(UserError, match=rf"does not load: .*The folder has {name}: copy all files"):
+        load_tokenizer(ModelSource("local:model", "", tmp_path))
 
 
 @pytest.mark.parametrize("configured", [None, 3])
