@@ -15,9 +15,12 @@ from momentum_bench.harness.models.weights import (
     opened,
     under_tied_names,
     weight_files,
+    without_classifier,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     import torch
     from transformers import PreTrainedModel
 
@@ -108,7 +111,13 @@ def agree_on_padding(model: PreTrainedModel, tokenizer: Any) -> None:
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-def load_model(source: ModelSource, method: str, n_labels: int, dropout: float | None) -> LoadedModel:
+def load_model(
+    source: ModelSource,
+    method: str,
+    n_labels: int,
+    dropout: float | None,
+    kept_labels: Sequence[Collection[str]] | None = None,
+) -> LoadedModel:
     """Load a model in fp32 for a method, with its own head, or under `head` with a new classifier.
 
     Under `prompt` the output embedding is untied from the input embedding, as in the reference code
@@ -117,15 +126,20 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
     Args:
         n_labels: outputs of the new classifier; without effect under other methods.
         dropout: probability set in the whole model; None: the model's own.
+        kept_labels: under `head`, keep the model's own classifier, and check that it was trained on labels
+            of these names, in this order; each label may have several names. None: a new classifier.
 
     Raises:
-        UserError: the checkpoint lacks the language-model head, or the model cannot be loaded.
+        UserError: the checkpoint lacks the language-model head, or the classifier that is to be kept, or
+            the model cannot be loaded.
     """
     import torch
 
     try:
         config = loads.config_in(source.folder, source.gguf)
-        if method == "head":
+        if method == "head" and kept_labels is not None:
+            _check_labels(source, config, n_labels, kept_labels)
+        elif method == "head":
             config.num_labels = n_labels
         if method == "causal":
             _check_decoder(source, config)
@@ -134,7 +148,7 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
             _set_dropout(config, dropout)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # new parts start the same in every process; each run draws them later
-            model, missing, file_names = _pretrained(source, HEADS[method], config)
+            model, missing, file_names = _pretrained(source, HEADS[method], config, kept_labels is not None)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise UserError(
             f"--model {source.name} does not load for --method {method}: {first_line(error)}"
@@ -145,6 +159,11 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
         raise UserError(
             f"--model {source.name} has no pre-trained {wanted}-LM head ({sorted(missing)[0]} is "
             f"missing): use --method head, or a {wanted} language model"
+        )
+    if kept_labels is not None and missing:
+        raise UserError(
+            f"--head kept: --model {source.name} has no classifier of its own that fits "
+            f"{type(model).__name__} ({sorted(missing)[0]} is missing): leave out --head"
         )
     if method == "prompt":
         output = model.get_output_embeddings()
@@ -157,7 +176,36 @@ def load_model(source: ModelSource, method: str, n_labels: int, dropout: float |
     )
 
 
-def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any, list[str], list[str]]:
+def _check_labels(
+    source: ModelSource, config: Any, n_labels: int, kept_labels: Sequence[Collection[str]]
+) -> None:
+    """Raises: UserError, if the model's classifier is of other labels, or of the same in another order."""
+    if config.num_labels != n_labels:
+        raise UserError(
+            f"--head kept: the classifier of --model {source.name} has {config.num_labels} outputs, and the "
+            f"task needs {n_labels}: leave out --head"
+        )
+    found = [str(config.id2label.get(i)) for i in range(n_labels)]
+    if len(kept_labels) < 2:
+        return  # the one output of a regression, or of a candidate, has no name
+    for name, known in zip(found, kept_labels, strict=True):
+        if _letters(name) not in {_letters(each) for each in known}:
+            raise UserError(
+                f"--head kept: the classifier of --model {source.name} has the labels {', '.join(found)} "
+                f"(id2label in its config.json), and the task has, in this order, "
+                f"{', '.join(map(' or '.join, kept_labels))}. If they are the same, write the task's names "
+                f"into id2label; else leave out --head"
+            )
+
+
+def _letters(text: str) -> str:
+    """A label without the ways in which its spelling may vary."""
+    return "".join(letter for letter in text.casefold() if letter.isalnum()) or text
+
+
+def _pretrained(
+    source: ModelSource, head: loads.Head, config: Any, keeps_classifier: bool
+) -> tuple[Any, list[str], list[str]]:
     """The model, the names of its weights that no file holds, and the names in the files.
 
     Afterwards the weights in memory are compared with those in safetensors files. A GGUF file is not read
@@ -173,13 +221,19 @@ def _pretrained(source: ModelSource, head: loads.Head, config: Any) -> tuple[Any
             f"--model {source.name}: its config.json names other weights (transformers_weights: {other!r}) "
             f"than {paths[0].name}, and only one can be meant: delete that line, or rename the files"
         )
+
+    def used(slices: dict[str, Any]) -> dict[str, Any]:
+        if head != "classifier":
+            return slices
+        named = under_tied_names(config, slices)
+        return named if keeps_classifier else without_classifier(config, named)
+
     with opened(source.name, paths) as slices:
-        named = under_tied_names(config, slices) if head == "classifier" else slices
-        model, info = loads.model_of_weights(head, config, named)
+        model, info = loads.model_of_weights(head, config, used(slices))
     # opened again, because parameters may share the memory of the first reading
     with opened(source.name, paths) as again:
-        named = under_tied_names(config, again) if head == "classifier" else again
-        return model, missing_weights(source.name, model, named, info["missing_keys"]), list(again)
+        missing = missing_weights(source.name, model, used(again), info["missing_keys"])
+        return model, missing, list(again)
 
 
 def _check_decoder(source: ModelSource, config: Any) -> None:

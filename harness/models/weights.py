@@ -140,6 +140,31 @@ def under_tied_names(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dic
     return {renamed.get(key, key): tensor for key, tensor in slices.items()}
 
 
+def without_classifier(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors without an old classifier, so that a new one is drawn, whatever size the old one has.
+
+    The classifier is all that stands above the encoder. Some models also keep a part of their language
+    model's head there (ModernBERT). Where the file holds a language model, that part is pre-trained and
+    stays.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = loads.untrained_model("classifier", config)
+    inside = f"{model.base_model_prefix}."
+    classifier = {name for name in model.state_dict() if not name.startswith(inside)}
+    of_language_models: set[str] = set()
+    heads: tuple[loads.Head, ...] = ("masked_lm", "causal_lm")
+    for head in heads if classifier & set(slices) else ():
+        try:
+            with torch.device("meta"):
+                of_language_models |= set(loads.untrained_model(head, config).state_dict())
+        except (ValueError, UserError):  # there is no such head for this type of model
+            continue
+    is_there = any(name in slices for name in classifier - of_language_models)
+    return {name: tensor for name, tensor in slices.items() if not (is_there and name in classifier)}
+
+
 def missing_weights(
     name: str, model: PreTrainedModel, slices: Mapping[str, Any], reported: set[str]
 ) -> list[str]:

@@ -17,6 +17,7 @@ NETWORK = "task:"
 Schedule = Literal["linear", "constant", "cosine", "step"]
 PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
 AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
+HeadName = Literal["kept"]
 FrozenPart = Literal["embeddings", "encoder"]
 
 PROTOCOL_VERSION = 1
@@ -75,6 +76,8 @@ class RunSpec(Stored):
         peft: the adapter that is trained instead of the model, with the constants of
             `harness.models.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
+        head: `kept`: under the method `head`, training starts from the classifier that the model has; None:
+            from a new one.
         decay_steps: the steps after which the schedule `step` decays; None: another schedule.
         k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
             out a share of them as dev.
@@ -111,6 +114,7 @@ class RunSpec(Stored):
     peft: AdapterName | None = None
     freeze: FrozenPart | None = None
     decay_steps: tuple[int, ...] | None = None
+    head: HeadName | None = None
 
     @property
     def run_id(self) -> str:

@@ -12,7 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import AdapterName, FrozenPart, PrecisionName, Schedule, Stored
+from momentum_bench.harness.records.schema import (
+    AdapterName,
+    FrozenPart,
+    HeadName,
+    PrecisionName,
+    Schedule,
+    Stored,
+)
 from momentum_bench.harness.sweeps.settings import (
     FILES,
     GRID,
@@ -144,6 +151,13 @@ class Sweep(Stored):
             metavar="NAME",
         ),
     ] = "prompt"
+    head: Annotated[
+        HeadName | None,
+        OrNone,
+        About(
+            "With --method head: kept starts from the classifier that the model has", METHOD, metavar="NAME"
+        ),
+    ] = None
     peft: Annotated[
         AdapterName | None,
         OrNone,

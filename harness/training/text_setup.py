@@ -41,6 +41,8 @@ class PretrainedModel:
 
     Attributes:
         n_labels: outputs of a new classifier; 0 where there is none.
+        kept_labels: the names of the labels that the model's own classifier must have, in logit order;
+            None: there is no classifier, or it is new.
         method, dropout, peft, freeze: as in a `RunSpec`.
     """
 
@@ -51,6 +53,7 @@ class PretrainedModel:
     dropout: float | None
     peft: str | None
     freeze: str | None
+    kept_labels: tuple[tuple[str, ...], ...] | None = None
 
     def load(self) -> LoadedModel:
         """The model on the CPU, with its adapter and with its frozen part.
@@ -58,7 +61,9 @@ class PretrainedModel:
         Raises:
             UserError: it cannot be loaded, adapted or frozen as it was asked for.
         """
-        loaded = pretrained.load_model(self.source, self.method, self.n_labels, self.dropout)
+        loaded = pretrained.load_model(
+            self.source, self.method, self.n_labels, self.dropout, self.kept_labels
+        )
         if self.method == "head":
             pretrained.agree_on_padding(loaded.model, self.tokenizer)
         if self.peft:
@@ -88,7 +93,13 @@ class TextSetup:
             dropout=spec.dropout,
             peft=spec.peft,
             freeze=spec.freeze,
+            kept_labels=self._label_names() if spec.head == "kept" else None,
         )
+
+    def _label_names(self) -> tuple[tuple[str, ...], ...]:
+        if self._task.kind != "classification":
+            return ()
+        return tuple(tuple(dict.fromkeys((name, str(value)))) for value, name in self._task.labels.items())
 
     def with_packing(self, loaded: LoadedModel, method: str) -> LoadedModel:
         return with_packing(loaded, self._tokenizer, is_head=method == "head")

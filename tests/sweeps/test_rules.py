@@ -20,6 +20,7 @@ VALUES: dict[str, Any] = {
     "executor": "local",
     "freeze": "encoder",
     "gradient_accumulation_steps": 2,
+    "head": "kept",
     "log_with": "tensorboard",
     "lr_schedule": "linear",
     "method": "prompt",
