@@ -56,10 +56,14 @@ def hub_splits(
                 revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
             train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
+        cache = (
+            "unset HF_HUB_OFFLINE where there is a network, because it is not in the hub's cache here"
+            if HF_HUB_OFFLINE
+            else "set HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+        )
         raise UserError(
             f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
-            f"Without network, give a local copy: --data-dir DIR, with {local}, or set "
-            f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+            f"Without network, give a local copy: --data-dir DIR, with {local}, or {cache}"
         ) from error
     checksums = train.info.download_checksums or {}
     commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}

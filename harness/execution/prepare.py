@@ -8,7 +8,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.metrics.compute import check_available
-from momentum_bench.harness.records.schema import RunSpec, Split
+from momentum_bench.harness.records.schema import RunSpec, Split, drawn
 from momentum_bench.harness.training.cuda_graphs import check_recordable
 from momentum_bench.harness.training.memory import keep_freed_memory
 from momentum_bench.harness.training.session import Session
@@ -56,10 +56,21 @@ def prepare(
         for metric in session.metrics(spec):
             check_available(metric)
         facts = session.split(spec).facts
+        check_batch(spec, facts)
         if not allow_unknown:
             check_vocabulary(spec, facts)
         check_recordable(spec, session)
     return session
+
+
+def check_batch(spec: RunSpec, facts: Split) -> None:
+    """Raises: UserError, if a batch is larger than the training rows, so that it would repeat them."""
+    if spec.max_steps and spec.batch_size > facts.n_train:
+        raise UserError(
+            f"{spec.task}: --batch-size {spec.batch_size} is more than the {facts.n_train} training rows "
+            f"({drawn(spec.k)}): give --batch-size {facts.n_train} for all of them in each step, or less, or "
+            f"more rows (--k)"
+        )
 
 
 def check_vocabulary(spec: RunSpec, facts: Split) -> None:

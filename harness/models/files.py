@@ -21,6 +21,9 @@ from momentum_bench.tasks.types import AnyTask, ImageTask
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "bpe.codes")
 
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one that git-lfs has not fetched."""
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -122,6 +125,13 @@ def _check_files(name: str, folder: Path) -> None:
     refuse_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"--model {name}: the folder has no config.json")
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+        with path.open("rb") as content:
+            if content.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"--model {name}: {path.name} is a pointer of git-lfs and not the file itself: type "
+                    f"`git lfs pull` in the clone that the folder is from"
+                )
     weight_files(name, folder)
 
 

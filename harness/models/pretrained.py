@@ -261,6 +261,8 @@ def _vocabulary_head(model: Any) -> torch.nn.Module | None:
             at_one = heads[0](model.base_model(input_ids=ids).last_hidden_state[:, 2])
         except (TypeError, AttributeError):  # the head needs more than hidden states
             return None
+    if not isinstance(at_one, torch.Tensor):  # XLM's head gives a tuple
+        return None
     return heads[0] if torch.allclose(whole, at_one, rtol=1e-4, atol=1e-4) else None
 
 

@@ -101,7 +101,10 @@ def opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
             try:
                 file = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                raise UserError(f"--model {name}: {path.name} cannot be read: {first_line(error)}") from error
+                raise UserError(
+                    f"--model {name}: {path.name} cannot be read: {first_line(error)}. It may "
+                    f"have been cut in copying: copy it again, and compare its size"
+                ) from error
             for key in file.keys():  # noqa: SIM118, because it is not a mapping
                 if key in slices:
                     raise UserError(f"--model {name}: the tensor {key} is in more than one of its files")

@@ -399,6 +399,38 @@ RENAMED = dict.fromkeys(("workers", "runs_per_gpu", "gpus_per_run"), "runs_at_a_
 """Names of earlier versions, and those of today."""
 
 
+ELSEWHERE = {
+    "lr": "learning_rates",
+    "learning_rate": "learning_rates",
+    "lrs": "learning_rates",
+    "seed": "seeds",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "task_name": "task",
+    "tasks": "task",
+    "dataset_name": "task",
+    "optimizer": "optimizers",
+    "mixed_precision": "precision",
+    "output_path": "output_dir",
+    "out": "output_dir",
+    "max_train_steps": "max_steps",
+    "num_train_steps": "max_steps",
+    "train_batch_size": "batch_size",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "lr_schedule",
+    "num_warmup_steps": "warmup_steps",
+}
+"""Names that other programs of the field give to a setting, and ours."""
+
+
+def called_elsewhere(name: str) -> str | None:
+    """What to say to another program's name of a setting, as it is typed; None: it is no such name."""
+    if name not in ELSEWHERE or name in SETTINGS:
+        return None
+    setting = SETTINGS[ELSEWHERE[name]]
+    return f"there is no {flag_of(name)}: here it is {setting.flag} ({setting.about.help})"
+
+
 def renamed(name: str, as_typed: bool = False) -> str | None:
     """What to say to a name of an earlier version; None: it is no such name.
 

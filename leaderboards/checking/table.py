@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +18,12 @@ from momentum_bench.leaderboards.printable import short_line
 
 REQUIRED = ("leaderboard.csv", "comparison.csv")
 """Tables that must be there; other tables are compared if they are there."""
+
+
+CLOSE = 1e-8
+"""Two numbers whose relative difference is at most this are the same number."""
+OF_SCIPY = re.compile(r"(^|_)ci_|^p_|^bootstrap_")
+"""Names of the columns that scipy computes, whose last digits depend on its version."""
 
 
 def who(columns: Mapping[str, Any]) -> str:
@@ -72,9 +80,26 @@ def _table_departures(found: str, expected: str) -> list[str]:
                 f", row {place} ({short_line(who(rebuilt))}), column {name}: {short_line(row[name])!r}, "
                 f"the records give {short_line(value)!r}"
                 for name, value in rebuilt.items()
-                if name in row and row[name] != value
+                if name in row and not _same(name, row[name], value)
             ]
-    return wrong or [": rows in another order, or other quotes or line ends"]
+    if wrong:
+        return wrong
+    pieces = [re.split(r"([,\n])", text) for text in (found, expected)]
+    alike = len(pieces[0]) == len(pieces[1]) and all(map(_close, *pieces))
+    return [] if alike else [": rows in another order, or other quotes or line ends"]
+
+
+def _same(name: str, found: str, expected: str) -> bool:
+    """Whether two cells of a column say the same."""
+    return found == expected or (bool(OF_SCIPY.search(name)) and _close(found, expected))
+
+
+def _close(found: str, expected: str) -> bool:
+    """Whether two texts are equal, or numbers that differ in their last digits alone."""
+    try:
+        return found == expected or math.isclose(float(found), float(expected), rel_tol=CLOSE)
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

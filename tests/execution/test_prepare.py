@@ -145,3 +145,14 @@ def test_the_texts_of_a_pair_have_their_segments(tiny_model: Path, tmp_path: Pat
     spec = spec_for(Session(inputs, make_accelerator("fp32")), task="rte")
     train = prepare([spec], inputs, "fp32", cpu=True).split(spec).train
     assert all(set(types) == {0, 1} for types in train.token_type_ids)
+
+
+def test_a_batch_larger_than_the_training_rows_is_refused(tiny_model: Path, toy_data: Path):
+    inputs = Inputs(str(tiny_model), toy_data)
+    session = Session(inputs, make_accelerator("fp32"))
+    for size in (9, 100_000):
+        with pytest.raises(
+            UserError, match=rf"--batch-size {size} is more than the 8 training rows \(k = 4\)"
+        ):
+            prepare([spec_for(session, batch_size=size)], inputs, "fp32", cpu=True)
+    prepare([spec_for(session, batch_size=8)], inputs, "fp32", cpu=True)

@@ -274,3 +274,28 @@ def test_a_package_with_a_gguf_file_is_known_by_its_content(tmp_path: Path, monk
     assert (source.name, source.folder, source.gguf) == ("package:small", tmp_path, "small.gguf")
     (tmp_path / "small.gguf").write_bytes(b"GGUF2")
     assert resolve_model("package:small").revision != source.revision
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_named(name: str, tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=rf"{name} is a pointer of git-lfs .*git lfs pull"):
+        resolve_model(str(folder))
+
+
+def test_weights_that_were_cut_are_named(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read: .*cut in copying"):
+        load_model(resolve_model(str(folder)), "head", 2, None)
+
+
+@pytest.mark.parametrize("model_type", ["xlm", "flaubert"])
+def test_a_vocabulary_head_that_gives_a_tuple_is_asked_as_a_whole(model_type: str, tmp_path: Path):
+    config = loads.config_of_type(model_type, vocab_size=40, emb_dim=24, n_layers=1, n_heads=2)
+    loads.untrained_model("masked_lm", config).save_pretrained(tmp_path)
+    assert load_model(resolve_model(str(tmp_path)), "prompt", 0, None).vocabulary_head is None
