@@ -224,7 +224,7 @@ def _source(task: AnyTask) -> str:
     source = task.source
     if isinstance(source, HubSource):
         config = f" ({source.config})" if source.config else ""
-        return f"{source.id}{config}" + ("" if source.revision == "main" else f" @ {source.revision}")
+        return f"{source.id}{config}"
     if isinstance(source, SklearnDigits):
         return "package scikit-learn"
     return f"package {source.distribution}" if isinstance(source, TextFolders) else "--data-dir only"
@@ -239,6 +239,7 @@ def _facts(task: Task) -> dict[str, str]:
         "title": task.title,
         "suites": ", ".join(suites_of(task.name)),
         "source": _source(task),
+        "revision": task.source.revision if isinstance(task.source, HubSource) else "",
         "no copy because": task.source.reason if isinstance(task.source, LocalOnly) else "",
         "label there": (task.source.label or "") if isinstance(task.source, HubSource) else "",
         "with --data-dir": f"DIR/{task.folder or task.name}/{{{task.train},{task.test}}}.jsonl",

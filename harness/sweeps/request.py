@@ -141,7 +141,11 @@ class Sweep(Stored):
     model: Annotated[
         str,
         Field(min_length=1),
-        About("Hub id, folder, or package:NAME for a model in a pip package", METHOD, metavar="MODEL"),
+        About(
+            "Hub id (or ID@REVISION), folder, or package:NAME for a model in a pip package",
+            METHOD,
+            metavar="MODEL",
+        ),
     ] = "roberta-large"
     method: Annotated[
         AnyMethod,

@@ -227,10 +227,10 @@ class TestHub:
         monkeypatch.setattr("datasets.load_dataset", load_dataset)
         return asked
 
-    def test_main_is_resolved_once_and_both_splits_are_of_that_commit(self, calls: list[tuple]):
+    def test_the_revision_is_resolved_once_and_both_splits_are_of_that_commit(self, calls: list[tuple]):
         data = load_task_data(SST2, None)
         assert calls == [
-            ("resolve", "nyu-mll/glue", "main"),
+            ("resolve", "nyu-mll/glue", SST2.source.revision),
             ("load", "nyu-mll/glue", "sst2", "train", self.COMMIT),
             ("load", "nyu-mll/glue", "sst2", "validation", self.COMMIT),
         ]
@@ -242,7 +242,7 @@ class TestHub:
     ):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         data = load_task_data(get_task("trec"), None)
-        assert calls[0] == ("load", "CogComp/trec", None, "train", "refs/convert/parquet")
+        assert calls[0] == ("load", "CogComp/trec", None, "train", get_task("trec").source.revision)
         assert data.origin == f"CogComp/trec @ {self.COMMIT}"
 
     def test_a_copy_with_other_numbers_is_read_by_the_names_of_its_labels(

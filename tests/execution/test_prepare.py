@@ -151,8 +151,6 @@ def test_a_batch_larger_than_the_training_rows_is_refused(tiny_model: Path, toy_
     inputs = Inputs(str(tiny_model), toy_data)
     session = Session(inputs, make_accelerator("fp32"))
     for size in (9, 100_000):
-        with pytest.raises(
-            UserError, match=rf"--batch-size {size} is more than the 8 training rows \(k = 4\)"
-        ):
+        with pytest.raises(UserError, match=rf"--batch-size {size} is more than the 8 training rows"):
             prepare([spec_for(session, batch_size=size)], inputs, "fp32", cpu=True)
     prepare([spec_for(session, batch_size=8)], inputs, "fp32", cpu=True)

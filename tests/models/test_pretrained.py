@@ -10,7 +10,7 @@ import torch
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.models.files import ModelSource, resolve_model
+from momentum_bench.harness.models.files import PINNED, ModelSource, at_revision, resolve_model
 from momentum_bench.harness.models.pretrained import (
     agree_on_padding,
     draw_new_parameters,
@@ -66,15 +66,28 @@ def test_a_hub_model_is_known_by_its_commit(
     shutil.copytree(tiny_model, snapshot)
     asked = []
 
-    def snapshot_download(repo_id: str, **patterns: object) -> str:
-        asked.append((repo_id, patterns["allow_patterns"]))
+    def snapshot_download(repo_id: str, revision: str | None, **patterns: object) -> str:
+        asked.append((repo_id, revision, patterns["allow_patterns"]))
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     source = resolve_model("roberta-large")
     assert (source.name, source.revision) == ("roberta-large", commit)
-    assert asked[0][0] == "roberta-large"
-    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][1])
+    assert asked[0][:2] == ("FacebookAI/roberta-large", PINNED["FacebookAI/roberta-large"])
+    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][2])
+    assert {"bpe.codes", "*.txt", "*.model"} <= set(asked[0][2])
+    for typed in ("FacebookAI/roberta-large@v1", "made-up/model@main"):
+        assert resolve_model(typed).name == typed.partition("@")[0]
+        assert asked[-1][:2] == tuple(typed.split("@"))
+    resolve_model("made-up/model")
+    assert asked[-1][:2] == ("made-up/model", None)
+
+
+def test_a_record_is_run_again_with_its_own_revision():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert at_revision("made-up/model", commit) == f"made-up/model@{commit}"
+    assert at_revision("local:model", "sha256:0123456789abcdef") == "local:model"
+    assert at_revision("package:model", "sha256:0123456789abcdef") == "package:model"
 
 
 def test_the_head_is_drawn_from_the_seed_alone(tiny_model: Path):
