@@ -11,6 +11,7 @@ from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.records.files import write_record
@@ -41,6 +42,7 @@ def noise_floor(
     kept in DIR/noise_floor/.
     """
     with plain_errors("nothing was written"):
+        check_can_run()
         store = Store(directory)
         store.check_version()
         record = _chosen(store, run)

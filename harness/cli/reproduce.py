@@ -13,6 +13,7 @@ from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.cli.output import print_board
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -62,6 +63,7 @@ def reproduce(
 
 def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     """Run a row's sweep into a new directory, and print each difference; returns whether there is none."""
+    check_can_run()
     from momentum_bench.harness.execution.plan_sweep import plan_sweep
     from momentum_bench.harness.execution.run_sweep import run_sweep
     from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text

@@ -21,6 +21,7 @@ from momentum_bench.harness.data.find_task import find_task, further_names, task
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.suites import expand_suites
@@ -144,6 +145,7 @@ def check_task(
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
+        check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
         given = {word: value for word, value in words.items() if value is not None}

@@ -8,6 +8,7 @@ from typing import Any
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.tasks import HubSource, Task
 
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
@@ -41,6 +42,7 @@ def hub_splits(
     Raises:
         UserError: the hub or the cache does not give them.
     """
+    check_can_run()
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE

@@ -10,6 +10,7 @@ from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.data.leakage import leaked_rows
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.launcher import lonely_launch
 from momentum_bench.harness.models.files import ModelSource, resolve_model
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
@@ -86,6 +87,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     Raises:
         UserError: a task, its data or the model cannot be found, or the launcher contradicts the request.
     """
+    check_can_run()
     sweep, left_out = expand_suites(asked)
     check_launcher(sweep)
     store = Store(sweep.output_dir)

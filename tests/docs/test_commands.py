@@ -18,7 +18,7 @@ from tests.conftest import ROOT, needs_quickstart
 from tests.helpers.manual import PAGES, Block, blocks, commands, lines
 from tests.helpers.tickets import write_rows_of_the_guide
 
-OTHERS = {
+OTHERS = {"--no-deps", 
     "--cpu": "accelerate",
     "--num_processes": "accelerate",
     "--max_restarts": "torchrun",
