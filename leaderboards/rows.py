@@ -446,6 +446,7 @@ def _row(
             (run.read_back.optimizer_state_bytes for run in best if run.read_back), default=None
         ),
         "short_classes": joined(sorted({c for run in best if run.split for c in run.split.short_classes})),
+        **_of_data(best),
         "train_seconds": math.fsum(cost.train_seconds for cost in costs),
         "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
@@ -469,6 +470,15 @@ def _row(
         f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
     )
     return row
+
+
+def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:
+    """What a reader should know of the texts behind a row: the largest values of its chosen runs."""
+    splits = [run.split for run in best if run.split]
+    return {
+        "n_leaked": max((s.n_leaked for s in splits if s.n_leaked is not None), default=None),
+        "unknown_tokens": max((s.unknown_share for s in splits if s.unknown_share is not None), default=None),
+    }
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:

@@ -163,10 +163,10 @@ def sentiment_rows(n: int) -> list[dict]:
 
 @pytest.fixture
 def toy_data(tmp_path: Path) -> Path:
-    """A data folder in which `sst2` has 40 train and 24 validation sentences of ours."""
+    """A data folder in which `sst2` has 40 train and 24 other validation sentences of ours."""
     folder = tmp_path / "data"
     write_rows(folder / "sst2" / "train.jsonl", sentiment_rows(40))
-    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     return folder
 
 

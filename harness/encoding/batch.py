@@ -51,7 +51,7 @@ class Encoded:
             packing: how the model takes packed rows; None: pad.
         """
         counts = None if self.candidates is None else [self.candidates[row] for row in rows]
-        sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
+        sequences = list(rows) if counts is None else [i for row in rows for i in self.sequences[row]]
 
         def padded(ids: list[list[int]], value: int) -> torch.Tensor:
             tensors = [torch.tensor(ids[i]) for i in sequences]
@@ -96,13 +96,13 @@ class Encoded:
         """Tokens of each example's longest sequence."""
         if self.candidates is None:
             return [len(ids) for ids in self.input_ids]
-        return [max(len(self.input_ids[i]) for i in sequences) for sequences in self._sequences]
+        return [max(len(self.input_ids[i]) for i in sequences) for sequences in self.sequences]
 
     @cached_property
-    def _sequences(self) -> list[range]:
-        """For each example, the positions of its sequences; only with `candidates`."""
-        ends = list(accumulate(self.candidates or ()))
-        return [range(end - n, end) for end, n in zip(ends, self.candidates or (), strict=True)]
+    def sequences(self) -> list[range]:
+        """For each example, the positions of its sequences."""
+        counts = self.candidates if self.candidates is not None else [1] * len(self.input_ids)
+        return [range(end - n, end) for end, n in zip(accumulate(counts), counts, strict=True)]
 
 
 @dataclass(frozen=True)

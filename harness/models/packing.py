@@ -34,7 +34,7 @@ from momentum_bench.harness.models.packed_attention import (
     llama_rows,
     mask_of_rows,
 )
-from momentum_bench.harness.models.pretrained import max_input_length
+from momentum_bench.harness.models.pretrained import has_segments, max_input_length
 
 
 def _prepare(model: PreTrainedModel, undo: ExitStack) -> Packing:
@@ -114,8 +114,9 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     model = loaded.model
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     first, second = zip(*TRIAL_TEXTS, strict=True)
-    limit = max_input_length(model.config, tokenizer)
-    tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit)
+    limit = max_input_length(model, tokenizer)
+    segments = {"return_token_type_ids": True} if has_segments(model) else {}
+    tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit, **segments)
     ids = tokens["input_ids"]
     middle_and_last = [[len(row) // 2, len(row) - 1][-1 - i :] for i, row in enumerate(ids)]
     read_at = None if is_head else middle_and_last

@@ -235,6 +235,10 @@ def _remarks(row: Row) -> str:
     words = [f"{n} {what}" for n, what in counts if n]
     if (ratio := c["accumulated_rate"]) is not None and ratio < NOT_FAR_ENOUGH:
         words.append(f"moves {ratio:.2f} times as far as SGD")
+    if leaked := c["n_leaked"]:
+        words.append(f"{leaked} test rows are train or dev rows too")
+    if unknown := c["unknown_tokens"]:
+        words.append(f"{percent(unknown)} % of tokens unknown")
     if c["short_classes"]:
         words.append(f"short classes: {c['short_classes']}")
     return ", ".join(words)
