@@ -82,8 +82,6 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
 def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    if session.accelerator.device.type == "cuda":
-        pytest.skip("there is a GPU here")
     specs = [spec_for(session)] * 20
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
