@@ -89,6 +89,28 @@ def test_a_decoder_that_scores_candidates(tiny_decoder: Path, toy_data: Path, tm
     same(plain, on_gpu(inputs, tmp_path, method="causal")[0])
 
 
+def test_a_diverged_run_is_recorded_alike_on_all_devices(inputs: Inputs, tmp_path: Path):
+    """On a GPU the loss is looked at less often, so the loop goes on after it is lost."""
+    changes = {"learning_rate": 1e30, "max_grad_norm": 1e-3, "max_steps": 8, "eval_every": 8}
+    changes |= {"optimizer": "sgdm", "hyperparameters": {"momentum": 0.9}, "weight_decay": 0.1}
+    plain = run_here(inputs, tmp_path, **changes)
+    assert plain.status == "diverged"
+    assert plain.failure
+    assert "not finite at step" in plain.failure
+    there, _ = on_gpu(inputs, tmp_path, **changes)
+    assert (there.failure, there.clipped_fraction) == (plain.failure, plain.clipped_fraction)
+
+
+def test_what_a_record_says_of_a_gpu_s_arithmetic(inputs: Inputs, tmp_path: Path):
+    record, _ = on_gpu(inputs, tmp_path)
+    assert record.read_back.convolution_precision == "ieee"
+    assert record.read_back.matmul_precision == "highest"
+    assert record.read_back.layout["cudnn_attention"] == "off"
+    plain = run_here(inputs, tmp_path)
+    assert plain.read_back.convolution_precision is None
+    assert "cudnn_attention" not in plain.read_back.layout
+
+
 def test_images(tmp_path: Path):
     write_shades(tmp_path)
     task_file = tmp_path / "shades.py"
