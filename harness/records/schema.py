@@ -206,6 +206,9 @@ class ReadBack(Stored):
     parameter_dtype: str
     autocast_dtype: str | None
     matmul_precision: str | None = Field(None, description="torch's float32_matmul_precision")
+    convolution_precision: str | None = Field(
+        None, description="of cuDNN's fp32 convolutions: `ieee` or `tf32`; None: no CUDA device"
+    )
     dropout_probabilities: tuple[float, ...]
     model_class: str
     attention: str
