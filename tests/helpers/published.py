@@ -19,5 +19,6 @@ def published_board(name: str) -> Leaderboard:
 
 
 def pairs_of(board: Leaderboard) -> list[tuple[Row, Row]]:
-    """All pairs of rows that stand in one table."""
-    return [pair for table in by_table(board.rows) for pair in combinations(table, 2)]
+    """The pairs of SGD and SGDM, each tuned on each seed."""
+    tuned = [row for row in board.rows if row.role == "tuned" and row.label in ("sgd", "sgdm")]
+    return [pair for table in by_table(tuned) for pair in combinations(table, 2)]

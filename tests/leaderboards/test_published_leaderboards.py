@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 
 from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.design import setting_of
 from momentum_bench.harness.records.files import record_text
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.confirming import standing
 from momentum_bench.harness.sweeps.grids import hyperparameters, rates
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import Sweep
@@ -223,7 +225,7 @@ def cells(sweep: Sweep) -> set[tuple]:
     """The runs of a sweep, as far as they are known without data and model."""
     return {
         (task, seed, sweep.batch_size, optimizer, rate, tuple(hyperparameters(sweep, optimizer).items()))
-        for task, seed, optimizer in product(sweep.task, sweep.seeds, sweep.optimizers)
+        for task, seed, optimizer in product(sweep.task, sweep.grid_seeds, sweep.optimizers)
         for rate in rates(sweep, task, optimizer)
     }
 
@@ -237,12 +239,25 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     assert departures(folder) == []
     assert not (folder / "runs").exists()  # the archive replaces them
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
-    specs = [record.spec for record in store_of(folder).records()]
+    store = store_of(folder)
+    records = {record.spec.run_id: record for record in store.records()}
+    specs = [record.spec for record in records.values()]
+    confirming: set[int] = set()
+    for design in store.designs():
+        now = standing(design, records)
+        assert now.has_ended
+        confirming |= set(design.confirm_seeds)
+        rates_of = {task: {of_task.matched} for task, of_task in now.tuned.items()}
+        of_design = [spec for spec in specs if spec.seed in design.confirm_seeds]
+        assert of_design
+        of_setting = [s for s in of_design if setting_of(s) in map(design.setting, design.tasks)]
+        assert all(spec.learning_rate in rates_of[spec.task] for spec in of_setting)
+    tuning = [spec for spec in specs if spec.seed not in confirming]
     found = {
         (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))
-        for s in specs
+        for s in tuning
     }
-    assert len(found) == len(specs)
+    assert len(found) == len(tuning)
     assert found == set.union(*map(cells, sweeps))
     fields = RunSpec.model_fields.keys() & Sweep.model_fields.keys() - {"task"}
     for spec in specs:
