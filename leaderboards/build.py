@@ -216,10 +216,19 @@ def _confirmed_comparisons(
     return found
 
 
-def _order_of(rows: Sequence[Row]) -> Callable[[Comparison], tuple[int, int]]:
-    """Sorts comparisons by the places of their rows."""
+def _order_of(rows: Sequence[Row]) -> Callable[[Comparison], tuple[int, int, int, int]]:
+    """Sorts comparisons by setting, the primary question first, and then by the places of their rows."""
     places = {row.row_id: place for place, row in enumerate(rows)}
-    return lambda comparison: (places[comparison.first.row_id], places[comparison.second.row_id])
+    settings: dict[str, int] = {}
+    for row in rows:
+        settings.setdefault(row.setting_key, len(settings))
+
+    def order(comparison: Comparison) -> tuple[int, int, int, int]:
+        first, second = comparison.first, comparison.second
+        question = ("matched", "own", "tuned").index(comparison.question)
+        return settings[first.setting_key], question, places[first.row_id], places[second.row_id]
+
+    return order
 
 
 def _unfinished(standings: Standings) -> list[str]:

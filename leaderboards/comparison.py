@@ -75,6 +75,8 @@ class Comparison:
     @property
     def advice_in_words(self) -> str:
         """How many seeds would probably decide; empty where nothing is left to decide."""
+        if self.difference.verdict != "inconclusive":
+            return ""
         if self.look is not None and self.look.n_seeds < self.looks[-1]:
             return f"the next look is at {self.looks[self.looks.index(self.look.n_seeds) + 1]} seeds"
         if (advised := self.advice) is None:

@@ -33,8 +33,8 @@ Rendered = TypeVar("Rendered")
 
 BAND = "#d7e8d4"
 
-LONGEST_TEXT = 30
-"""Characters of a label."""
+LONGEST_TEXT, LONGEST_LABEL = 30, 52
+"""Characters of a line's name in a legend, and of a label of the forest plot."""
 
 VERDICT_MARKS = {
     "equivalent": "s",
@@ -357,6 +357,7 @@ def _draw_intervals(
 def forest_labels(board: Leaderboard) -> list[str]:
     """A short name for each line of the forest plot: the task, and what else varies on the board."""
     pairs = {(c.first.label, c.second.label) for c in board.comparisons}
+    questions = {c.question for c in board.comparisons}
     context_of = context(board.rows)
     labels = []
     for entry in _entries(board):
@@ -364,19 +365,22 @@ def forest_labels(board: Leaderboard) -> list[str]:
         words = [one.columns["task"] if isinstance(entry, Comparison) else f"{len(entry.comparisons)} tasks"]
         words += context_of.short(one.first)
         words += [f"{one.second.label} - {one.first.label}"] if len(pairs) > 1 else []
+        words += [one.question] if len(questions) > 1 else []
         labels.append(", ".join(words))
-    cut = Counter(map(plot_text, dict.fromkeys(labels)))
+    short = {label: plot_text(label, LONGEST_LABEL) for label in labels}
+    cut = Counter(short.values())
     # what tells two long labels apart may be at their ends
-    return [plot_text(label) if cut[plot_text(label)] == 1 else _ends(label) for label in labels]
+    return [short[label] if cut[short[label]] == 1 else _ends(label, LONGEST_LABEL) for label in labels]
 
 
-def _ends(text: str) -> str:
-    """The first and the last printable characters of a text, 30 in all."""
+def _ends(text: str, most: int) -> str:
+    """The first and the last printable characters of a text."""
     text = printable(text)
-    return text if len(text) <= LONGEST_TEXT else f"{text[:14]}…{text[-15:]}"
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
 
 
-def plot_text(text: str) -> str:
-    """The beginning of a text, at most 30 printable characters, for a plot."""
+def plot_text(text: str, most: int = LONGEST_TEXT) -> str:
+    """The beginning of a text, at most so many printable characters, for a plot."""
     text = printable(text)
-    return text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
