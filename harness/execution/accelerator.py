@@ -11,13 +11,16 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, patch_environment
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.device import check_device_type, check_usable
 from momentum_bench.harness.launcher import apart, launched
 from momentum_bench.harness.models.distributed import left_to_us
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.training.arithmetic import fix_workspace, use
 
 
-def make_accelerator(precision: str, together: bool = False, cpu: bool = False) -> Accelerator:
+def make_accelerator(
+    precision: str, together: bool = False, cpu: bool = False, device: str | None = None
+) -> Accelerator:
     """The process's device and autocast. bf16 is autocast only: parameters and updates stay fp32.
 
     The ranks of a launch share out whole runs, so each rank stands alone: it has the device of its local
@@ -26,10 +29,13 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
     Args:
         together: the ranks share the batches of each run instead. This call then waits for all of them.
         cpu: use the CPU, whatever else there is.
+        device: the type that the device must have: `cpu`, `cuda` or `mps`; None: the best that is there.
 
     Raises:
-        UserError: the device does not have that precision, or the ranks were not joined.
+        UserError: there is no such device, torch was not built for it, it does not have that precision, or
+            the ranks were not joined.
     """
+    cpu = cpu or device == "cpu"
     mixed_precision = PRECISIONS[precision].autocast
     if torch.cuda.is_available():
         fix_workspace()
@@ -37,7 +43,7 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
         # without this, DDP stops where the loss does not reach some parameters
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
         with left_to_us(), undivided():
-            accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
+            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[ddp])
         if accelerator.num_processes != (ranks := launched().ranks):
             raise UserError(
                 f"--data-parallel: {ranks} ranks were started, but accelerate joined "
@@ -55,6 +61,8 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
             torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
         with apart(), undivided():
             accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+    check_device_type(accelerator.device.type, device)
+    check_usable(accelerator.device)
     use(precision, accelerator.device.type)
     return accelerator
 

@@ -25,7 +25,7 @@ def new_session(inputs: Inputs, precision: str, together: bool = False, cpu: boo
     """
     quiet_libraries()
     keep_freed_memory()
-    return Session(inputs, make_accelerator(precision, together, cpu))
+    return Session(inputs, make_accelerator(precision, together, cpu, inputs.device))
 
 
 def prepare(

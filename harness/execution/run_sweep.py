@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import follow
+from momentum_bench.harness.execution.device import device_line
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
@@ -107,6 +108,7 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
             )
     workers = runs_at_a_time(session, todo, sweep.runs_at_a_time)
     device = session.accelerator.device.type
+    events.message(device_line(session.accelerator.device, sweep.device is not None))
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     events.message(
         f"{places}, {sweep.threads_per_run} thread(s) a "
