@@ -5,10 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, patch_environment
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    InitProcessGroupKwargs,
+    parse_flag_from_env,
+    patch_environment,
+)
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.device import check_device_type, check_usable
@@ -16,6 +22,9 @@ from momentum_bench.harness.launcher import apart, launched
 from momentum_bench.harness.models.distributed import left_to_us
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.training.arithmetic import fix_workspace, use
+
+LONGEST_WAIT = timedelta(days=7)
+"""How long a rank waits for the others."""
 
 
 def make_accelerator(
@@ -42,8 +51,13 @@ def make_accelerator(
     if together:
         # without this, DDP stops where the loss does not reach some parameters
         ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
+        # the other ranks wait in a collective while rank 0 alone prepares all splits, and NCCL's own limit is
+        # ten minutes; a launcher ends them where rank 0 dies
+        patience = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
         with left_to_us(), undivided():
-            accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[ddp])
+            accelerator = Accelerator(
+                mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[ddp, patience]
+            )
         if accelerator.num_processes != (ranks := launched().ranks):
             raise UserError(
                 f"--data-parallel: {ranks} ranks were started, but accelerate joined "

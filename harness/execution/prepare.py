@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
 from momentum_bench.harness.inputs import Inputs
@@ -28,6 +29,17 @@ def new_session(inputs: Inputs, precision: str, together: bool = False, cpu: boo
     return Session(inputs, make_accelerator(precision, together, cpu, inputs.device))
 
 
+def prepare_for_others(specs: Sequence[RunSpec], inputs: Inputs) -> Session:
+    """What `prepare` gives, for runs that other machines do: what their devices can do, they say themselves.
+
+    Raises:
+        UserError: a split, a prompt or a model cannot be built.
+    """
+    here = new_session(replace(inputs, device=None), "fp32", cpu=True)
+    _make_all(specs, here)
+    return here
+
+
 def prepare(
     specs: Sequence[RunSpec], inputs: Inputs, precision: str, together: bool = False, cpu: bool = False
 ) -> Session:
@@ -41,10 +53,15 @@ def prepare(
         UserError: one of them cannot be built.
     """
     session = new_session(inputs, precision, together, cpu)
+    _make_all(specs, session)
+    for spec in specs:
+        check_recordable(spec, session)
+    return session
+
+
+def _make_all(specs: Sequence[RunSpec], session: Session) -> None:
     for spec in specs:
         session.objective(spec)
         for metric in session.metrics(spec):
             check_available(metric)
         session.split(spec)
-        check_recordable(spec, session)
-    return session

@@ -30,6 +30,7 @@ from momentum_bench.harness.execution.workers import ending_with_its_device, kep
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.cuda_graphs import check_recordable
 
 MAX_RETRIES = 3
 """How often a group of runs starts again, on any node, when its node or process has died."""
@@ -274,6 +275,7 @@ def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str])
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:
             job = Job(session.inputs, precision, Store(Path(folder)), retry_failed=False)
+            check_recordable(spec, session)
             with ending_with_its_device():  # Ray then starts the group again, on any node
                 record = run_and_store(spec, job, session, progress=False)
             assert record is not None  # no other process knows this folder

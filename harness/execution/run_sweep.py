@@ -15,7 +15,7 @@ from momentum_bench.harness.execution.device import device_line
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
-from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.execution.prepare import prepare, prepare_for_others
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.sweeps.grids import rates
@@ -100,7 +100,10 @@ def _run_missing(
 
 def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
     sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
-    session = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
+    if sweep.executor == "ray":
+        session = prepare_for_others(todo, inputs)
+    else:
+        session = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
     for task, short in {s.task: session.split(s).facts.short_classes for s in todo}.items():
         if short:
             events.message(
@@ -108,7 +111,8 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
             )
     workers = runs_at_a_time(session, todo, sweep.runs_at_a_time)
     device = session.accelerator.device.type
-    events.message(device_line(session.accelerator.device, sweep.device is not None))
+    if sweep.executor == "local":
+        events.message(device_line(session.accelerator.device, sweep.device is not None))
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     events.message(
         f"{places}, {sweep.threads_per_run} thread(s) a "

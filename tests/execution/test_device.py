@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution import accelerator
 from momentum_bench.harness.execution import device as device_file
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.device import check_usable, device_line
-from momentum_bench.harness.execution.prepare import new_session
+from momentum_bench.harness.execution.prepare import new_session, prepare_for_others
+from momentum_bench.harness.execution.ray_cluster import _run_group
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.training.session import Session
 from tests.helpers.gpu import a_gpu
+from tests.helpers.runs import spec_for
 
 CPU = torch.device("cpu")
 
@@ -90,3 +97,37 @@ def test_a_gpu_is_named():
         name = torch.cuda.get_device_name()
         assert device_line(torch.device("cuda", 0), was_asked_for=False).startswith(f"device: cuda:0, {name}")
     assert device_line(torch.device("mps"), False).endswith("--device cpu uses the CPU")
+
+
+def test_a_driver_without_a_gpu_hands_out_runs_that_need_one(tiny_model: Path, toy_data: Path):
+    """With Ray it is for the nodes to say what they can do."""
+    inputs = Inputs(str(tiny_model), toy_data, device="cuda")
+    with_cpu = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    spec = spec_for(with_cpu, cuda_graphs=True, precision="tf32")
+    session = prepare_for_others([spec], inputs)
+    assert session.accelerator.device.type == "cpu"
+    assert session.split(spec).facts.n_train > 0
+
+
+def test_a_node_without_a_gpu_refuses_them(tiny_model: Path, toy_data: Path):
+    with_cpu = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+    recorded = [spec_for(with_cpu, cuda_graphs=True).model_dump_json()]
+    inputs = (str(tiny_model), None, str(toy_data), None, None)
+    with pytest.raises(UserError, match="--cuda-graphs: this runs on cpu"):
+        next(_run_group(inputs, "fp32", recorded))
+    with pytest.raises(UserError, match="--device cuda: this process runs on cpu"):
+        next(_run_group((inputs[0], "cuda", *inputs[2:]), "fp32", recorded))
+
+
+def test_ranks_wait_for_the_first_one_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch):
+    """NCCL's own limit of ten minutes is shorter than what rank 0 may need to prepare all splits."""
+    asked: dict[str, Any] = {}
+
+    def made(**settings: Any) -> SimpleNamespace:
+        asked.update(settings)
+        return SimpleNamespace(num_processes=1, device=CPU)
+
+    monkeypatch.setattr(accelerator, "Accelerator", made)
+    make_accelerator("fp32", together=True)
+    [patience] = [h for h in asked["kwargs_handlers"] if isinstance(h, InitProcessGroupKwargs)]
+    assert patience.timeout >= timedelta(days=1)
