@@ -69,7 +69,7 @@ class PlannedSweep:
     def inputs(self) -> Inputs:
         """Where the inputs are on this machine."""
         sweep = self.sweep
-        return Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file)
+        return Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file, sweep.device)
 
     def finished(self) -> dict[str, RunRecord]:
         """The records of runs that are finished, by run id."""

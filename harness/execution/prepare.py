@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.accelerator import make_accelerator, quiet_libraries
@@ -29,7 +30,18 @@ def new_session(inputs: Inputs, precision: str, together: bool = False, cpu: boo
     """
     quiet_libraries()
     keep_freed_memory()
-    return Session(inputs, make_accelerator(precision, together, cpu))
+    return Session(inputs, make_accelerator(precision, together, cpu, inputs.device))
+
+
+def prepare_for_others(specs: Sequence[RunSpec], inputs: Inputs, allow_unknown: bool = False) -> Session:
+    """What `prepare` gives, for runs that other machines do: what their devices can do, they say themselves.
+
+    Raises:
+        UserError: a split, a prompt or a model cannot be built.
+    """
+    here = new_session(replace(inputs, device=None), "fp32", cpu=True)
+    _make_all(specs, here, allow_unknown)
+    return here
 
 
 def prepare(
@@ -51,6 +63,13 @@ def prepare(
         UserError: one of them cannot be built, or the vocabulary is not the model's.
     """
     session = new_session(inputs, precision, together, cpu)
+    _make_all(specs, session, allow_unknown)
+    for spec in specs:
+        check_recordable(spec, session)
+    return session
+
+
+def _make_all(specs: Sequence[RunSpec], session: Session, allow_unknown: bool) -> None:
     for spec in specs:
         session.objective(spec)
         for metric in session.metrics(spec):
@@ -59,8 +78,6 @@ def prepare(
         check_batch(spec, facts)
         if not allow_unknown:
             check_vocabulary(spec, facts)
-        check_recordable(spec, session)
-    return session
 
 
 def check_batch(spec: RunSpec, facts: Split) -> None:

@@ -30,6 +30,7 @@ from momentum_bench.harness.execution.workers import ending_with_its_device, kep
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.training.cuda_graphs import check_recordable
 
 MAX_RETRIES = 3
 """How often a group of runs starts again, on any node, when its node or process has died."""
@@ -253,27 +254,28 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunR
 
 
 def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
-    """Where the inputs are, as whole paths, because a node's processes start in another folder.
+    """The model, the device and the other inputs.
 
-    The paths are the same on every node.
+    Paths are whole, because a node's processes start in another folder. They are the same on every node.
     """
     folder = Path(inputs.model).expanduser()
     model = str(folder.resolve()) if folder.is_dir() else inputs.model
     others = (inputs.data_dir, inputs.optimizer_file, inputs.task_file)
-    return model, *(None if path is None else str(path.resolve()) for path in others)
+    return model, inputs.device, *(None if path is None else str(path.resolve()) for path in others)
 
 
 def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
     """On a node: do runs one after the other, and send each record as soon as it is there."""
-    model, *others = inputs
+    model, device, *others = inputs
     assert model is not None
-    paths = (None if text is None else Path(text) for text in others)
+    data_dir, optimizer_file, task_file = (None if text is None else Path(text) for text in others)
     # Ray keeps this process between groups
-    session = kept_session(Inputs(model, *paths), precision)
+    session = kept_session(Inputs(model, data_dir, optimizer_file, task_file, device), precision)
     for text in texts:
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:
             job = Job(session.inputs, precision, Store(Path(folder)), retry_failed=False)
+            check_recordable(spec, session)
             with ending_with_its_device():  # Ray then starts the group again, on any node
                 record = run_and_store(spec, job, session, progress=False)
             assert record is not None  # no other process knows this folder

@@ -12,10 +12,11 @@ from types import MappingProxyType
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import dismiss, follow
+from momentum_bench.harness.execution.device import device_line
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
-from momentum_bench.harness.execution.prepare import prepare, remarks
+from momentum_bench.harness.execution.prepare import prepare, prepare_for_others, remarks
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import SweepStore
@@ -158,13 +159,12 @@ def _run_missing(
 
 def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
     sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
-    session = prepare(
-        todo,
-        inputs,
-        sweep.precision,
-        together=sweep.data_parallel_ranks is not None,
-        allow_unknown=bool(sweep.allow_unknown_tokens),
-    )
+    unknown = bool(sweep.allow_unknown_tokens)
+    if sweep.executor == "ray":
+        session = prepare_for_others(todo, inputs, unknown)
+    else:
+        together = sweep.data_parallel_ranks is not None
+        session = prepare(todo, inputs, sweep.precision, together, allow_unknown=unknown)
     of_splits = {(s.task, s.seed): s for s in todo}.values()
     for text in dict.fromkeys(line for s in of_splits for line in remarks(s, session.split(s).facts)):
         events.message(text)
@@ -175,6 +175,8 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
             )
     workers = runs_at_a_time(session, todo, sweep.runs_at_a_time)
     device = session.accelerator.device.type
+    if sweep.executor == "local":
+        events.message(device_line(session.accelerator.device, sweep.device is not None))
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
     events.message(
         f"{places}, {sweep.threads_per_run} thread(s) a "

@@ -346,6 +346,15 @@ class Sweep(Stored):
             "fp32, bf16 (autocast), medium (CPU) or tf32 (GPU); weights stay fp32", HARDWARE, metavar="NAME"
         ),
     ] = "fp32"
+    device: Annotated[
+        Literal["cpu", "cuda", "mps"] | None,
+        About(
+            "Type of device that does the runs: cpu, cuda or mps",
+            HARDWARE,
+            default_text="the best that is there",
+            metavar="NAME",
+        ),
+    ] = None
     threads_per_run: Annotated[int, Field(ge=1), About("CPU threads of a run", HARDWARE, metavar="N")] = 1
     runs_at_a_time: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"] | None,
