@@ -114,9 +114,8 @@ def _check_names(names: Iterable[str], place: str) -> None:
     if unknown := sorted(set(names) - set(SETTINGS)):
         if now := renamed(unknown[0]):
             raise UserError(f"{place}{now}")
-        if unknown[0] in ELSEWHERE:
-            raise UserError(f"{place}unknown name {unknown[0]!r}: here it is {ELSEWHERE[unknown[0]]}")
-        close = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
+        ours = ELSEWHERE.get(unknown[0])
+        close = [ours] if ours else difflib.get_close_matches(unknown[0], SETTINGS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{place}unknown name {unknown[0]!r}.{hint}")
 

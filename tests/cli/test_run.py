@@ -410,4 +410,4 @@ def test_the_names_of_other_programs_are_explained(typed: str, ours: str, tmp_pa
     file.write_text(f"{name} = 1\n")
     done = run_command("run", "--sweep", file)
     assert done.returncode == 2
-    assert f"unknown name '{name}': here it is {ours.removeprefix('--').replace('-', '_')}" in done.stderr
+    assert f"unknown name '{name}'. Did you mean {ours.removeprefix('--').replace('-', '_')}?" in done.stderr

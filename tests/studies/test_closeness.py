@@ -329,7 +329,7 @@ def test_the_number_of_models_at_a_time_reaches_the_cells(tmp_path: Path, monkey
     given = {"task": "sst2", "output_dir": tmp_path / "r", "threads_per_run": 2}
     device = SimpleNamespace(accelerator=SimpleNamespace(device=SimpleNamespace(type="cpu")))
     planned = study_file.PlannedStudy({}, study_sweep(CLOSENESS.settings("small", given)), None, [], None)
-    monkeypatch.setattr(study_file, "prepare", lambda *words: device)
+    monkeypatch.setattr(study_file, "prepare", lambda *words, **options: device)
     monkeypatch.setattr(study_file, "usable_cores", lambda: 6)
     study = dataclasses.replace(CLOSENESS, run_cell=run_cell)
     for number in (None, 5):
