@@ -44,6 +44,7 @@ WITHOUT_TORCH = sorted(set(MAY_IMPORT) - WITH_TORCH)
 ON_DEMAND = {
     "harness/metrics/evaluate_bridge.py",
     "harness/optimizers/live.py",
+    "harness/optimizers/partnered.py",
     "harness/optimizers/published.py",
     "harness/sharded_tensors.py",
 }

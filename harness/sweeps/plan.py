@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
 from momentum_bench.harness.sweeps.grids import NO_RATES, hyperparameters, rates
 from momentum_bench.harness.sweeps.request import Sweep
@@ -43,7 +44,7 @@ def plan(
                         "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
-                        "optimizer": optimizer,
+                        "optimizer": spec_name(optimizer),
                         "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
                         "learning_rate": rate,
                     }
