@@ -213,8 +213,13 @@ def _read(path: Path) -> bytes:
     return source_of(path, "--optimizer-file")
 
 
+def names_of_packages() -> list[str]:
+    """Names of the optimizers that installed packages offer."""
+    return sorted({point.name for point in offered(ENTRY_POINTS)})
+
+
 def _unknown(name: str, optimizer_files: Sequence[Path]) -> str:
-    known = [*OPTIMIZERS, *sorted(point.name for point in offered(ENTRY_POINTS))]
+    known = [*OPTIMIZERS, *names_of_packages()]
     known += [file.stem for file in optimizer_files]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""

@@ -166,7 +166,7 @@ def entry_of_class(path: str, settings: Mapping[str, Any], partner: OptimizerEnt
     rates = {m: tuple(float(f"{rate * scale:.12g}") for rate in each) for m, each in SIGN_RATES.items()}
     summary = (inspect.getdoc(kind) or path).strip().splitlines()[0]
     return OptimizerEntry(
-        summary=f"{summary} own rate, because nothing is known about it",
+        summary=f"{summary.rstrip('.')}; own rate, because nothing is known about it",
         build=_builder(path, partner),
         constants=dict(settings),
         own_rate=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer
@@ -23,8 +24,17 @@ class Partnered(Optimizer):
         super().__init__(groups, {"lr": first.defaults["lr"]})
         self.param_groups = groups  # the same dictionaries as those of the two, so a new rate reaches them
         self.first, self.partner = first, partner
-        # one dictionary for both, because each keeps state for its own parameters alone
-        first.state = partner.state = self.state
+        self._share()
+
+    def _share(self) -> None:
+        """Give the two their groups, and one dictionary of state: each has its own parameters in it."""
+        n = len(self.first.param_groups)
+        self.first.param_groups, self.partner.param_groups = self.param_groups[:n], self.param_groups[n:]
+        self.first.state = self.partner.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._share()  # because it makes new groups and a new dictionary
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
