@@ -15,13 +15,13 @@ class Inputs:
     Attributes:
         model: the model as the user typed it.
         data_dir: the folder of local data; None: each task's own source.
-        optimizer_file: the file with the user's own optimizer, if there is one.
+        optimizer_file: the files with the user's own optimizers, if there are any.
         task_file: the file with the user's own task, if there is one.
         device: `cpu`, `cuda` or `mps`; None: the best that is there.
     """
 
     model: str
     data_dir: Path | None
-    optimizer_file: Path | None = None
+    optimizer_file: tuple[Path, ...] | None = None
     task_file: Path | None = None
     device: str | None = None

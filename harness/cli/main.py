@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from momentum_bench.harness import __version__
-from momentum_bench.harness.cli import tasks
+from momentum_bench.harness.cli import optimizers, tasks
 from momentum_bench.harness.cli.exits import EXIT_USAGE, writable_stdout
 from momentum_bench.harness.cli.leaderboard import app as leaderboard_app
 from momentum_bench.harness.cli.noise_floor import noise_floor
@@ -20,7 +20,7 @@ from momentum_bench.harness.cli.study import app as study_app
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.request import called_elsewhere, renamed
 
-ORDER_OF_USE = ("run", "status", "leaderboard", "reproduce", "tasks", "study", "noise-floor")
+ORDER_OF_USE = ("run", "status", "leaderboard", "reproduce", "tasks", "optimizers", "study", "noise-floor")
 """The order of the commands in the help."""
 
 
@@ -43,6 +43,7 @@ app.command()(status)
 app.add_typer(leaderboard_app, name="leaderboard")
 app.command()(reproduce)
 app.add_typer(tasks.app, name="tasks")
+app.add_typer(optimizers.app, name="optimizers")
 app.add_typer(study_app, name="study")
 app.command("noise-floor")(noise_floor)
 

@@ -33,7 +33,7 @@ def noise_floor(
     model: Annotated[str | None, option("The run's model, if from a folder", metavar="DIR")] = None,
     data_dir: Annotated[Path | None, option("The run's data, if from a folder", metavar="DIR")] = None,
     optimizer_file: Annotated[
-        Path | None, option("The run's optimizer, if from a file", metavar="FILE")
+        list[Path] | None, option("The run's optimizer, if from a file", metavar="FILE")
     ] = None,
     task_file: Annotated[Path | None, option("The run's task, if from a file", metavar="FILE")] = None,
 ) -> None:
@@ -58,9 +58,8 @@ def noise_floor(
         from momentum_bench.harness.execution.repeats import measure_noise_floor
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
-        inputs = Inputs(
-            model or at_revision(spec.model, spec.model_revision), data_dir, optimizer_file, task_file
-        )
+        asked = model or at_revision(spec.model, spec.model_revision)
+        inputs = Inputs(asked, data_dir, tuple(optimizer_file or ()) or None, task_file)
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
         with disk_errors(directory), store.alone():
             write_record(path_of(directory, spec), found)

@@ -46,7 +46,10 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             name,
             inspect.Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[setting.kind | None, option_of(name, setting.group)],
+            annotation=Annotated[
+                list[setting.kind] | None if setting.about.repeatable else setting.kind | None,  # type: ignore[name-defined]
+                option_of(name, setting.group),
+            ],
         )
         for name, setting in SETTINGS.items()
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,7 @@ def reproduce(
     model: Annotated[Path | None, option("With --run: the folder of the row's model", metavar="DIR")] = None,
     data_dir: Annotated[Path | None, option("With --run: as for `run`", metavar="DIR")] = None,
     task_file: Annotated[Path | None, option("With --run: as for `run`", metavar="FILE")] = None,
-    optimizer_file: Annotated[Path | None, option("With --run: as for `run`", metavar="FILE")] = None,
+    optimizer_file: Annotated[list[Path] | None, option("With --run: as for `run`", metavar="FILE")] = None,
     runs_at_a_time: Annotated[str | None, option("With --run: as for `run`", metavar="N|auto")] = None,
 ) -> None:
     """Print the sweep behind a row as a file for `run --sweep`, with a note of what it needs.
@@ -54,14 +54,16 @@ def reproduce(
             print(sweep_text(row), end="")
             return
         inputs = {"model": model, "data_dir": data_dir, "runs_at_a_time": runs_at_a_time}
-        inputs |= {"task_file": task_file, "optimizer_file": optimizer_file}
-        given = {name: str(value) for name, value in inputs.items() if value is not None}
+        inputs |= {"task_file": task_file}
+        given: dict[str, Any] = {name: str(value) for name, value in inputs.items() if value is not None}
+        if optimizer_file:
+            given["optimizer_file"] = tuple(map(str, optimizer_file))
         same = _run_again(row, given | {"output_dir": str(run_into)})
     if not same:
         raise typer.Exit(EXIT_DEPARTURES)
 
 
-def _run_again(row: Row, given: Mapping[str, str]) -> bool:
+def _run_again(row: Row, given: Mapping[str, Any]) -> bool:
     """Run a row's sweep into a new directory, and print each difference; returns whether there is none."""
     check_can_run()
     from momentum_bench.harness.execution.plan_sweep import plan_sweep

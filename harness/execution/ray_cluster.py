@@ -253,24 +253,39 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunR
         ]
 
 
-def _as_text(inputs: Inputs) -> tuple[str | None, ...]:
+Places = tuple[str, str | None, str | None, tuple[str, ...] | None, str | None]
+
+
+def _as_text(inputs: Inputs) -> Places:
     """The model, the device and the other inputs.
 
     Paths are whole, because a node's processes start in another folder. They are the same on every node.
     """
     folder = Path(inputs.model).expanduser()
     model = str(folder.resolve()) if folder.is_dir() else inputs.model
-    others = (inputs.data_dir, inputs.optimizer_file, inputs.task_file)
-    return model, inputs.device, *(None if path is None else str(path.resolve()) for path in others)
+    data_dir, task_file = (
+        None if path is None else str(path.resolve()) for path in (inputs.data_dir, inputs.task_file)
+    )
+    files = inputs.optimizer_file
+    optimizer_files = None if files is None else tuple(str(file.resolve()) for file in files)
+    return model, inputs.device, data_dir, optimizer_files, task_file
 
 
-def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str]) -> Iterator[str]:
+def _from_text(places: Places) -> Inputs:
+    model, device, data_dir, optimizer_files, task_file = places
+    return Inputs(
+        model,
+        None if data_dir is None else Path(data_dir),
+        None if optimizer_files is None else tuple(map(Path, optimizer_files)),
+        None if task_file is None else Path(task_file),
+        device,
+    )
+
+
+def _run_group(inputs: Places, precision: str, texts: list[str]) -> Iterator[str]:
     """On a node: do runs one after the other, and send each record as soon as it is there."""
-    model, device, *others = inputs
-    assert model is not None
-    data_dir, optimizer_file, task_file = (None if text is None else Path(text) for text in others)
     # Ray keeps this process between groups
-    session = kept_session(Inputs(model, data_dir, optimizer_file, task_file, device), precision)
+    session = kept_session(_from_text(inputs), precision)
     for text in texts:
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:

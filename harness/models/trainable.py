@@ -61,4 +61,9 @@ def trained_parameters(model: torch.nn.Module) -> tuple[str, ...] | None:
     named = list(model.named_parameters())
     if all(parameter.requires_grad for _, parameter in named):
         return None
-    return tuple(sorted({re.sub(r"\.\d+(?=\.)", ".*", name) for name, p in named if p.requires_grad}))
+    return tuple(sorted({numbers_hidden(name) for name, p in named if p.requires_grad}))
+
+
+def numbers_hidden(name: str) -> str:
+    """A parameter's name with `*` for the numbers of layers."""
+    return re.sub(r"\.\d+(?=\.)", ".*", name)

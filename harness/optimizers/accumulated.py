@@ -28,13 +28,15 @@ def accumulated_rate(spec: RunSpec) -> float | None:
     total = math.fsum(rates)
     if not total:
         return None
-    beta = spec.hyperparameters.get("momentum", 0.0)
+    beta = float(spec.hyperparameters.get("momentum", 0.0))
     if spec.optimizer == "sgd":
         return 1.0
     if spec.optimizer == "sgd_matched":
         return math.fsum(averaged_schedule(rates, beta)) / total
     if (exponent := FIRST_WEIGHT_EXPONENT.get(spec.optimizer)) is None:
         return None
-    share = spec.hyperparameters.get("nu", 1.0)  # of the buffer in a step; qhm's other part is plain SGD
+    share = float(
+        spec.hyperparameters.get("nu", 1.0)
+    )  # of the buffer in a step; qhm's other part is plain SGD
     lost = math.fsum(rate * beta ** (step + exponent) for step, rate in enumerate(rates))
     return 1 - share * lost / total

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-Hyperparameters = Mapping[str, float]
+Hyperparameters = Mapping[str, Any]  # numbers; those of a class that is named by its path may be anything
 ParamGroups = Sequence[dict[str, Any]]
+
+MATRICES, HEADS, VECTORS = "hidden matrices", "embeddings and heads", "vectors and others"
+"""The roles of parameters, for optimizers that take matrices alone."""
 
 FROM_THE_SWEEP = ("momentum",)
 """Hyperparameters that a sweep sets; all others are an entry's constants."""
@@ -58,6 +62,13 @@ def _unchanged(rates: Sequence[float], hyperparameters: Hyperparameters) -> list
     return list(rates)
 
 
+class ClosureUse(Enum):
+    """How an optimizer uses a closure, a function that computes loss and gradient again."""
+
+    ALONE = "it computes every gradient by the closure (torch's LBFGS)"
+    AFTER_GRADIENT = "it takes a gradient as usual, moves, and computes a second one by the closure (SAM)"
+
+
 @dataclass(frozen=True)
 class OptimizerEntry:
     """How one optimizer is built, and what must be true of it once it runs.
@@ -79,6 +90,12 @@ class OptimizerEntry:
             elements do, unless weight decay moves it.
         default_rates: six rates for each method, for tasks without rates of their own. `causal` may be
             left out, and then has the rates of `prompt`; `scratch` may be left out too.
+        promises: False: nobody said what is true of it, so `settings` and `state_tensors` are not compared
+            with the live optimizer. The record then holds all that was found.
+        closure: how it uses a closure; None: it needs none.
+        by_role: True: parameters are grouped as hidden matrices, embeddings and heads, and vectors, each
+            group with a `role`; False: as those that decay and those that do not.
+        takes_weight_decay: whether a group's `weight_decay` changes its steps.
 
     Raises:
         ValueError: names or rates that make no sense.
@@ -96,6 +113,10 @@ class OptimizerEntry:
     state_bytes_per_parameter: Callable[[Hyperparameters], float] = NO_BYTES
     still_at_zero: bool = False
     default_rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: DEFAULT_RATES)
+    promises: bool = True
+    closure: ClosureUse | None = None
+    by_role: bool = False
+    takes_weight_decay: bool = True
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.hyperparameters) - set(FROM_THE_SWEEP)):

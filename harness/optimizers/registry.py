@@ -117,7 +117,7 @@ def published(name: str, settings: Settings = dict, seeded: bool = False) -> Bui
 def one_minus_beta(hyperparameters: Hyperparameters) -> float:
     """torch's rate of heavy ball for an effective rate of 1."""
     # rounded, or 1 - 0.9 would print as 0.09999999999999998 in every record
-    return round(1 - hyperparameters["momentum"], 12)
+    return round(1 - float(hyperparameters["momentum"]), 12)
 
 
 def one_minus_beta_over_beta(hyperparameters: Hyperparameters) -> float:
@@ -126,7 +126,7 @@ def one_minus_beta_over_beta(hyperparameters: Hyperparameters) -> float:
     Raises:
         UserError: beta is 0.
     """
-    beta = hyperparameters["momentum"]
+    beta = float(hyperparameters["momentum"])
     if beta == 0:
         raise UserError("random_scaling multiplies its step by momentum: pass --momentum above 0")
     return one_minus_beta(hyperparameters) / beta

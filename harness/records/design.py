@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from momentum_bench.harness.records.schema import RunSpec, Stored, canonical_json, content_id
+from momentum_bench.harness.records.schema import RunSpec, Stored, StoredSetting, canonical_json, content_id
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
 """The fields in which two compared runs may differ; all others must be equal."""
@@ -29,7 +29,7 @@ class DesignArm(Stored):
     """
 
     optimizer: str
-    hyperparameters: dict[str, float]
+    hyperparameters: dict[str, StoredSetting]
     shares_axis: bool
 
     @property

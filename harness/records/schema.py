@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 NO_OPTIMIZER = "none"
 """The optimizer of runs that train nothing, which have 0 steps."""
@@ -39,6 +40,27 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def setting(value: Any) -> Any:
+    """A setting of an optimizer as it is stored: a finite number, a truth value, a text, None, or a tuple.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, list | tuple):
+        return tuple(map(setting, value))
+    if value is None or isinstance(value, bool | str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise ValueError(
+        f"expected a finite number, true, false, a text, none or a list of these, found {value!r}"
+    )
+
+
+StoredSetting = Annotated[Any, BeforeValidator(setting)]
+"""A value that an optimizer's constructor takes."""
+
+
 def content_id(value: Stored) -> str:
     """First 16 hex digits of the SHA-256 of a value's canonical JSON.
 
@@ -66,7 +88,10 @@ class RunSpec(Stored):
             (for heavy-ball SGDM: eta * (1 - beta)), and the record has both. If the optimizer has no
             effective rate, this is its own rate.
         optimizer: its name; an optimizer of the user or of a package has a version too, `NAME@VERSION`.
-        hyperparameters: all those that the optimizer uses, with its constants, and no others.
+            A class that is named by its path is `PATH@VERSION`, with the version of its package.
+        hyperparameters: all those that the optimizer uses, with its constants, and no others. Those of our
+            optimizers are numbers. Those of a class that is named by its path are the arguments that were
+            given; its version says what the others are.
         max_steps: optimizer steps; 0 is zero-shot: the pre-trained model is scored without training.
         max_grad_norm: clip the global gradient norm to this; None: do not clip.
         dropout: probability set in the whole model; None: the model's own.
@@ -98,7 +123,7 @@ class RunSpec(Stored):
     k: int
     seed: int
     optimizer: str
-    hyperparameters: dict[str, float]
+    hyperparameters: dict[str, StoredSetting]
     learning_rate: float
     lr_schedule: Schedule
     warmup_steps: int
@@ -119,6 +144,18 @@ class RunSpec(Stored):
     freeze: FrozenPart | None = None
     decay_steps: tuple[int, ...] | None = None
     head: HeadName | None = None
+
+    @field_validator("hyperparameters")
+    @classmethod
+    def _numbers(cls, values: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        if "." in str(info.data.get("optimizer", "")).partition("@")[0]:
+            return values
+        # as floats, whose text is in the run's id: 1 and 1.0 are one setting
+        if wrong := [
+            name for name, v in values.items() if isinstance(v, bool) or not isinstance(v, int | float)
+        ]:
+            raise ValueError(f"{wrong[0]} is {values[wrong[0]]!r}, expected a number")
+        return {name: float(value) for name, value in values.items()}
 
     @property
     def run_id(self) -> str:
@@ -222,6 +259,19 @@ class ReadBack(Stored):
     adapter: dict[str, float | str | tuple[str, ...]] | None = Field(
         default=None, description="of the `peft` library, as it was configured"
     )
+    optimizer_package: str | None = Field(
+        default=None, description="name and version; None: the optimizer is described here"
+    )
+    optimizer_arguments: dict[str, StoredSetting] | None = Field(
+        default=None, description="all arguments of its class, those left at their defaults too"
+    )
+    parameter_groups: tuple[tuple[str, ...], ...] | None = Field(
+        default=None,
+        description="names of the parameters of each of `param_groups`, numbers of layers as `*`",
+    )
+    final_state_bytes: int | None = Field(
+        default=None, description="of the optimizer's state after the last step, which may have grown"
+    )
 
 
 class FinalScore(Stored):
@@ -261,6 +311,9 @@ class Costs(Stored):
     dev_seconds: float
     test_seconds: float
     peak_memory_bytes: int
+    forward_backward_passes: int | None = Field(
+        default=None, description="of whole batches, where they are not one for each step"
+    )
 
 
 class RunRecord(Stored):

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
 
 if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunRecord
+    from momentum_bench.harness.records.schema import RunRecord, RunSpec
 
 
 NO_RATES: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType({})
@@ -84,11 +85,17 @@ def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) ->
     return (*below, *above)
 
 
-def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, float]:
+def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, Any]:
     """The hyperparameters that the optimizer uses: those of the sweep, and its own constants."""
     entry = entry_of(sweep, optimizer)
     used = {name: getattr(sweep, name) for name in entry.hyperparameters} | dict(entry.constants)
-    return {name: float(value) for name, value in used.items()}
+    # the arguments of a class are of any type; our optimizers take numbers
+    return {name: float(value) if entry.promises else value for name, value in used.items()}
+
+
+def is_of_arm(sweep: Sweep, arm: str, spec: RunSpec) -> bool:
+    """Whether a run is one of an arm of the sweep: arms of one optimizer differ in their hyperparameters."""
+    return spec.optimizer == spec_name(arm) and spec.hyperparameters == hyperparameters(sweep, arm)
 
 
 def extended(
@@ -111,7 +118,8 @@ def extended(
             sharing.setdefault((axis, tried), []).append(name)
         for (_, tried), names in sharing.items():
             edges = [
-                edges_hit([r for r in runs if (r.spec.task, r.spec.optimizer) == (task, n)]) for n in names
+                edges_hit([r for r in runs if r.spec.task == task and is_of_arm(sweep, n, r.spec)])
+                for n in names
             ]
             new = next_rates(tried, any(low for low, _ in edges), any(high for _, high in edges))
             if new:

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers.arms import spec_name
+from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
-from momentum_bench.harness.sweeps.grids import check_entry
+from momentum_bench.harness.sweeps.grids import check_entry, entry_of, hyperparameters
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
 from momentum_bench.harness.sweeps.request import (
     ELSEWHERE,
@@ -46,8 +48,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     protocol = asked.get("protocol", DEFAULTS["protocol"])
     if protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
-    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
-        asked["task"] = (task_of(Path(file)).name,)
+    _take_names_of_files(asked)
     images = image_tasks(asked)
     if protocol == "from-scratch" and not images:
         raise UserError("--protocol from-scratch is for image tasks (see `tasks list`): add --task NAME")
@@ -75,6 +76,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     check_rules(sweep)
     for name in sweep.optimizers:
         check_entry(sweep, name)
+    _check_arms(sweep)
     return sweep
 
 
@@ -85,6 +87,29 @@ def _quick_start(asked: Mapping[str, Any]) -> dict[str, Any]:
     design = QUICK_START | CONFIRMED_QUICK_START
     # until it is decided, the last look is the maximum
     return design | ({"confirm_seeds": None} if "until_decided" in asked else {})
+
+
+def _take_names_of_files(asked: dict[str, Any]) -> None:
+    """Let files name the task and the optimizers where no name was asked for."""
+    if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
+        asked["task"] = (task_of(Path(file)).name,)
+    files = listed(asked.get("optimizer_file")) or []
+    asked["optimizer_file"] = tuple(Path(file) for file in files) or None
+    if files and "optimizers" not in asked:
+        asked["optimizers"] = tuple(Path(file).stem for file in files)
+
+
+def _check_arms(sweep: Sweep) -> None:
+    """Raises: UserError, where two arms are the same, or one does not take the sweep's weight decay."""
+    seen: dict[tuple[str, str], str] = {}
+    for arm in sweep.optimizers:
+        same = seen.setdefault((spec_name(arm), canonical_json(hyperparameters(sweep, arm))), arm)
+        if same != arm:
+            raise UserError(f"--optimizers: {same} and {arm} are the same arm here: leave out one of them")
+        if sweep.weight_decay and not entry_of(sweep, arm).takes_weight_decay:
+            raise UserError(
+                f"--weight-decay {sweep.weight_decay:g}: {arm} takes no weight decay: leave out one of them"
+            )
 
 
 def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:

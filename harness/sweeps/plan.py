@@ -7,6 +7,7 @@ from itertools import combinations
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
 from momentum_bench.harness.sweeps.grids import NO_RATES, entry_of, hyperparameters, rates
@@ -46,7 +47,7 @@ def plan(
                         "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
-                        "optimizer": optimizer,
+                        "optimizer": spec_name(optimizer),
                         "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
                         "learning_rate": rate,
                     }
@@ -69,7 +70,7 @@ def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
         return None
     arms = tuple(
         DesignArm(
-            optimizer=name,
+            optimizer=spec_name(name),
             hyperparameters=hyperparameters(sweep, name),
             shares_axis=not entry_of(sweep, name).own_rate and sweep.learning_rate_axis == "effective",
         )

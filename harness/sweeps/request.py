@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from momentum_bench.harness.data.find_task import find_task, task_of
+from momentum_bench.harness.optimizers.arms import parse_arm
 from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.schema import (
@@ -111,15 +112,25 @@ class Sweep(Stored):
         About("Tasks or suites (see `tasks list`), for example sst2,trec or glue", WHAT, metavar="NAMES"),
     ] = (EMBEDDED_TASK,)
     optimizer_file: Annotated[
-        Path | None,
+        tuple[Path, ...] | None,
+        BeforeValidator(listed),
         About(
-            "Python file that defines OPTIMIZER; its name is the file's name without .py",
+            "Python file that defines OPTIMIZER; its name is the file's name without .py. It may be given "
+            "several times; without --optimizers, these are the optimizers",
             FILES,
             metavar="FILE",
+            repeatable=True,
         ),
     ] = None
     optimizers: Annotated[
-        Words, About("Optimizers, for example sgd,sgdm,nesterov", WHAT, metavar="NAMES")
+        Words,
+        About(
+            "Optimizers (see `optimizers list`) or classes by their paths, with settings if you like, "
+            "for example sgd,sgdm:momentum=0.99,torch.optim.NAdam",
+            WHAT,
+            default_text="sgd,sgdm",
+            metavar="NAMES",
+        ),
     ] = ("sgd", "sgdm")
     momentum: Annotated[
         float, Field(ge=0, lt=1), About("beta of all optimizers that have momentum", WHAT, metavar="BETA")
@@ -443,12 +454,14 @@ class Sweep(Stored):
     @field_validator("optimizers")
     @classmethod
     def _full_names(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        file = info.data.get("optimizer_file")
-        full = _without_repeats(tuple(find_optimizer(name, file)[0] for name in names))
-        if file and file.stem not in {name.partition("@")[0] for name in full}:
-            raise ValueError(
-                f"{', '.join(names)} leaves out {file.stem}, the optimizer of --optimizer-file {file}: add it"
-            )
+        files = info.data.get("optimizer_file")
+        full = _without_repeats(tuple(find_optimizer(name, files)[0] for name in names))
+        for file in files or ():
+            if file.stem not in {parse_arm(name).optimizer for name in full}:
+                raise ValueError(
+                    f"{', '.join(names)} leaves out {file.stem}, the optimizer of --optimizer-file {file}: "
+                    f"add it"
+                )
         return full
 
     @field_validator("seeds", "tune_seeds")

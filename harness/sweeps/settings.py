@@ -39,6 +39,7 @@ class About:
         default_text: the default in words, where it is not one value.
         metavar: what stands for the value in the help; None: the type does.
         flag: how it is typed; None: as the name, with dashes.
+        repeatable: whether the option may be typed several times, once for each value.
     """
 
     help: str
@@ -47,6 +48,7 @@ class About:
     default_text: str | None = None
     metavar: str | None = None
     flag: str | None = None
+    repeatable: bool = False
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from safetensors.torch import save_file
 from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models.trainable import trained_state
+from momentum_bench.harness.optimizers.partnered import Partnered
 from momentum_bench.harness.records.environment import environment
 from momentum_bench.harness.records.files import replacing_checkpoint
 from momentum_bench.harness.records.schema import Evaluation, ReadBack, RunSpec, Stored, canonical_json
@@ -46,6 +48,7 @@ class _Header(Stored):
     device: str
     n_steps: int
     micro_batch_size: int
+    forward_backward_passes: int = 0
     evaluations: tuple[Evaluation, ...]
     best_predictions: tuple[Prediction, ...]
     read_back: ReadBack
@@ -136,7 +139,8 @@ def load(
     for group, values in zip(optimizer.param_groups, header.param_groups, strict=True):
         group.update(_with_tuples(values))
     for name, value in _with_tuples(header.attributes).items():
-        setattr(optimizer, name, value)
+        *place, last = name.split(".")
+        setattr(attrgetter(place[0])(optimizer) if place else optimizer, last, value)
     for number, (parameter, values) in enumerate(zip(_parameters(optimizer), header.state, strict=True)):
         # not by `load_state_dict`, because that casts state to the parameter's dtype
         state = dict(_below(f"optimizer/{number}/", tensors)) | _with_tuples(values)
@@ -193,7 +197,14 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
 def _own_attributes(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The attributes that an optimizer has beyond those of every torch optimizer."""
     common = vars(torch.optim.SGD([torch.zeros(1)], lr=1.0))
-    return {name: value for name, value in vars(optimizer).items() if name not in common}
+    own = {name: value for name, value in vars(optimizer).items() if name not in common}
+    if isinstance(optimizer, Partnered):  # groups and state are shared; the rest is that of the two
+        own = {
+            f"{part}.{name}": value
+            for part in ("first", "partner")
+            for name, value in _own_attributes(own[part]).items()
+        }
+    return own
 
 
 def _plain(spec: RunSpec, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from momentum_bench.harness.errors import first_line
 from momentum_bench.harness.models.trainable import trained_state
 from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.optimizers.live import NO_DOUBT, Movement
 from momentum_bench.harness.optimizers.schedules import is_evaluation_step, learning_rate
 from momentum_bench.harness.records.environment import environment
 from momentum_bench.harness.records.schema import Costs, Evaluation, RunRecord, RunSpec
@@ -31,7 +32,13 @@ from momentum_bench.harness.training.arithmetic import set_arithmetic
 from momentum_bench.harness.training.checkpoints import hash_of
 from momentum_bench.harness.training.memory import BatchTooLargeError
 from momentum_bench.harness.training.progress import Progress
-from momentum_bench.harness.training.read_back import dev_predictions, final_score, peak_memory, read_live
+from momentum_bench.harness.training.read_back import (
+    dev_predictions,
+    final_score,
+    peak_memory,
+    read_live,
+    with_final_state,
+)
 from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.steps import micro_batch_steps, recorded_steps
@@ -94,8 +101,9 @@ def _finetune(
         [learning_rate(spec, step) for step in range(spec.max_steps)], spec.hyperparameters
     )
     torch_rate = entry.torch_rate(spec.hyperparameters)
-    groups = live.weight_decay_groups(reached.parameters(model), spec.weight_decay)
-    optimizer = entry.build(groups, torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed)
+    optimizer = entry.build(
+        _groups(spec, parts, reached), torch_rate * spec.learning_rate, spec.hyperparameters, spec.seed
+    )
     if spec.cuda_graphs:
         train_step = recorded_steps(spec, parts, reached, optimizer)
     else:
@@ -112,13 +120,16 @@ def _finetune(
     started -= so_far.seconds
     reached.take()  # a checkpoint was loaded into the whole tables
     model.train()
+    live.set_mode(optimizer, training=True)
+    movement = Movement(optimizer) if not entry.promises and not so_far.n_steps else NO_DOUBT
     failure, n_checked = None, 0
     for step in tqdm(range(so_far.n_steps, spec.max_steps), desc=spec.label, leave=False, disable=not show):
         # Batch and masks depend on seed and step alone, so they are those of the other arm of a pair,
         # and a run that goes on from a checkpoint needs no saved state of any generator.
         rows = batch_indices(spec.seed, step, len(parts.split.train.labels), spec.batch_size)
         torch.manual_seed(dropout_seed(spec.seed, step, accelerator.process_index))
-        loss, norms = train_step(rows, rates[step] * torch_rate)
+        loss, norms, passes = train_step(rows, rates[step] * torch_rate)
+        so_far.forward_backward_passes += passes
         so_far.losses.append(accelerator.reduce(loss, "mean"))
         so_far.gradient_norms += norms
         so_far.n_steps = step + 1
@@ -126,13 +137,15 @@ def _finetune(
         if step == 0:  # not before it, because an optimizer makes its state in its first step
             live.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
             so_far.read_back = read_live(spec, parts, optimizer, micro_size)
+        movement.look()
         evaluate_now = is_evaluation_step(spec, so_far.n_steps)
         if check_every_step or evaluate_now:
             failure = so_far.end_at_non_finite_loss(n_checked)
             n_checked = so_far.n_steps
         if evaluate_now and not failure:
             reached.write()
-            failure = _evaluate(parts, so_far, rates[step], journal)
+            with live.scoring_mode(optimizer):
+                failure = _evaluate(parts, so_far, rates[step], journal)
         if failure:
             break
         if journal.checkpoint_every and so_far.n_steps % journal.checkpoint_every == 0:
@@ -140,6 +153,8 @@ def _finetune(
             so_far.seconds = time.perf_counter() - started
             checkpoints.save(journal.checkpoint, spec, model, optimizer, so_far)
     so_far.seconds = time.perf_counter() - started
+    movement.check(spec.optimizer, so_far.n_steps)
+    so_far.read_back = with_final_state(so_far.read_back, entry, optimizer)
 
     # -- the record, with the one look at test ----------------------------------------------------
     test, test_seconds = ({}, 0.0) if failure else _test_of_best(parts, so_far)
@@ -157,10 +172,20 @@ def _finetune(
             dev_seconds=so_far.dev_seconds,
             test_seconds=test_seconds,
             peak_memory_bytes=peak_memory(accelerator.device),
+            forward_backward_passes=so_far.forward_backward_passes if entry.closure else None,
         ),
         environment=environment(),
         **test,
     )
+
+
+def _groups(spec: RunSpec, parts: RunParts, reached: ReachedRows) -> list[dict[str, Any]]:
+    """The parameter groups that the optimizer is built with."""
+    assert parts.entry is not None
+    model, named = parts.loaded.model, reached.parameters(parts.loaded.model)
+    if parts.entry.by_role:
+        return live.role_groups(model, named, parts.loaded.new_parameters, spec.weight_decay)
+    return live.weight_decay_groups(named, spec.weight_decay)
 
 
 def _earlier_progress(

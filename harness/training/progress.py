@@ -24,6 +24,8 @@ class Progress:
         read_back: what really runs; None before the first step.
         losses: the training loss of each step, a scalar on the device.
         gradient_norms: the norm before clipping of each step, a scalar; empty where nothing is clipped.
+        forward_backward_passes: computed losses and gradients of whole batches; an optimizer with a closure
+            asks for several in a step.
         seconds: wall-clock time so far, all of it.
         dev_seconds: the part of it in which dev was scored.
     """
@@ -36,6 +38,7 @@ class Progress:
     read_back: ReadBack | None = None
     losses: list[torch.Tensor] = field(default_factory=list)
     gradient_norms: list[torch.Tensor] = field(default_factory=list)
+    forward_backward_passes: int = 0
     seconds: float = 0.0
     dev_seconds: float = 0.0
 

@@ -16,8 +16,11 @@ from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packing import TOLERANCE
-from momentum_bench.harness.models.trainable import trained_parameters
+from momentum_bench.harness.models.trainable import numbers_hidden, trained_parameters
 from momentum_bench.harness.optimizers import live
+from momentum_bench.harness.optimizers.arms import parse_arm
+from momentum_bench.harness.optimizers.entry import OptimizerEntry
+from momentum_bench.harness.optimizers.optimizer_class import all_arguments, package_of
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, DevPredictions, FinalScore, ReadBack, RunSpec
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
@@ -100,6 +103,7 @@ def read_live(
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
     return ReadBack(
         **_optimizer_facts(optimizer),
+        **_facts_without_promises(spec, parts, optimizer),
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
@@ -128,8 +132,45 @@ def read_live(
     )
 
 
-def _number(setting: Any) -> Any:
-    return setting.item() if isinstance(setting, torch.Tensor) else setting
+def _stored(setting: Any) -> Any:
+    """A setting of a parameter group as a record can hold it; what is no number is told in words."""
+    if isinstance(setting, torch.Tensor):
+        setting = setting.item() if setting.numel() == 1 else f"tensor of shape {tuple(setting.shape)}"
+    if isinstance(setting, tuple) and not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v) for v in setting
+    ):
+        return str(setting)
+    return str(setting) if isinstance(setting, float) and not math.isfinite(setting) else setting
+
+
+def with_final_state(
+    earlier: ReadBack | None, entry: OptimizerEntry, optimizer: torch.optim.Optimizer
+) -> ReadBack | None:
+    """What was read back, with the bytes of the state after the last step where nobody promised them."""
+    if earlier is None or entry.promises:
+        return earlier
+    return earlier.model_copy(update={"final_state_bytes": live.state_tensors(optimizer)[1]})
+
+
+def _facts_without_promises(
+    spec: RunSpec, parts: RunParts, optimizer: torch.optim.Optimizer | None
+) -> dict[str, Any]:
+    """What a record also says about an optimizer without promises, or with groups by role."""
+    entry = parts.entry
+    facts: dict[str, Any] = {}
+    if optimizer is None or entry is None:
+        return {}
+    if entry.by_role or not entry.promises:
+        named = list(parts.loaded.model.named_parameters())
+        facts["parameter_groups"] = tuple(
+            tuple(sorted({numbers_hidden(name) for name in names}))
+            for names in live.parameter_names(optimizer, named)
+        )
+    if not entry.promises:
+        path = parse_arm(spec.optimizer).optimizer
+        facts["optimizer_package"] = " ".join(package_of(path))
+        facts["optimizer_arguments"] = all_arguments(path, spec.hyperparameters)
+    return facts
 
 
 def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
@@ -142,7 +183,7 @@ def _optimizer_facts(optimizer: torch.optim.Optimizer | None) -> dict[str, Any]:
         "optimizer_class": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
         "torch_learning_rate": optimizer.defaults["lr"],
         "param_groups": tuple(
-            {key: _number(value) for key, value in group.items() if isinstance(value, plain)}
+            {key: _stored(value) for key, value in group.items() if isinstance(value, plain)}
             for group in optimizer.param_groups
         ),
         "state_tensors": names,

@@ -143,7 +143,7 @@ class Session:
 
     def optimizer(self, spec: RunSpec) -> OptimizerEntry:
         """Raises: UserError, when its file or package is no longer the one the sweep was planned on."""
-        return find_optimizer(spec.optimizer, self.inputs.optimizer_file)[1]
+        return find_optimizer(spec.optimizer, self.inputs.optimizer_file, spec.hyperparameters)[1]
 
     def split(self, spec: RunSpec) -> EncodedSplit:
         """The run's few-shot split, encoded for its model and method."""

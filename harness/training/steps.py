@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import torch
 
 from momentum_bench.harness.encoding.batch import Batch
+from momentum_bench.harness.optimizers.entry import ClosureUse
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.seeds import rank_share
 from momentum_bench.harness.sharded_tensors import whole
@@ -16,9 +19,23 @@ from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.vocabulary_rows import ReachedRows
 
-Step = Callable[[list[int], float], tuple[torch.Tensor, list[torch.Tensor]]]
-"""One training step: from the positions of its examples and torch's learning rate to the loss of the
-batch (a scalar), and the norm of its gradient where that is clipped (a list of one scalar or none)."""
+
+class StepResult(NamedTuple):
+    """What one training step gives.
+
+    Attributes:
+        loss: of the batch, a scalar.
+        norms: the norm of its gradient before clipping, where that is clipped: a list of one scalar or none.
+        passes: how often loss and gradient of the batch were computed.
+    """
+
+    loss: torch.Tensor
+    norms: list[torch.Tensor]
+    passes: int
+
+
+Step = Callable[[list[int], float], StepResult]
+"""One training step, from the positions of its examples and torch's learning rate."""
 
 
 def micro_batch_steps(
@@ -28,9 +45,7 @@ def micro_batch_steps(
     accelerator = parts.accelerator
     rank, ranks = accelerator.process_index, accelerator.num_processes
 
-    def step(rows: list[int], rate: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    def gradient(rows: list[int]) -> torch.Tensor:
         loss = torch.zeros((), device=accelerator.device)
         for start in range(0, spec.batch_size, micro_size):
             micro_rows = rows[start : start + micro_size]
@@ -40,9 +55,48 @@ def micro_batch_steps(
                 # Weighted by their sizes, the means of the micro-batches add up to the mean of the batch.
                 # The ranks hold shares of one size, whose mean is taken.
                 loss += _backward(parts, batch, spec.batch_size / len(micro_rows))
-        return loss, _update(spec, parts, reached, optimizer)
+        return loss
 
+    def step(rows: list[int], rate: float) -> StepResult:
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        if closure_use is not None:
+            return _step_with_closure(spec, parts, reached, optimizer, partial(gradient, rows), closure_use)
+        return StepResult(gradient(rows), _update(spec, parts, reached, optimizer), 1)
+
+    closure_use = parts.entry.closure if parts.entry else None
     return step
+
+
+def _step_with_closure(
+    spec: RunSpec,
+    parts: RunParts,
+    reached: ReachedRows,
+    optimizer: torch.optim.Optimizer,
+    gradient: Callable[[], torch.Tensor],
+    use: ClosureUse,
+) -> StepResult:
+    """A step of an optimizer that asks for the gradient itself, at other parameters too.
+
+    Each pass sees the same examples under the same dropout masks, so that it is the same function. Each
+    gradient is clipped. Loss and norm of the step are those of its first pass.
+    """
+    losses: list[torch.Tensor] = []
+    norms: list[torch.Tensor] = []
+
+    def closure() -> torch.Tensor:
+        torch.manual_seed(torch.initial_seed())  # as it was set before the step
+        optimizer.zero_grad(set_to_none=True)
+        with torch.enable_grad():
+            losses.append(gradient())
+        norms.extend(_clip(spec, parts, reached, optimizer))
+        return losses[-1]
+
+    if use is ClosureUse.AFTER_GRADIENT:
+        closure()
+    optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.zero_grad(set_to_none=True)
+    return StepResult(losses[0], norms[:1], len(losses))
 
 
 def recorded_steps(
@@ -56,11 +110,11 @@ def recorded_steps(
     recorded = cuda_graphs.RecordedSteps(whole_step, optimizer)
     packing = cuda_graphs.rounded(parts.loaded.packing)
 
-    def step(rows: list[int], rate: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def step(rows: list[int], rate: float) -> StepResult:
         recorded.rate.fill_(rate)  # in place, because the recording reads it there
         with memory_of_a_batch():
             loss, *norms = recorded(parts.training_batch(rows, packing))
-        return loss, norms
+        return StepResult(loss, norms, 1)
 
     return step
 
@@ -78,12 +132,19 @@ def _update(
     spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer
 ) -> list[torch.Tensor]:
     """Clip, step, and drop the gradients; returns the norm before clipping, where there is clipping."""
-    reached.check()
-    norms = []
-    if spec.max_grad_norm is not None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = parts.accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
-        norms.append(whole(torch.as_tensor(norm)))
+    norms = _clip(spec, parts, reached, optimizer)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norms
+
+
+def _clip(
+    spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer
+) -> list[torch.Tensor]:
+    """Clip the gradients; returns their norm before that, where there is clipping."""
+    reached.check()
+    if spec.max_grad_norm is None:
+        return []
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = parts.accelerator.clip_grad_norm_(parameters, spec.max_grad_norm)
+    return [whole(torch.as_tensor(norm))]

@@ -149,7 +149,7 @@ def departures_of_record(run: RunRecord) -> list[str]:
         wrong += _test_departures(run, run.test)
     if run.read_back:
         wrong += _read_back_departures(run.spec, run.read_back)
-    if run.costs and min(run.costs.model_dump().values()) < 0:
+    if run.costs and min(v for v in run.costs.model_dump().values() if v is not None) < 0:
         wrong.append("costs: a negative number")
     if run.clipped_fraction is not None and not 0 <= run.clipped_fraction <= 1:
         wrong.append(f"clipped_fraction {run.clipped_fraction:g}, expected 0 to 1")

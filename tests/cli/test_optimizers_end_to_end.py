@@ -99,10 +99,10 @@ def test_a_grid_grows_for_all_and_a_users_optimizer_runs(
 
 def test_a_worker_process_finds_the_users_optimizer_or_says_that_it_changed(mine: Path) -> None:
     path = mine / "mine.py"
-    name, _ = find_optimizer("mine", path)
-    inputs = pickle.dumps(Inputs("model", None, path))  # what a worker process is started with
+    name, _ = find_optimizer("mine", (path,))
+    inputs = pickle.dumps(Inputs("model", None, (path,)))  # what a worker process is started with
     _offers_from_outside.cache_clear()  # and it remembers nothing
-    spec = RunSpec.model_construct(optimizer=name)
+    spec = RunSpec.model_construct(optimizer=name, hyperparameters={})
     session = Session(pickle.loads(inputs), accelerator=None)  # type: ignore[arg-type]
     assert session.optimizer(spec).constants == {"threshold": 0.5}
     _offers_from_outside.cache_clear()
@@ -119,3 +119,137 @@ def test_an_unknown_optimizer_writes_nothing(command_here, mine: Path) -> None:
     assert "Did you mean mine?" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (mine / "out").exists()
+
+
+CLASSES = '''
+import torch
+
+
+class Averaging(torch.optim.SGD):
+    """Scores twice the parameters that it trains, so the modes can be seen."""
+
+    training = None
+
+    def scale(self, factor):
+        with torch.no_grad():
+            for group in self.param_groups:
+                torch._foreach_mul_(group["params"], factor)
+
+    def train(self):
+        if self.training is False:
+            self.scale(0.5)
+        self.training = True
+
+    def eval(self):
+        self.scale(2.0)
+        self.training = False
+
+    def step(self, closure=None):
+        if not self.training:
+            raise RuntimeError("a step in the mode of scoring")
+        super().step()
+
+
+class Sam(torch.optim.SGD):
+    def step(self, closure=None):
+        parameters = [p for group in self.param_groups for p in group["params"]]
+        moves = [0.01 * p.grad for p in parameters]
+        with torch.no_grad():
+            torch._foreach_add_(parameters, moves)
+        closure()
+        with torch.no_grad():
+            torch._foreach_sub_(parameters, moves)
+        super().step()
+
+
+class Growing(torch.optim.SGD):
+    """Keeps every gradient of vectors in a list."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p].setdefault("history", []).append(torch.zeros(3))
+        super().step()
+
+
+class Lazy(torch.optim.SGD):
+    def step(self, closure=None):
+        pass
+'''
+
+
+def test_classes_by_their_paths_run_and_are_recorded_wholly(
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "end_to_end_classes.py").write_text(CLASSES)
+    monkeypatch.syspath_prepend(tmp_path)
+    arms = ["sgd", "sgdm:momentum=0.5", "sgdm", "torch.optim.NAdam:betas=0.8/0.9", "torch.optim.Muon"]
+    arms += [f"end_to_end_classes.{name}" for name in ("Averaging", "Sam", "Growing", "Lazy")]
+    small = ("--seeds", "13", "--k", "2", "--max-steps", "2", "--eval-every", "1", "--test-limit", "4")
+    done = command_here(
+        "run",
+        *("--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--output-dir", "out"),
+        *("--optimizers", ",".join(arms), "--learning-rates", "0.01", "--runs-at-a-time", "1", *small),
+    )
+    assert done.returncode == 1, done.stderr  # Lazy failed
+    runs = list(Store(tmp_path / "out").records())
+    by_name = {r.spec.optimizer.partition("@")[0].rpartition(".")[2]: r for r in runs}
+    assert len(runs) == len(arms)
+    assert sorted(r.spec.hyperparameters["momentum"] for r in runs if r.spec.optimizer == "sgdm") == [
+        0.5,
+        0.9,
+    ]
+
+    lazy = by_name.pop("Lazy")
+    assert lazy.status == "failed"
+    assert "returned from 2 steps without moving any parameter" in str(lazy.failure)
+    assert {run.status for run in by_name.values()} == {"done"}
+
+    nadam = by_name["NAdam"].read_back
+    assert nadam is not None
+    assert nadam.optimizer_class == "torch.optim.nadam.NAdam"
+    assert str(nadam.optimizer_package).startswith("torch ")
+    assert nadam.optimizer_arguments is not None
+    assert nadam.optimizer_arguments["betas"] == (0.8, 0.9)
+    assert nadam.state_tensors == ("exp_avg", "exp_avg_sq", "mu_product", "step")
+    assert nadam.parameter_groups is not None
+    n_tensors = by_name["Growing"].read_back.optimizer_state_bytes // 12
+    # two moments of each parameter, and two scalars of each tensor
+    assert nadam.optimizer_state_bytes == 8 * nadam.n_trainable_parameters + 8 * n_tensors
+
+    muon = by_name["Muon+adamw"].read_back
+    assert muon is not None
+    assert [group["role"] for group in muon.param_groups] == [
+        *("hidden matrices", "embeddings and heads", "vectors and others")
+    ]
+    assert any("embedding" in name for name in muon.parameter_groups[1])
+    assert not any("embedding" in name for name in muon.parameter_groups[0])
+
+    growing = by_name["Growing"].read_back
+    assert growing.state_tensors == ("history",)
+    assert growing.final_state_bytes == 2 * growing.optimizer_state_bytes
+    # scored with other parameters than the same steps without modes, and trained with the same
+    assert by_name["Averaging"].parameters_hash != by_name["Growing"].parameters_hash
+    losses = [[e.train_loss for e in by_name[name].evaluations] for name in ("Averaging", "Growing")]
+    assert losses[0] == losses[1]
+    assert by_name["Sam"].costs.forward_backward_passes == 4
+    assert by_name["NAdam"].costs.forward_backward_passes is None
+
+    checked = command_here("leaderboard", "check", "out")
+    assert "1 departure(s)" in checked.stderr, checked.stdout + checked.stderr
+    assert "Lazy" in checked.stdout
+    again = command_here(
+        "run",
+        *("--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--output-dir", "out"),
+        *("--optimizers", ",".join(arms), "--learning-rates", "0.01", "--runs-at-a-time", "1", *small),
+    )
+    assert "9 of them already there" in again.stderr
+
+
+def test_what_cannot_be_run_writes_nothing(command_here, tmp_path: Path) -> None:
+    for arm, reason in (("torch.optim.Nadam", "Did you mean NAdam?"), ("torch.optim.SparseAdam", "dense")):
+        done = command_here("run", "--optimizers", arm, "--output-dir", "out")
+        assert done.returncode == 2
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (tmp_path / "out").exists()

@@ -92,7 +92,7 @@ def test_an_optimizer_of_somebodys_own_must_be_given(toy_data: Path):
     ("change", "message"),
     [
         ({"task_version": "old"}, "task sst2 in version old, and this version"),
-        ({"optimizer": "qhm", "hyperparameters": {"momentum": 0.9, "nu": 0.5}}, "qhm has hyperparameters"),
+        ({"optimizer": "qhm", "hyperparameters": {"momentum": 0.9}}, "qhm has hyperparameters"),
     ],
 )
 def test_what_this_version_would_run_otherwise_is_an_error(toy_data: Path, change: dict, message: str):
@@ -100,6 +100,20 @@ def test_what_this_version_would_run_otherwise_is_an_error(toy_data: Path, chang
     (row,) = rows([spec.model_copy(update=change)])
     with pytest.raises(UserError, match=message):
         sweep_text(row)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "used", "arm"),
+    [
+        ("qhm", {"momentum": 0.8, "nu": 0.5}, "qhm:nu=0.5"),
+        ("torch.optim.NAdam@2.13.0", {"betas": (0.8, 0.9)}, "torch.optim.NAdam@2.13.0:betas=0.8/0.9"),
+    ],
+)
+def test_the_settings_of_an_arm_are_in_its_sweep_file(toy_data: Path, optimizer: str, used: dict, arm: str):
+    (spec, *_) = planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"})
+    (row,) = rows([spec.model_copy(update={"optimizer": optimizer, "hyperparameters": used})])
+    assert f'optimizers = ["{arm}"]' in sweep_text(row)
+    assert "--optimizer-file" not in sweep_text(row)
 
 
 def test_a_row_is_found_by_the_beginning_of_its_id(toy_data: Path):

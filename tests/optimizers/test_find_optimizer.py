@@ -50,23 +50,23 @@ def mine(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_known_by_its_stem_and_its_content(mine: Path) -> None:
-    full_name, entry = find_optimizer("mine", mine)
+    full_name, entry = find_optimizer("mine", (mine,))
     version = hashlib.sha256(mine.read_bytes()).hexdigest()[:12]
     assert full_name == f"mine@{version}"
     assert entry.constants == {"threshold": 0.5}
-    assert find_optimizer(full_name, mine) == (full_name, entry)
+    assert find_optimizer(full_name, (mine,)) == (full_name, entry)
     assert not list(mine.parent.glob("__pycache__"))
 
     _offers_from_outside.cache_clear()
     mine.write_text(SOURCE.replace("0.5", "0.6"))
     with pytest.raises(UserError, match="it changed"):
-        find_optimizer(full_name, mine)
-    assert find_optimizer("mine", mine)[0] != full_name
+        find_optimizer(full_name, (mine,))
+    assert find_optimizer("mine", (mine,))[0] != full_name
 
 
 def test_a_sweep_takes_it(mine: Path) -> None:
     sweep = make_sweep({"task": "sst2", "optimizers": "sgd,mine", "optimizer_file": mine}, None)
-    assert sweep.optimizers == ("sgd", find_optimizer("mine", mine)[0])
+    assert sweep.optimizers == ("sgd", find_optimizer("mine", (mine,))[0])
     assert hyperparameters(sweep, sweep.optimizers[1]) == {"threshold": 0.5}
     assert rates(sweep, "sst2", sweep.optimizers[1]) == rates(sweep, "sst2", "sgd")
 
@@ -98,7 +98,7 @@ def test_broken_files_are_told_apart(tmp_path: Path, name: str, source: str, mes
     path = tmp_path / name
     path.write_text(source)
     with pytest.raises(UserError, match=message):
-        find_optimizer(path.stem, path)
+        find_optimizer(path.stem, (path,))
 
 
 @pytest.mark.parametrize(
@@ -118,18 +118,27 @@ def test_entries_whose_functions_are_broken(mine: Path, argument: str, message: 
 
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.py: No such file"):
-        find_optimizer("nowhere", tmp_path / "nowhere.py")
+        find_optimizer("nowhere", (tmp_path / "nowhere.py",))
 
 
 def test_a_file_that_the_sweep_would_ignore(mine: Path) -> None:
     with pytest.raises(UserError, match="leaves out mine"):
-        make_sweep({"task": "sst2", "optimizer_file": mine}, None)
+        make_sweep({"task": "sst2", "optimizers": "sgd,sgdm", "optimizer_file": mine}, None)
+
+
+def test_files_alone_name_the_optimizers(mine: Path) -> None:
+    other = mine.with_name("other.py")
+    other.write_text(SOURCE)
+    sweep = make_sweep({"task": "sst2", "optimizer_file": mine}, None)
+    assert [name.partition("@")[0] for name in sweep.optimizers] == ["mine"]
+    sweep = make_sweep({"task": "sst2", "optimizer_file": [str(mine), str(other)]}, None)
+    assert [name.partition("@")[0] for name in sweep.optimizers] == ["mine", "other"]
 
 
 def test_unknown_names_and_repeats(mine: Path) -> None:
     with pytest.raises(UserError, match=r"unknown optimizer 'nestrov'\. Did you mean nesterov"):
         make_sweep({"optimizers": "sgd,nestrov"}, None)
-    full = find_optimizer("mine", mine)[0]
+    full = find_optimizer("mine", (mine,))[0]
     with pytest.raises(UserError, match="more than once"):
         make_sweep({"optimizers": f"mine,{full}", "optimizer_file": mine}, None)
 
@@ -175,7 +184,7 @@ def test_names_that_collide(install: Install, mine: Path) -> None:
     with pytest.raises(UserError, match="by the package two and by the package one"):
         find_optimizer("lion")
     with pytest.raises(UserError, match=r"by --optimizer-file .* and by the package one"):
-        find_optimizer("mine", mine)
+        find_optimizer("mine", (mine,))
     assert find_optimizer("sgd")[0] == "sgd"
 
 
