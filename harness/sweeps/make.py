@@ -81,8 +81,12 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
 
 
 def _quick_start(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The defaults of the embedded task. Whoever names seeds has a design in mind that is not its own."""
-    if "seeds" in asked or asked.get("max_steps") in (0, "0"):
+    """The defaults of the embedded task.
+
+    Whoever names optimizers, or seeds on which the whole grid runs, has a design in mind that is not its own.
+    """
+    confirms = asked.keys() & {"tune_seeds", "confirm_seeds", "until_decided"}
+    if "optimizers" in asked or ("seeds" in asked and not confirms) or asked.get("max_steps") in (0, "0"):
         return QUICK_START
     design = QUICK_START | CONFIRMED_QUICK_START
     # until it is decided, the last look is the maximum
