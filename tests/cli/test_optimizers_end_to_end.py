@@ -67,6 +67,8 @@ def test_a_grid_grows_for_all_and_a_users_optimizer_runs(
             "1",
             "--seeds",
             "13",
+            "--batch-size",
+            4,
             "--k",
             "2",
         ),
