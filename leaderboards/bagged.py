@@ -19,7 +19,6 @@ import numpy as np
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.metrics.functions import CORRELATIONS, EVALUATE, OF_QUESTIONS
 from momentum_bench.harness.records.schema import DevPredictions, RunRecord
-from momentum_bench.leaderboards.rows import Row, test_metric_of
 
 RESAMPLES = 100
 """Of a dev split, with a fixed seed. All rates and both arms of a pair see the same resamples."""
@@ -139,26 +138,9 @@ def bagged_score(runs: Sequence[RunRecord]) -> float | None:
     weights = bagged_weights(
         done[0].metric, first.labels, [dev.predictions for dev in found], first.questions
     )
-    return math.fsum(weight * test_metric_of(run) for weight, run in zip(weights, done, strict=True))
+    scored = zip(weights, done, strict=True)
+    return math.fsum(weight * run.test.metric for weight, run in scored if run.test is not None)
 
 
 def _rows_of(dev: DevPredictions) -> tuple[object, ...]:
     return dev.labels, dev.questions
-
-
-def bagged_scores(row: Row) -> dict[int, float]:
-    """The test score of the bagged choice, for each seed that has a chosen run and all dev predictions."""
-    scores = {seed: bagged_score([run for run in row.runs if run.spec.seed == seed]) for seed in row.chosen}
-    return {seed: score for seed, score in scores.items() if score is not None}
-
-
-def bagged_differences(first: Row, second: Row, seeds: Sequence[int]) -> list[float] | None:
-    """The paired differences of two rows after the bagged choice, second minus first, for these seeds.
-
-    Returns:
-        One for each seed; None where a seed lacks the bagged score of either row.
-    """
-    scores = bagged_scores(first), bagged_scores(second)
-    if not all(seed in of_row for of_row in scores for seed in seeds):
-        return None
-    return [scores[1][seed] - scores[0][seed] for seed in seeds]

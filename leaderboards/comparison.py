@@ -118,10 +118,16 @@ def _found(comparison: Comparison) -> str:
     d, look = comparison.difference, comparison.look
     seeds = "confirming seed" if look else "paired seed"
     text = f"{second} minus {first}: {100 * d.mean:+.1f} points over {d.n_pairs} {seeds}"
+    if comparison.columns["choice"] == "bagged" and d.n_pairs > 1:
+        plain = 100 * comparison.columns["plain_mean_difference"]
+        seeds += f"s with a bagged choice of rates (plain choice: {plain:+.1f})"
+        text = f"{second} minus {first}: {100 * d.mean:+.1f} points over {d.n_pairs} {seeds}"
+    elif d.n_pairs > 1:
+        text += "s"
     if d.n_pairs == 1:
         return f"{text}; one pair says nothing about chance"
     over = " over all looks" if look and len(comparison.looks) > 1 else ""
-    text += f"s, 95 % interval{over} {_range(d.ci_low, d.ci_high)}: {_verdict_in_words(comparison)}"
+    text += f", 95 % interval{over} {_range(d.ci_low, d.ci_high)}: {_verdict_in_words(comparison)}"
     if comparison.other_margin is not None:
         text += f" (the design's margin was {in_points(comparison.other_margin)})"
     return text

@@ -25,6 +25,7 @@ from momentum_bench.harness.verdicts.paired import (
 from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.environments import mixed
+from momentum_bench.leaderboards.posterior import posterior
 from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words, test_metric_of
 
 FEWEST_TASKS = 3
@@ -242,7 +243,9 @@ def _comparison(
     look: AtLook | None = None,
     other_margin: float | None = None,
 ) -> Comparison:
-    differences = tuple(pair.difference for pair in pairs.values())
+    plain = tuple(pair.difference for pair in pairs.values())
+    bagged = all(seed in row.bagged for row in (first, second) for seed in pairs)
+    differences = tuple(second.bagged[s] - first.bagged[s] for s in pairs) if bagged else plain
     floor = spread_floor([p.disagreement for p in pairs.values()], [p.n_test for p in pairs.values()])
     difference = paired_difference(differences, margin, floor)
     if look is not None and first.design is not None:
@@ -250,7 +253,17 @@ def _comparison(
     found = Comparison(
         first, second, differences, difference, math.nan, math.nan, floor, look, other_margin, {}
     )
-    return replace(found, columns=_columns(found, tuple(pairs), left_out))
+    columns = _columns(found, tuple(pairs), left_out)
+    if bagged:
+        of_plain = summary(plain)
+        columns |= {
+            "choice": "bagged",
+            "plain_mean_difference": of_plain.mean,
+            "plain_std_difference": of_plain.std,
+        }
+    below, within, above = posterior(differences, margin, floor)
+    columns |= {"p_first_better": below, "p_within_margin": within, "p_second_better": above}
+    return replace(found, columns=columns)
 
 
 def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dict[str, Any]:
@@ -270,6 +283,9 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
         "second_learning_rate": _only_rate(second),
         "seeds": joined(seeds),
         "n_pairs": difference.n_pairs,
+        "choice": "plain" if comparison.question == "tuned" else "",
+        "plain_mean_difference": math.nan,
+        "plain_std_difference": math.nan,
         "mean_difference": difference.mean,
         "std_difference": difference.std,
         "spread_floor": comparison.floor if difference.n_pairs else math.nan,
@@ -283,6 +299,9 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
         "p_difference_holm": math.nan,
         "p_equivalence": difference.p_equivalence,
         "p_equivalence_holm": math.nan,
+        "p_first_better": math.nan,
+        "p_within_margin": math.nan,
+        "p_second_better": math.nan,
         "margin": difference.margin,
         "look": look.n_seeds if look else None,
         "looks": joined(design.looks) if look and design else "",

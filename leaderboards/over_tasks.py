@@ -46,7 +46,7 @@ class OverTasks:
             "b better": f"{second} scores higher",
             "inconclusive": "inconclusive",
         }
-        verdict = verdicts[d.verdict] if d.verdict in verdicts else f"no verdict ({d.no_verdict})"
+        verdict = verdicts.get(d.verdict or "", f"no verdict ({d.no_verdict})")
         return (
             f"over these {self.columns['n_tasks']} tasks, paired by seed{what}: {second} minus {first}: "
             f"{100 * d.mean:+.1f} points over {d.n_pairs} seeds, 95 % interval {100 * d.ci_low:+.1f} to "
@@ -72,9 +72,7 @@ def _line(part: list[Comparison]) -> OverTasks | None:
     tasks = [str(comparison.columns["task"]) for comparison in part]
     if len(set(tasks)) < max(FEWEST_TASKS, len(tasks)):
         return None
-    by_seed = [
-        dict(zip(_seeds(comparison), comparison.differences, strict=True)) for comparison in part
-    ]
+    by_seed = [dict(zip(_seeds(comparison), comparison.differences, strict=True)) for comparison in part]
     shared = [seed for seed in by_seed[0] if all(seed in of_task for of_task in by_seed)]
     if len(shared) < 2:
         return None

@@ -8,7 +8,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, groupby
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from momentum_bench.harness.reporting import cell, joined
 from momentum_bench.harness.sweeps.confirming import Standing
 from momentum_bench.harness.sweeps.protocols import settings_name
 from momentum_bench.harness.verdicts.paired import summary
+from momentum_bench.leaderboards.bagged import bagged_score
 from momentum_bench.leaderboards.environments import FACTS, Facts, facts_of, mixed
 
 TASK = ("task", "task_version", "data_fingerprint")
@@ -51,6 +52,8 @@ class Row:
         facts: the environments of the runs that have a result.
         mixed: the facts in which these runs differ, in words, if the row has no score because of them.
         columns: the row of leaderboard.csv.
+        bagged: of tuned seeds: the test score of each seed's bagged choice, where all its runs have dev
+            predictions.
         role: what its seeds are for.
         design: of a row of confirming seeds, whose design it is; None: a tuned row.
     """
@@ -62,6 +65,7 @@ class Row:
     facts: Facts
     mixed: str
     columns: dict[str, Any]
+    bagged: dict[int, float] = field(default_factory=dict)
     role: Role = "tuned"
     design: Design | None = None
 
@@ -428,6 +432,7 @@ def _row(
         "test_ci_low": test.ci_low,
         "test_ci_high": test.ci_high,
         **_over_ties(selections, done),
+        "test_bagged_mean": math.nan,
         "test_worst": min(map(test_metric_of, best), default=math.nan),
         "majority": _majority(best),
         "dev_mean": dev.mean,
@@ -441,6 +446,7 @@ def _row(
             (run.read_back.optimizer_state_bytes for run in best if run.read_back), default=None
         ),
         "short_classes": joined(sorted({c for run in best if run.split for c in run.split.short_classes})),
+        **_of_data(best),
         "train_seconds": math.fsum(cost.train_seconds for cost in costs),
         "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
         "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
@@ -455,11 +461,24 @@ def _row(
         "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters, *further]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
-    row = Row(setting, about.label, chosen, runs, facts, apart, columns, role, design)
+    of_seeds = {seed: bagged_score(by_seed[seed]) for seed in chosen if role == "tuned" and spec.max_steps}
+    bagged = {seed: score for seed, score in of_seeds.items() if score is not None}
+    if len(bagged) == len(chosen):
+        columns["test_bagged_mean"] = summary(list(bagged.values())).mean
+    row = Row(setting, about.label, chosen, runs, facts, apart, columns, bagged, role, design)
     columns["left_out"] = "; ".join(
         f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
     )
     return row
+
+
+def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:
+    """What a reader should know of the texts behind a row: the largest values of its chosen runs."""
+    splits = [run.split for run in best if run.split]
+    return {
+        "n_leaked": max((s.n_leaked for s in splits if s.n_leaked is not None), default=None),
+        "unknown_tokens": max((s.unknown_share for s in splits if s.unknown_share is not None), default=None),
+    }
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from momentum_bench.harness.reporting import csv_text
 from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rate_curve import MATCHED_COLUMNS, matched_lines
 from momentum_bench.leaderboards.regret import REGRET_COLUMNS, regret_lines
@@ -22,9 +23,24 @@ ROW_COLUMNS = (
     *("task", "model", "method", "k", "optimizer", "momentum", "hyperparameters", "role"),
     *("seeds", "learning_rates", "torch_learning_rates", "grid", "n_seeds", "n_runs"),
     *("n_missing", "n_diverged", "n_failed", "metric", "test_mean", "test_std", "test_ci_low"),
-    *("test_ci_high", "test_tied_low", "test_tied_high", "test_worst", "majority", "dev_mean"),
+    *(
+        "test_ci_high",
+        "test_tied_low",
+        "test_tied_high",
+        "test_bagged_mean",
+        "test_worst",
+        "majority",
+        "dev_mean",
+    ),
     *("dev_std", "accumulated_rate", "on_grid_edge", "n_tied", "clipped_fraction"),
-    *("optimizer_state_bytes", "short_classes", "train_seconds", "search_seconds"),
+    *(
+        "optimizer_state_bytes",
+        "short_classes",
+        "n_leaked",
+        "unknown_tokens",
+        "train_seconds",
+        "search_seconds",
+    ),
     *("peak_memory_bytes", "device", "torch", "effective_precision", "matmul_precision"),
     *("momentum_bench", "left_out", "protocol", "protocol_version", "task_version"),
     *("data_fingerprint", "model_revision", "design", "row_id", "chosen_runs"),
@@ -34,9 +50,11 @@ ROW_COLUMNS = (
 COMPARISON_COLUMNS = (
     *("task", "model", "method", "k", "metric", "question", "first", "second", "first_momentum"),
     *("second_momentum", "first_learning_rate", "second_learning_rate", "seeds", "n_pairs"),
+    *("choice", "plain_mean_difference", "plain_std_difference"),
     *("mean_difference", "std_difference", "spread_floor", "worst_difference", "ci_low"),
     *("ci_high", "ci90_low", "ci90_high", "p_sign_flip", "p_difference", "p_difference_holm"),
-    *("p_equivalence", "p_equivalence_holm", "margin", "look", "looks", "verdict", "no_verdict"),
+    *("p_equivalence", "p_equivalence_holm", "p_first_better", "p_within_margin"),
+    *("p_second_better", "margin", "look", "looks", "verdict", "no_verdict"),
     *("n_seeds_if_equal", "n_seeds_as_observed", "mixed", "left_out", "protocol"),
     *("data_fingerprint", "model_revision", "design", "first_row_id", "second_row_id"),
 )
@@ -49,10 +67,19 @@ POOLED_COLUMNS = (
 )
 """The columns of pooled.csv."""
 
+OVER_TASKS_COLUMNS = (
+    *("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum"),
+    *("tasks", "n_tasks", "seeds", "n_pairs", "mean_difference", "std_difference", "ci_low"),
+    *("ci_high", "p_difference", "p_equivalence", "margin", "verdict", "no_verdict", "protocol"),
+    *("model_revision", "design"),
+)
+"""The columns of over_tasks.csv."""
+
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "leaderboard": ROW_COLUMNS,
     "comparison": COMPARISON_COLUMNS,
     "pooled": POOLED_COLUMNS,
+    "over_tasks": OVER_TASKS_COLUMNS,
     "tuning_budget": BUDGET_COLUMNS,
     "sensitivity": SENSITIVITY_COLUMNS,
     "matched_differences": MATCHED_COLUMNS,
@@ -71,6 +98,7 @@ def tables_of(board: Leaderboard) -> dict[str, Lines]:
         "leaderboard": [row.columns for row in board.rows],
         "comparison": [comparison.columns for comparison in board.comparisons],
         "pooled": [line.columns for line in board.pooled],
+        "over_tasks": [line.columns for line in over_tasks(board.comparisons)],
         "tuning_budget": list(budget_lines(pairs)),
         "sensitivity": list(sensitivity_lines(tuned_rows(board))),
         "matched_differences": list(matched_lines(pairs)),

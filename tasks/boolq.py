@@ -3,7 +3,9 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="boolq",
     title="BoolQ: yes/no questions on a passage (SuperGLUE)",
-    source=HubSource(id="aps/super_glue", config="boolq"),
+    source=HubSource(
+        id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="boolq"
+    ),
     test="validation",
     text=("passage", "question"),
     labels={0: "no", 1: "yes"},

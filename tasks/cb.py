@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="cb",
     title="CommitmentBank (SuperGLUE)",
-    source=HubSource(id="aps/super_glue", config="cb"),
+    source=HubSource(id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="cb"),
     test="validation",
     text=("premise", "hypothesis"),
     labels={0: "entailment", 1: "contradiction", 2: "neutral"},

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import RESNET_32, HubSource, ImageTask
 TASK = ImageTask(
     name="cifar10",
     title="CIFAR-10: ten classes of 32 x 32 photographs, ResNet-32 from scratch",
-    source=HubSource(id="uoft-cs/cifar10"),
+    source=HubSource(id="uoft-cs/cifar10", revision="0b2714987fa478483af9968de7c934580d0bb9a2"),
     image="img",
     n_classes=10,
     n_train=50_000,

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="cola",
     title="Corpus of Linguistic Acceptability (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="cola"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="cola"),
     test="validation",
     text=("sentence",),
     labels={0: "unacceptable", 1: "acceptable"},

@@ -4,7 +4,7 @@ TASK = Task(
     name="copa",
     title="Choice of Plausible Alternatives (SuperGLUE)",
     kind="multiple_choice",
-    source=HubSource(id="aps/super_glue", config="copa"),
+    source=HubSource(id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="copa"),
     test="validation",
     text=("premise", "question"),
     choices=("choice1", "choice2"),

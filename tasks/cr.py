@@ -4,7 +4,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="cr",
     title="Customer reviews, two classes",
-    source=HubSource(id="SetFit/CR"),
+    source=HubSource(id="SetFit/CR", revision="01e427e689e9d3a9097f85eab7a91ce937cf5f98"),
     test="test",
     text=("text",),
     labels={0: "negative", 1: "positive"},

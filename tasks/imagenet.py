@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import RESNET_50, HubSource, ImageTask
 TASK = ImageTask(
     name="imagenet",
     title="ImageNet-1k: a thousand classes of photographs, ResNet-50 from scratch",
-    source=HubSource(id="ILSVRC/imagenet-1k"),
+    source=HubSource(id="ILSVRC/imagenet-1k", revision="49e2ee26f3810fb5a7536bbf732a7b07389a47b5"),
     test="validation",
     n_classes=1000,
     n_train=1_281_167,

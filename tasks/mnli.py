@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="mnli",
     title="Multi-Genre Natural Language Inference, matched (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="mnli"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="mnli"),
     test="validation_matched",
     text=("premise", "hypothesis"),
     labels={2: "contradiction", 0: "entailment", 1: "neutral"},

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="mnli_mismatched",
     title="Multi-Genre Natural Language Inference, mismatched (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="mnli"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="mnli"),
     folder="mnli",
     test="validation_mismatched",
     text=("premise", "hypothesis"),

@@ -4,7 +4,9 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="mr",
     title="Movie reviews, two classes",
-    source=HubSource(id="cornell-movie-review-data/rotten_tomatoes"),
+    source=HubSource(
+        id="cornell-movie-review-data/rotten_tomatoes", revision="aa13bc287fa6fcab6daf52f0dfb9994269ffea28"
+    ),
     test="test",
     text=("text",),
     labels={0: "negative", 1: "positive"},

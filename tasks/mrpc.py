@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="mrpc",
     title="Microsoft Research Paraphrase Corpus (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="mrpc"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="mrpc"),
     test="validation",
     text=("sentence1", "sentence2"),
     labels={0: "not_equivalent", 1: "equivalent"},

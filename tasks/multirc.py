@@ -3,7 +3,9 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="multirc",
     title="Multi-Sentence Reading Comprehension, answers judged one by one (SuperGLUE)",
-    source=HubSource(id="aps/super_glue", config="multirc"),
+    source=HubSource(
+        id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="multirc"
+    ),
     test="validation",
     text=("paragraph", "question", "answer"),
     groups=("paragraph", "question"),

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="qnli",
     title="Question-answering Natural Language Inference (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="qnli"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="qnli"),
     test="validation",
     text=("question", "sentence"),
     labels={0: "entailment", 1: "not_entailment"},

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="qqp",
     title="Quora Question Pairs (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="qqp"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="qqp"),
     test="validation",
     text=("question1", "question2"),
     labels={0: "not_duplicate", 1: "duplicate"},

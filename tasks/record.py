@@ -4,7 +4,9 @@ TASK = Task(
     name="record",
     title="Reading Comprehension with Commonsense Reasoning (SuperGLUE)",
     kind="multiple_choice",
-    source=HubSource(id="aps/super_glue", config="record"),
+    source=HubSource(
+        id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="record"
+    ),
     test="validation",
     text=("passage", "query"),
     groups=("passage",),

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="snli",
     title="Stanford Natural Language Inference",
-    source=HubSource(id="stanfordnlp/snli"),
+    source=HubSource(id="stanfordnlp/snli", revision="cdb5c3d5eed6ead6e5a341c8e56e669bb666725b"),
     test="validation",
     text=("premise", "hypothesis"),
     labels={2: "contradiction", 0: "entailment", 1: "neutral"},

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="sst2",
     title="Stanford Sentiment Treebank, two classes (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="sst2"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="sst2"),
     test="validation",
     text=("sentence",),
     labels={0: "negative", 1: "positive"},

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="sst5",
     title="Stanford Sentiment Treebank, five classes",
-    source=HubSource(id="SetFit/sst5"),
+    source=HubSource(id="SetFit/sst5", revision="e51bdcd8cd3a30da231967c1a249ba59361279a3"),
     test="test",
     text=("text",),
     labels={0: "very negative", 1: "negative", 2: "neutral", 3: "positive", 4: "very positive"},

@@ -4,7 +4,7 @@ TASK = Task(
     name="stsb",
     title="Semantic Textual Similarity Benchmark, scores 0 to 5 (GLUE)",
     kind="regression",
-    source=HubSource(id="nyu-mll/glue", config="stsb"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="stsb"),
     test="validation",
     text=("sentence1", "sentence2"),
     labels={0: "unlike", 5: "alike"},

@@ -5,7 +5,9 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="subj",
     title="Subjective or objective sentences",
-    source=HubSource(id="SetFit/subj", label="label_text"),
+    source=HubSource(
+        id="SetFit/subj", revision="f3c1162e678417f664d76b21864fdb87b0615fcf", label="label_text"
+    ),
     test="test",
     text=("text",),
     labels={0: "subjective", 1: "objective"},

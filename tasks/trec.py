@@ -4,7 +4,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="trec",
     title="TREC question classification, six coarse classes",
-    source=HubSource(id="CogComp/trec", revision="refs/convert/parquet"),
+    source=HubSource(id="CogComp/trec", revision="65752bf53af25bc935a0dce92fb5b6c930728450"),
     test="test",
     text=("text",),
     label="coarse_label",

@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="wic",
     title="Word in Context (SuperGLUE)",
-    source=HubSource(id="aps/super_glue", config="wic"),
+    source=HubSource(id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="wic"),
     test="validation",
     text=("sentence1", "sentence2", "word"),
     head_text=("{word}: {sentence1}", "{sentence2}"),

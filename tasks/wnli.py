@@ -3,7 +3,7 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="wnli",
     title="Winograd Natural Language Inference (GLUE)",
-    source=HubSource(id="nyu-mll/glue", config="wnli"),
+    source=HubSource(id="nyu-mll/glue", revision="bcdcba79d07bc864c1c254ccfcedcce55bcc9a8c", config="wnli"),
     test="validation",
     text=("sentence1", "sentence2"),
     labels={0: "not_entailment", 1: "entailment"},

@@ -3,7 +3,9 @@ from momentum_bench.tasks.types import HubSource, Task
 TASK = Task(
     name="wsc",
     title="Winograd Schema Challenge (SuperGLUE)",
-    source=HubSource(id="aps/super_glue", config="wsc.fixed"),
+    source=HubSource(
+        id="aps/super_glue", revision="3de24cf8022e94f4ee4b9d55a6f539891524d646", config="wsc.fixed"
+    ),
     test="validation",
     text=("text", "span1_text", "span2_text"),
     marks=(("span1_text", "span1_index"), ("span2_text", "span2_index")),

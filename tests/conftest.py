@@ -29,6 +29,11 @@ needs_quickstart = pytest.mark.skipif(
 # No test may reach out: what is not on this machine is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Tests make batches on the CPU and compare with CPU tensors, so no GPU may be picked, neither here nor in a
+# process that a test starts. Tests that want one ask for it: `tests/helpers/gpu.py`.
+ON_THE_CPU = {"ACCELERATE_USE_CPU": "true"}
+os.environ |= ON_THE_CPU
+
 # No test may depend on how fast the machine is: hypothesis fails a slow example otherwise.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
@@ -163,10 +168,10 @@ def sentiment_rows(n: int) -> list[dict]:
 
 @pytest.fixture
 def toy_data(tmp_path: Path) -> Path:
-    """A data folder in which `sst2` has 40 train and 24 validation sentences of ours."""
+    """A data folder in which `sst2` has 40 train and 24 other validation sentences of ours."""
     folder = tmp_path / "data"
     write_rows(folder / "sst2" / "train.jsonl", sentiment_rows(40))
-    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     return folder
 
 
@@ -174,7 +179,7 @@ def cli_environment(**changes: str) -> dict[str, str]:
     """This process's environment without what a launcher may have left in it."""
     dropped = ("ACCELERATE_", "RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-    return kept | {"COLUMNS": "120", "HF_HUB_OFFLINE": "1"} | changes
+    return kept | {"COLUMNS": "120", "HF_HUB_OFFLINE": "1"} | ON_THE_CPU | changes
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ WITHOUT_TORCH = sorted(set(MAY_IMPORT) - WITH_TORCH)
 """Rooms whose files load no torch when they are imported."""
 
 ON_DEMAND = {
+    "harness/device_errors.py",
     "harness/metrics/evaluate_bridge.py",
     "harness/optimizers/live.py",
     "harness/optimizers/published.py",

@@ -154,7 +154,7 @@ def hostile(tmp_path: Path) -> Path:
         (tmp_path / "on_path" / f"{name}.py").write_text(f"raise RuntimeError('{name} of PYTHONPATH')\n")
     for task in ("sst2", "praise"):
         write_rows(tmp_path / "here" / "data" / task / "train.jsonl", sentiment_rows(40))
-        write_rows(tmp_path / "here" / "data" / task / "validation.jsonl", sentiment_rows(24))
+        write_rows(tmp_path / "here" / "data" / task / "validation.jsonl", sentiment_rows(64)[40:])
     (tmp_path / "here" / "praise.py").write_text(TASK_FILE)
     return tmp_path / "here"
 

@@ -85,7 +85,10 @@ def _torch_as_before() -> Iterator[None]:
     import torch
     from accelerate.state import AcceleratorState, PartialState
 
+    from momentum_bench.harness.training import arithmetic
+
     threads, precision = torch.get_num_threads(), torch.get_float32_matmul_precision()
+    rounding, attention = arithmetic.convolutions(), torch.backends.cuda.cudnn_sdp_enabled()
     deterministic = torch.are_deterministic_algorithms_enabled()
     only_warn = torch.is_deterministic_algorithms_warn_only_enabled()
     # to ask for the state of a GPU that nobody uses yet would take memory of it
@@ -101,6 +104,9 @@ def _torch_as_before() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
+        if arithmetic.convolutions() != rounding:
+            arithmetic.set_convolutions(rounding)
+        torch.backends.cuda.enable_cudnn_sdp(attention)
         torch.use_deterministic_algorithms(deterministic, warn_only=only_warn)
         for shared, before in states:
             shared.clear()

@@ -64,7 +64,12 @@ def build_leaderboard(
     ] = None,
     png: Annotated[bool, option("With --out: write the plots as PNG files too", "--png")] = False,
     archive: Annotated[
-        bool, option("With --out: write all records next to the tables, in one small file", "--archive")
+        bool,
+        option(
+            "With --out: write all records next to the tables, in one small file "
+            "(done anyway where DIR has no runs)",
+            "--archive",
+        ),
     ] = False,
     quiet: Annotated[bool, quiet_option("the paths of the files of --out")] = False,
     as_json: Annotated[bool, json_option()] = False,
@@ -194,6 +199,7 @@ def _write(board: Leaderboard, out: Path, png: bool, archive: bool) -> list[Path
     from momentum_bench.leaderboards.rendering.files import write
 
     there = Store(out)
+    archive = archive or not (out / "runs").is_dir()  # `check` computes tables again from records
     # a sweep of that directory that ends meanwhile writes the same files
     with disk_errors(out), there.alone() if there.exists else nullcontext():
         write(board, out, png, archive)

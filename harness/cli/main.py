@@ -18,7 +18,7 @@ from momentum_bench.harness.cli.run import run
 from momentum_bench.harness.cli.status import status
 from momentum_bench.harness.cli.study import app as study_app
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.sweeps.request import renamed
+from momentum_bench.harness.sweeps.request import called_elsewhere, renamed
 
 ORDER_OF_USE = ("run", "status", "leaderboard", "reproduce", "tasks", "study", "noise-floor")
 """The order of the commands in the help."""
@@ -72,6 +72,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     for word in words:
         if now := renamed(_name_of(word), as_typed=True):
             note(f"error: {now}")
+            sys.exit(EXIT_USAGE)
+        if words[0] == "run" and (ours := called_elsewhere(_name_of(word))):
+            note(f"error: {ours}")
             sys.exit(EXIT_USAGE)
     with writable_stdout():
         app(words, prog_name="momentum-bench")

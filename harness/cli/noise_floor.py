@@ -12,7 +12,9 @@ from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
+from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.records.files import disk_errors, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
 from momentum_bench.harness.records.schema import RunRecord
@@ -41,6 +43,7 @@ def noise_floor(
     kept in DIR/noise_floor/.
     """
     with plain_errors("nothing was written"):
+        check_can_run()
         store = Store(directory)
         store.check_version()
         record = _chosen(store, run)
@@ -55,7 +58,9 @@ def noise_floor(
         from momentum_bench.harness.execution.repeats import measure_noise_floor
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
-        inputs = Inputs(model or spec.model, data_dir, optimizer_file, task_file)
+        inputs = Inputs(
+            model or at_revision(spec.model, spec.model_revision), data_dir, optimizer_file, task_file
+        )
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
         with disk_errors(directory), store.alone():
             write_record(path_of(directory, spec), found)

@@ -13,7 +13,9 @@ from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.cli.output import print_board
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
+from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.sweeps.make import make_sweep
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ def reproduce(
 
 def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     """Run a row's sweep into a new directory, and print each difference; returns whether there is none."""
+    check_can_run()
     from momentum_bench.harness.execution.plan_sweep import plan_sweep
     from momentum_bench.harness.execution.run_sweep import run_sweep
     from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
@@ -74,6 +77,7 @@ def _run_again(row: Row, given: Mapping[str, str]) -> bool:
     name = row.runs[0].spec.model
     if name.startswith("local:") and "model" not in given:
         raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
+    given = {"model": at_revision(name, row.runs[0].spec.model_revision), **given}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "sweep.toml")
         file.write_text(text, encoding="utf-8")

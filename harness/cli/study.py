@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from momentum_bench.harness.cli.exits import plain_errors
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _study_command(
             given = {name: value for name, value in values.items() if value is not None}
             preset = given.pop("preset")
             with plain_errors("finished cells are kept, type the same command to go on"):
+                check_can_run()
                 study = find_study()
                 from momentum_bench.harness.studies.study import run_study
 

@@ -21,6 +21,7 @@ from momentum_bench.harness.data.find_task import find_task, further_names, task
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.suites import expand_suites
@@ -144,6 +145,7 @@ def check_task(
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
+        check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
         given = {word: value for word, value in words.items() if value is not None}
@@ -224,7 +226,7 @@ def _source(task: AnyTask) -> str:
     source = task.source
     if isinstance(source, HubSource):
         config = f" ({source.config})" if source.config else ""
-        return f"{source.id}{config}" + ("" if source.revision == "main" else f" @ {source.revision}")
+        return f"{source.id}{config}"
     if isinstance(source, SklearnDigits):
         return "package scikit-learn"
     return f"package {source.distribution}" if isinstance(source, TextFolders) else "--data-dir only"
@@ -239,6 +241,7 @@ def _facts(task: Task) -> dict[str, str]:
         "title": task.title,
         "suites": ", ".join(suites_of(task.name)),
         "source": _source(task),
+        "revision": task.source.revision if isinstance(task.source, HubSource) else "",
         "no copy because": task.source.reason if isinstance(task.source, LocalOnly) else "",
         "label there": (task.source.label or "") if isinstance(task.source, HubSource) else "",
         "with --data-dir": f"DIR/{task.folder or task.name}/{{{task.train},{task.test}}}.jsonl",

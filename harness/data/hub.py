@@ -8,6 +8,7 @@ from typing import Any
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.tasks import HubSource, Task
 
 _COMMIT = re.compile(r"@([0-9a-f]{40})/")
@@ -41,6 +42,7 @@ def hub_splits(
     Raises:
         UserError: the hub or the cache does not give them.
     """
+    check_can_run()
     import datasets
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_OFFLINE
@@ -56,10 +58,14 @@ def hub_splits(
                 revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
             train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
+        cache = (
+            "unset HF_HUB_OFFLINE where there is a network, because it is not in the hub's cache here"
+            if HF_HUB_OFFLINE
+            else "set HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+        )
         raise UserError(
             f"{task}: the data set {name} cannot be had from the hub: {first_line(error)}\n"
-            f"Without network, give a local copy: --data-dir DIR, with {local}, or set "
-            f"HF_HUB_OFFLINE=1 to use the hub's cache on this machine"
+            f"Without network, give a local copy: --data-dir DIR, with {local}, or {cache}"
         ) from error
     checksums = train.info.download_checksums or {}
     commits = {match.group(1) for url in checksums if (match := _COMMIT.search(url))}

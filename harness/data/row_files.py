@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
 import hashlib
+import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
@@ -14,6 +17,9 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks import Task, TextFolders
+
+MOST_CHARACTERS = 2**31 - 1
+"""Of a cell in CSV or TSV. The library's own limit is 131,072, which a document may exceed."""
 
 SUFFIXES = ("jsonl", "jsonl.gz", "csv", "tsv", "parquet")
 
@@ -26,6 +32,23 @@ def split_files(folder: Path, split: str) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
+_OTHER_FILES = {
+    r"\.json": "a .json file is not read: write one object in each line, as .jsonl",
+    r"\.(csv|tsv)\.gz": "unpack it first: gunzip",
+    r"-\d+-of-\d+\.\w+": "a part of a file is not read: join the parts to one file, {split}",
+    r"\.(txt|xlsx?|ods)": "this format is not read",
+}
+
+
+def near_files(folder: Path, split: str) -> str:
+    """What stands in a folder in place of a split's file, and what to do with it, as the end of a message."""
+    for path in sorted(folder.iterdir()):
+        for pattern, advice in _OTHER_FILES.items():
+            if re.fullmatch(re.escape(split) + pattern, path.name):
+                return f"; found {path.name}: {advice.format(split=split)}"
+    return ""
+
+
 def read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
     """The rows of train and of test from the task's folder; each file is read as its rows are used.
 
@@ -34,17 +57,22 @@ def read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
             of one name.
     """
     folder = data_dir / (task.folder or task.name)
-    parts = []
+    chosen = []
     for split in (task.train, task.test):
         paths = split_files(folder, split)
         if len(paths) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in paths]}")
-        parts.append(_read_file(paths[0]))
-    return parts
+        chosen.append(paths[0])
+    quoted = _are_quoted(chosen)
+    return [_read_file(path, quoted) for path in chosen]
 
 
-def _read_file(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a file, one by one; an error names the line."""
+def _read_file(path: Path, quoted: bool) -> Iterator[dict[str, Any]]:
+    """The rows of a file, one by one; an error names the line.
+
+    Args:
+        quoted: whether quotes in a TSV are those of CSV.
+    """
     number = 1
     try:
         if path.suffix == ".parquet":
@@ -53,15 +81,43 @@ def _read_file(path: Path) -> Iterator[dict[str, Any]]:
             frame = pd.read_parquet(path)  # which itself refuses two columns of one name
             yield from ({str(k): v for k, v in row.items()} for row in frame.to_dict("records"))
             return
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as lines:
-            rows = _json_rows(lines) if ".jsonl" in path.suffixes else _table_rows(lines, path.suffix)
-            for number, row in rows:  # noqa: B007, the error below names it
-                yield row
+        if ".jsonl" in path.suffixes:
+            opener = gzip.open if path.suffix == ".gz" else open
+            with opener(path, "rb") as lines:
+                for number, row in _json_rows(_decoded(lines)):  # noqa: B007, the error below names it
+                    yield row
+            return
+        for number, row in _table_rows(_text_of(path), path.suffix == ".tsv", quoted):  # noqa: B007
+            yield row
     except _BrokenLine as error:
         raise UserError(f"{path}, line {error.number}: {error}") from error
-    except (ValueError, OSError, EOFError) as error:  # ValueError: bad UTF-8, bad parquet
+    except (ValueError, OSError, EOFError) as error:  # ValueError: bad parquet
         raise UserError(f"{path}, after line {number}: {error}") from error
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    """Lines as text, each decoded alone, so that an error names its line."""
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _BrokenLine(number, _not_utf8(line, error)) from error
+
+
+def _text_of(path: Path) -> str:
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _BrokenLine(content.count(b"\n", 0, error.start) + 1, _not_utf8(content, error)) from error
+
+
+def _not_utf8(content: bytes, error: UnicodeDecodeError) -> str:
+    encoding = "UTF-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
+    return (
+        f"the byte 0x{content[error.start]:02x} is not UTF-8, which files must be in. If the file is in "
+        f"{encoding}: iconv -f {encoding} -t UTF-8 OLD > NEW"
+    )
 
 
 class _BrokenLine(ValueError):
@@ -100,16 +156,19 @@ def _json_rows(lines: Iterable[str]) -> Iterator[tuple[int, dict[str, Any]]]:
         except ValueError as error:
             raise _BrokenLine(number, f"not JSON: {error}") from error
         if not isinstance(row, dict):
-            raise _BrokenLine(number, f"expected an object, found {type(row).__name__}")
+            hint = ": JSON lines have one object in each line, and no array" if isinstance(row, list) else ""
+            raise _BrokenLine(number, f"expected an object, found {type(row).__name__}{hint}")
         yield number, row
 
 
-def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Rows of CSV (with quotes) or TSV (without, as in GLUE) with a header; every cell stays text."""
-    if suffix == ".tsv":
+def _table_rows(text: str, is_tsv: bool, quoted: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Rows of CSV, or of TSV with or without quotes, under a header; every cell stays text."""
+    csv.field_size_limit(MOST_CHARACTERS)
+    lines = io.StringIO(text, newline="")
+    if is_tsv and not quoted:
         reader = csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.DictReader(lines, strict=True)
+        reader = csv.DictReader(lines, delimiter="\t" if is_tsv else ",", strict=True)
     try:
         _check_names(reader.fieldnames or ())
         for row in reader:
@@ -122,7 +181,64 @@ def _table_rows(lines: Iterable[str], suffix: str) -> Iterator[tuple[int, dict[s
     except _RepeatedName as error:
         raise _BrokenLine(1, str(error)) from error
     except csv.Error as error:
-        raise _BrokenLine(reader.line_num, str(error)) from error
+        # an open quote is only noticed at the end of the file; it is in the first row that was not read
+        is_open = "end of data" in str(error)
+        raise _BrokenLine(reader.line_num + 1 if is_open else reader.reader.line_num, str(error)) from error
+
+
+def _are_quoted(paths: Sequence[Path]) -> bool:
+    """Whether the quotes in the TSV files of a task are those of CSV, which is a fact of the files.
+
+    They are if each cell with a quote is quoted as a whole, as all writers of CSV do it. GLUE's files have
+    quotes that only belong to the text. The splits of a task are read alike.
+
+    Raises:
+        UserError: the files contradict each other.
+    """
+    as_csv: list[tuple[Path, str]] = []
+    raw: list[tuple[Path, str]] = []
+    for path in paths:
+        if path.suffix != ".tsv":
+            continue
+        try:
+            text = _text_of(path)
+        except (_BrokenLine, OSError):
+            continue  # the code that reads the rows says what is wrong
+        if '"' in text:
+            (as_csv if _is_quoted_throughout(text) else raw).append((path, text))
+    if as_csv and raw:
+        broken = [path for path, text in as_csv if not _has_equal_rows(text, quoted=False)]
+        if broken:
+            raise UserError(
+                f"{broken[0]} has quotes as CSV has them, and {raw[0][0]} has quotes that belong to the "
+                f"text: both cannot be read alike. Convert the two files to .jsonl"
+            )
+        return False
+    return bool(as_csv)
+
+
+_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(?:[\t\r\n]|\Z)')
+"""A cell and what ends it: quoted as a whole, or without any quote."""
+
+
+def _is_quoted_throughout(text: str) -> bool:
+    place = 0
+    while place < len(text):
+        cell = _CELL.match(text, place)
+        if cell is None:
+            return False
+        place = cell.end()
+    return _has_equal_rows(text, quoted=True)
+
+
+def _has_equal_rows(text: str, quoted: bool) -> bool:
+    """Whether all rows of a TSV have the same number of cells."""
+    try:
+        for _ in _table_rows(text, is_tsv=True, quoted=quoted):
+            pass
+    except _BrokenLine:
+        return False
+    return True
 
 
 def read_package(task: Task, source: TextFolders) -> tuple[list[dict[str, str]], list[dict[str, str]], str]:

@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 from momentum_bench.harness.data import lmbff
 from momentum_bench.harness.data.examples import Example, TaskData, content_hash
 from momentum_bench.harness.data.hub import read_hub
-from momentum_bench.harness.data.row_files import SUFFIXES, read_folder, read_package, split_files
+from momentum_bench.harness.data.row_files import SUFFIXES, near_files, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks.types import PLACEHOLDER, HubSource, LocalOnly, Task, TextFolders
 
 HIDDEN = ("-1", "-1.0")
 """How data sets write a label that they do not publish."""
+ABSENT = ("", "-")
+"""How data sets write that a row has no label, as SNLI does where its annotators did not agree."""
 
 
 class StoredRows(NamedTuple):
@@ -77,7 +79,8 @@ def missing_text(task: Task, data_dir: Path | None) -> str | None:
         )
     for split in (task.train, task.test):
         if not split_files(folder, split):
-            return f"{folder} has no {split} file: expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
+            expected = f"expected {split}.jsonl (or .{', .'.join(SUFFIXES[1:])})"
+            return f"{folder} has no {split} file: {expected}{near_files(folder, split)}"
     return None
 
 
@@ -120,22 +123,40 @@ def _examples(
     for number, row in enumerate(rows, 1):
         place = f"{task.name}, {split}, row {number}"
         if missing := [column for column in columns if column not in row]:
-            raise UserError(f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}")
+            raise UserError(
+                f"{place}: no column {missing[0]!r}; found {sorted(row)}, expected {columns}"
+                f"{_hint(task, row)}"
+            )
         label = row[label_column]
         if _dropped(task, label):
             dropped += 1
             continue
         texts = _texts(task, row, place)
         if len(task.choices) == 1:
-            examples.append(_choice_from_list(texts, row[task.choices[0]], label, place))
+            example = _choice_from_list(texts, row[task.choices[0]], label, place)
+            for text in (*example.candidates, *example.answers):
+                _check_characters(text, place)
+            examples.append(example)
         else:
             candidates = tuple(row[column] for column in task.choices)
             if not all(isinstance(text, str) for text in candidates):
                 raise UserError(f"{place}: {list(task.choices)} must be text, found {candidates}")
+            for text in candidates:
+                _check_characters(text, place)
             examples.append(Example(texts, read_label(label, place), candidates))
     if not examples:
         raise UserError(f"{task.name}: the {split} split holds no labelled row ({number} in all)")
     return examples, dropped
+
+
+def _hint(task: Task, row: dict[str, Any]) -> str:
+    """Why a row may lack a column, as the end of a message; empty: nothing is known."""
+    names = [str(name) for name in row]
+    if len(names) == 1 and names[0].count(";") + 1 >= len(task.columns) > 1:
+        return ". The cells are separated by semicolons: write commas, and quotes around cells with commas"
+    if any(name.strip() in {str(spelling) for spelling in task.label_positions} for name in names):
+        return ". The first line seems to be a row: the first line must name the columns"
+    return ""
 
 
 def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
@@ -145,6 +166,8 @@ def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
         raise UserError(
             f"{place}: {list(task.text)} must be text, found {[type(text).__name__ for text in texts]}"
         )
+    for column, text in zip(task.text, texts, strict=True):
+        _check_characters(text, f"{place}, {column}")
     for column, words in task.wordings.items():
         if row[column] not in words:
             raise UserError(f"{place}: {column} is {row[column]!r}, expected one of {list(words)}")
@@ -164,6 +187,17 @@ def _texts(task: Task, row: dict[str, Any], place: str) -> tuple[str, ...]:
             f"{place}: the positions of the spans must be whole numbers, found {positions}"
         ) from None
     return (*texts, marked(texts[0], spans))
+
+
+def _check_characters(text: str, place: str) -> None:
+    """Raises: UserError, if a text holds half of a character, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{place}: character {error.start + 1} is half of a pair (\\u{ord(text[error.start]):04x}), as "
+            f"in an emoji that was cut: remove it, or write the whole pair"
+        ) from None
 
 
 def _class_reader(task: Task) -> Callable[[Any, str], int]:
@@ -211,7 +245,10 @@ def _hidden(label: Any) -> str:
 
 
 def _dropped(task: Task, label: Any) -> bool:
-    return str(label) in HIDDEN and task.unlabelled == "drop"
+    if task.unlabelled != "drop":
+        return False
+    is_absent = label is None or (isinstance(label, float) and math.isnan(label))
+    return is_absent or str(label).strip() in (*HIDDEN, *ABSENT)
 
 
 def marked(text: str, spans: Iterable[tuple[str, int]]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.packed_rows import Packing, packed_inputs
+from momentum_bench.harness.encoding.transfer import sent
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,12 @@ class Encoded:
             packing: how the model takes packed rows; None: pad.
         """
         counts = None if self.candidates is None else [self.candidates[row] for row in rows]
-        sequences = list(rows) if counts is None else [i for row in rows for i in self._sequences[row]]
+        sequences = list(rows) if counts is None else [i for row in rows for i in self.sequences[row]]
 
         def padded(ids: list[list[int]], value: int) -> torch.Tensor:
             tensors = [torch.tensor(ids[i]) for i in sequences]
             stacked = torch.nn.utils.rnn.pad_sequence(tensors, True, value)
-            return stacked.to(device, non_blocking=True)
+            return sent(stacked, device)
 
         types, places = self.token_type_ids, self.read_at
         if packing is not None:
@@ -69,26 +70,24 @@ class Encoded:
             )
         else:
             lengths = torch.tensor([len(self.input_ids[i]) for i in sequences])
-            inputs = {
-                "input_ids": padded(self.input_ids, pad_id),
-                "attention_mask": (torch.arange(int(lengths.max())) < lengths[:, None]).long().to(device),
-            }
+            mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
+            inputs = {"input_ids": padded(self.input_ids, pad_id), "attention_mask": sent(mask, device)}
             if types is not None:
                 inputs["token_type_ids"] = padded(types, 0)
         read_at = None
         if places is not None:
             pairs = [(at, position) for at, i in enumerate(sequences) for position in places[i]]
-            at, position = torch.tensor(pairs).to(device).unbind(dim=1)
+            at, position = sent(torch.tensor(pairs), device).unbind(dim=1)
             read_at = (at, position)
-        tokens = self.targets
+        targets = None
+        if self.targets is not None:
+            targets = sent(torch.tensor([token for i in sequences for token in self.targets[i]]), device)
         return Batch(
             inputs=inputs,
             read_at=read_at,
-            targets=None
-            if tokens is None
-            else torch.tensor([token for i in sequences for token in tokens[i]]).to(device),
+            targets=targets,
             candidates=counts,
-            labels=torch.tensor([self.labels[row] for row in rows]).to(device),
+            labels=sent(torch.tensor([self.labels[row] for row in rows]), device),
         )
 
     @cached_property
@@ -96,13 +95,13 @@ class Encoded:
         """Tokens of each example's longest sequence."""
         if self.candidates is None:
             return [len(ids) for ids in self.input_ids]
-        return [max(len(self.input_ids[i]) for i in sequences) for sequences in self._sequences]
+        return [max(len(self.input_ids[i]) for i in sequences) for sequences in self.sequences]
 
     @cached_property
-    def _sequences(self) -> list[range]:
-        """For each example, the positions of its sequences; only with `candidates`."""
-        ends = list(accumulate(self.candidates or ()))
-        return [range(end - n, end) for end, n in zip(ends, self.candidates or (), strict=True)]
+    def sequences(self) -> list[range]:
+        """For each example, the positions of its sequences."""
+        counts = self.candidates if self.candidates is not None else [1] * len(self.input_ids)
+        return [range(end - n, end) for end, n in zip(accumulate(counts), counts, strict=True)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from momentum_bench.harness.data.images import CENTRE
 from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.batch import Batch, Encoded
 from momentum_bench.harness.encoding.packed_rows import Packing
+from momentum_bench.harness.encoding.transfer import sent
 from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16
@@ -53,11 +54,11 @@ class ImageSet:
         images = torch.stack([self._shown(self.pixels[self.positions[row]]) for row in rows])
         labels = torch.tensor([self.labels[row] for row in rows])
         return Batch(
-            inputs={"pixel_values": images.to(device, non_blocking=True)},
+            inputs={"pixel_values": sent(images, device)},
             read_at=None,
             targets=None,
             candidates=None,
-            labels=labels.to(device),
+            labels=sent(labels, device),
         )
 
     def _shown(self, pixels: np.ndarray) -> torch.Tensor:

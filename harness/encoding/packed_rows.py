@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from momentum_bench.harness.encoding.transfer import sent
+
 
 @dataclass(frozen=True)
 class Packing:
@@ -52,7 +54,7 @@ class Segments:
         """The R places in the packed row that are read."""
         starts = accumulate(self.lengths[:-1], initial=0)
         rows = [start + place for start, places in zip(starts, self.places, strict=True) for place in places]
-        return torch.tensor(rows).to(self.device, non_blocking=True)
+        return sent(torch.tensor(rows), self.device)
 
     def padded(self, rows_read: bool, causal: bool) -> PaddedAttention:
         """The layout of attention over S padded sequences, with the queries of all rows or of those read."""
@@ -106,7 +108,7 @@ def packed_inputs(
 
     def row(parts: Sequence[Sequence[int]]) -> torch.Tensor:
         values = [value for part in parts for value in part] + filler * [parts[0][0]]
-        return torch.tensor([values]).to(device, non_blocking=True)
+        return sent(torch.tensor([values]), device)
 
     if read_at is None:
         read_at = [[packing.head_place % length] for length in lengths]
@@ -136,7 +138,7 @@ def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> Padd
 
     def slots(counts: Sequence[int], longest: int, behind: Sequence[int]) -> torch.Tensor:
         taken = [sequence * longest + i for sequence, count in enumerate(counts) for i in range(count)]
-        return torch.tensor([*taken, *behind]).to(segments.device, non_blocking=True)
+        return sent(torch.tensor([*taken, *behind]), segments.device)
 
     counts = [len(positions) for positions in places]
     return PaddedAttention(
@@ -145,5 +147,5 @@ def _padded_attention(segments: Segments, rows_read: bool, causal: bool) -> Padd
         key_slots=slots(lengths, n_keys, segments.filler * [len(lengths) * n_keys]),
         n_keys=n_keys,
         read_slots=slots(counts, n_queries, filler * [0]),
-        mask=seen.to(segments.device, non_blocking=True),
+        mask=sent(seen, segments.device),
     )

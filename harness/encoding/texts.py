@@ -105,7 +105,13 @@ def _field_ids(
     return ids
 
 
-def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], max_length: int) -> Encoded:
+def encode_plain(
+    tokenizer: Tokenizer,
+    task: Task,
+    examples: Sequence[Example],
+    max_length: int,
+    has_segments: bool = False,
+) -> Encoded:
     """The model's own single or pair input; under multiple choice one for each candidate.
 
     The input is the task's texts, or its `head_text` templates if it has them. If a pair is too long, its
@@ -113,6 +119,8 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
 
     Args:
         max_length: tokens of a sequence at most, special tokens included.
+        has_segments: whether the model tells the texts of a pair apart by segment ids. Then they are made
+            even if the tokenizer leaves them out by default, as ALBERT's does.
 
     Raises:
         UserError: what may not be cut is longer than `max_length`.
@@ -123,6 +131,8 @@ def encode_plain(tokenizer: Tokenizer, task: Task, examples: Sequence[Example], 
         _rows(task, example, candidate_texts(task, example) if choosing else None) for example in examples
     ]
     plain = {"split_special_tokens": True, "verbose": False}
+    if has_segments and len(inputs) == 2:
+        plain["return_token_type_ids"] = True
 
     def ids_of(rows: Sequence[Mapping[str, str]], **options: Any) -> Any:
         return tokenizer(*([filled(pieces, row) for row in rows] for pieces in inputs), **plain, **options)

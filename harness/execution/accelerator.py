@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, patch_environment
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.launcher import apart, check_flags, launched
 from momentum_bench.harness.models.distributed import left_to_us
 from momentum_bench.harness.records.precision import PRECISIONS
-from momentum_bench.harness.training.arithmetic import use
+from momentum_bench.harness.training.arithmetic import fix_workspace, use
 
 
 def make_accelerator(precision: str, together: bool = False, cpu: bool = False) -> Accelerator:
@@ -32,6 +34,8 @@ def make_accelerator(precision: str, together: bool = False, cpu: bool = False) 
     """
     check_flags()
     mixed_precision = PRECISIONS[precision].autocast
+    if torch.cuda.is_available():
+        fix_workspace()
     try:
         accelerator = _joined(mixed_precision) if together else _apart(mixed_precision, cpu)
     except (ValueError, RuntimeError) as error:
@@ -48,7 +52,7 @@ def _joined(mixed_precision: str) -> Accelerator:
     """The accelerator of a rank that shares the batches of each run with the others."""
     # without this, DDP stops where the loss does not reach some parameters
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
-    with left_to_us():
+    with left_to_us(), undivided():
         accelerator = Accelerator(mixed_precision=mixed_precision, kwargs_handlers=[ddp])
     if accelerator.num_processes != (ranks := launched().ranks):
         raise UserError(
@@ -69,8 +73,15 @@ def _apart(mixed_precision: str, cpu: bool) -> Accelerator:
         and torch.accelerator.is_available()
     ):
         torch.accelerator.set_device_index(local_rank % torch.accelerator.device_count())
-    with apart():
+    with apart(), undivided():
         return Accelerator(mixed_precision=mixed_precision, cpu=cpu)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """Hide accelerate's own setting for gradient accumulation, because our step divides the loss already."""
+    with patch_environment(ACCELERATE_GRADIENT_ACCUMULATION_STEPS="1"):
+        yield
 
 
 def quiet_libraries() -> None:

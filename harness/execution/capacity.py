@@ -26,6 +26,12 @@ SPARE = 1.2
 BYTES_OF_A_CONTEXT = 2**30
 """Memory of a GPU that a process takes in addition to its tensors: CUDA's context, code and work space."""
 
+BYTES_OF_A_WORKER = 2 * 2**30
+"""Memory of the host that a worker process of a GPU takes: libraries, CUDA's own, the pristine model."""
+
+COPIES_RECORDED = 2
+"""Recorded steps keep gradients and activations in a pool of their own, next to those of launched steps."""
+
 BYTES_OF_A_RECORD, BYTES_OF_AN_EVALUATION, BYTES_OF_A_PREDICTION = 20_000, 200, 40
 """On the disk, with their share of the tables and the page, rounded up."""
 
@@ -34,8 +40,9 @@ def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Lite
     """How many runs this process does at a time: 1 for each worker process, at most one for each run.
 
     Args:
-        asked: a number; `auto`: as many as the free memory of its GPU holds, or on a CPU as its share of
-            the cores and of the memory carries; None: the same on a CPU, but 1 on a GPU and under a launcher.
+        asked: a number; `auto`: as many as the free memory of its GPU holds and its share of the host's cores
+            and memory carries, or on a CPU as the latter alone carries; None: the same on a CPU, but 1 on a
+            GPU and under a launcher.
 
     Raises:
         UserError: `auto` on a device whose free memory is not known.
@@ -44,7 +51,10 @@ def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Lite
     if asked == "auto" and device.type == "cuda":
         kinds = {(spec.task, spec.optimizer): spec for spec in specs}.values()
         largest = max((bytes_of_a_run(session, spec) for spec in kinds), default=0)
-        number = runs_that_fit(torch.cuda.mem_get_info(device)[0], largest)
+        copies = COPIES_RECORDED if any(spec.cuda_graphs for spec in specs) else 1
+        number = runs_that_fit(torch.cuda.mem_get_info(device)[0], largest * copies)
+        # each of them is a process of the host too, and ranks share the host
+        number = min(number, _carried_by_host(specs) // ranks_here())
     elif asked == "auto" and device.type != "cpu":
         raise UserError(
             f"--runs-at-a-time auto: this runs on {device.type}, whose free memory is unknown: give a number"
@@ -57,6 +67,13 @@ def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Lite
     else:
         number = _carried_by_cpu(session, specs) if device.type == "cpu" and ranks == 1 else 1
     return max(1, min(number, len(specs)))
+
+
+def _carried_by_host(specs: Sequence[RunSpec]) -> int:
+    """Worker processes of a GPU that the host carries, by its cores and its free memory."""
+    threads = max((spec.threads_per_run for spec in specs), default=1)
+    by_memory = psutil.virtual_memory().available // BYTES_OF_A_WORKER
+    return min(usable_cores() // threads, int(by_memory))
 
 
 def _carried_by_cpu(session: Session, specs: Sequence[RunSpec]) -> int:

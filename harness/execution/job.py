@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.device_errors import check_device, is_out_of_memory
 from momentum_bench.harness.errors import UserError, first_line, without_secrets
 from momentum_bench.harness.execution.data_parallel import tell
 from momentum_bench.harness.execution.one_run import record_of
@@ -39,7 +40,8 @@ class Job:
 
 
 KILLED = (
-    f"{MOST_DEATHS} processes were killed while they did it; the system kills a process when memory runs out"
+    f"{MOST_DEATHS} processes were killed while they did it; the system kills a process when memory runs "
+    f"out, and a process ends when its device no longer works"
 )
 
 
@@ -57,6 +59,7 @@ def run_and_store(
 
     Raises:
         UserError: the sweep cannot go on: its inputs have changed, or its directory cannot be used.
+        DeviceLostError: nothing works on this process's device any more; the run is not recorded.
     """
     with disk_errors(job.store.output_dir), job.store.claim(spec) as claimed:
         if not claimed:
@@ -96,7 +99,19 @@ def _record(spec: RunSpec, job: Job, session: Session, progress: bool, deaths: i
         if isinstance(error, OSError) and error.errno != errno.ENOMEM:
             raise  # the disk is gone
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
-        return failed(spec, first_line(error), job)
+        check_device(session.accelerator.device, error)
+        return failed(spec, reason_of(error), job)
+
+
+def reason_of(error: Exception) -> str:
+    """Why a run failed, for its record; after a lack of memory, with what would help."""
+    reason = first_line(error)
+    if is_out_of_memory(error):
+        reason += (
+            ". What would help: fewer runs at a time (--runs-at-a-time), --gradient-accumulation-steps, an "
+            "adapter (--peft), or a smaller model"
+        )
+    return reason
 
 
 def failed(spec: RunSpec, reason: str, job: Job) -> RunRecord:

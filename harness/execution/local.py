@@ -11,8 +11,15 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.execution.failures_alike import FailuresAlike
 from momentum_bench.harness.execution.job import KILLED, Job, failed, run_and_store
-from momentum_bench.harness.execution.workers import closing_pools, kept_session, new_pool, submit
+from momentum_bench.harness.execution.workers import (
+    closing_pools,
+    ending_with_its_device,
+    kept_session,
+    new_pool,
+    submit,
+)
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import MOST_DEATHS
@@ -31,16 +38,18 @@ def execute(
     wait for that run, and one of them takes it over if the process dies.
 
     Raises:
-        UserError: the disk or an input is gone, or workers die before they begin. Finished runs are kept.
+        UserError: the disk, the device or an input is gone, workers die before they begin, or the first runs
+            fail alike. Finished runs are kept.
     """
     with _runner(job, session, min(workers, len(specs)), progress) as run_all:
-        waiting = list(specs)
+        waiting, watch = list(specs), FailuresAlike(len(specs))
         while waiting:
             held_elsewhere = []
             for spec, record in run_all(waiting):
                 if record is None:
                     held_elsewhere.append(spec)
                 else:
+                    watch.check(record)
                     yield record
             waiting = held_elsewhere
             if waiting:
@@ -84,7 +93,10 @@ def _run_in_pools(
             # the run did not cause the death of a process that had not begun it
             cause = spec.run_id if job.store.steps_done(spec.run_id) is not None else "before a run"
             deaths[cause] += 1
-            print(f"{spec.label}: its worker process died (killed, or out of memory)", file=sys.stderr)
+            print(
+                f"{spec.label}: its worker process died (killed, out of memory, or without its device)",
+                file=sys.stderr,
+            )
             if deaths["before a run"] == MOST_DEATHS:
                 raise UserError(
                     f"{MOST_DEATHS} worker processes died before they began a run. {GO_ON}, with a "
@@ -118,4 +130,6 @@ def _record_deaths(spec: RunSpec, job: Job) -> RunRecord | None:
 
 
 def _run_in_worker(spec: RunSpec, job: Job) -> RunRecord | None:
-    return run_and_store(spec, job, kept_session(job.inputs, job.precision), progress=False, watched=True)
+    with ending_with_its_device():
+        session = kept_session(job.inputs, job.precision)
+        return run_and_store(spec, job, session, progress=False, watched=True)

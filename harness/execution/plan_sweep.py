@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.leakage import leaked_rows
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.launcher import lonely_launch
 from momentum_bench.harness.models.files import ModelSource, resolve_model
 from momentum_bench.harness.records.design import Design
@@ -114,6 +116,7 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     Raises:
         UserError: a task, its data or the model cannot be found, or the launcher contradicts the request.
     """
+    check_can_run()
     sweep, left_out = expand_suites(asked)
     check_launcher(sweep)
     store = Store(sweep.output_dir)
@@ -123,6 +126,9 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     sweep, data, too_short = without_short_tasks(sweep, data, asked.task)
     for text in (*left_out, *too_short):
         events.message(text)
+    for rows in data:
+        if leaked := leaked_rows(rows):
+            events.message(f"warning: {rows.task.name}: {leaked}; records count those that a split has drawn")
     source = resolve_model(sweep.model, sweep.task_file)
     planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
     planned = replace(planned, design=design_of(sweep, planned.specs))

@@ -23,9 +23,10 @@ from typing import Any
 from momentum_bench import harness
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.execution.failures_alike import FailuresAlike
 from momentum_bench.harness.execution.job import Job, run_and_store
 from momentum_bench.harness.execution.local import SECONDS_BETWEEN_LOOKS
-from momentum_bench.harness.execution.workers import kept_session
+from momentum_bench.harness.execution.workers import ending_with_its_device, kept_session
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
@@ -123,15 +124,17 @@ def execute_on_ray(
             has none.
 
     Raises:
-        UserError: there is no cluster, or no node of it has what a run needs. Finished runs are kept.
+        UserError: there is no cluster, no node of it has what a run needs, or the first runs fail alike.
+            Finished runs are kept.
     """
     with connected(address) as ray:
         needs = _needs(ray, specs, runs_per_gpu)
-        waiting = list(specs)
+        waiting, watch = list(specs), FailuresAlike(len(specs))
         while waiting:
             done: set[str] = set()
             for record in _one_pass(ray, waiting, job, needs):
                 done.add(record.spec.run_id)
+                watch.check(record)
                 yield record
             waiting = [spec for spec in waiting if spec.run_id not in done]
             if waiting:
@@ -271,6 +274,7 @@ def _run_group(inputs: tuple[str | None, ...], precision: str, texts: list[str])
         spec = RunSpec.model_validate_json(text)
         with tempfile.TemporaryDirectory() as folder:
             job = Job(session.inputs, precision, Store(Path(folder)), retry_failed=False)
-            record = run_and_store(spec, job, session, progress=False)
+            with ending_with_its_device():  # Ray then starts the group again, on any node
+                record = run_and_store(spec, job, session, progress=False)
             assert record is not None  # no other process knows this folder
         yield record.model_dump_json()

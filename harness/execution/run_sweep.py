@@ -15,7 +15,7 @@ from momentum_bench.harness.execution.data_parallel import dismiss, follow
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.execution.local import execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
-from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.execution.prepare import prepare, remarks
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import SweepStore
@@ -158,7 +158,16 @@ def _run_missing(
 
 def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
     sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
-    session = prepare(todo, inputs, sweep.precision, together=sweep.data_parallel_ranks is not None)
+    session = prepare(
+        todo,
+        inputs,
+        sweep.precision,
+        together=sweep.data_parallel_ranks is not None,
+        allow_unknown=bool(sweep.allow_unknown_tokens),
+    )
+    of_splits = {(s.task, s.seed): s for s in todo}.values()
+    for text in dict.fromkeys(line for s in of_splits for line in remarks(s, session.split(s).facts)):
+        events.message(text)
     for task, short in {s.task: session.split(s).facts.short_classes for s in todo}.items():
         if short:
             events.message(

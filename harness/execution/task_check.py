@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.leakage import Question, asked, leaked_rows, question
 from momentum_bench.harness.data.splits import draw_split
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.encoding.label_words import label_word_ids
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.execution.prepare import prepare
+from momentum_bench.harness.execution.prepare import check_vocabulary, prepare, remarks
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
@@ -27,18 +28,11 @@ from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.tasks import Task
 
-Question = tuple[str | tuple[str, ...], ...]
-"""What two examples have in common where they are the same question, whatever their labels."""
-
 N_SHOWN = 3
 """How many examples are shown, of different classes where there are enough."""
 
 LONGEST_SHOWN = 600
 """How many characters of an example are shown; the middle of a longer one is left out."""
-
-MOST_LEAKED = 0.5
-"""The share of test rows that may be training rows too. In published data it is up to a fifth (in MPQA, where
-the rows are phrases). Above a half, probably the same file was given twice."""
 
 SETTINGS: dict[str, Any] = {
     "seeds": (13,),
@@ -87,6 +81,11 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         words = zip(task.label_words, ids, strict=True)
         yield Finding("words", ", ".join(f"{word} = token {id}" for word, id in words))
     split = session.split(spec)
+    if not sweep.allow_unknown_tokens:
+        check_vocabulary(spec, split.facts)
+    for line in remarks(spec, split.facts):
+        if " unknown " in line or "special tokens alone" in line:  # leakage is reported above
+            yield Finding("warning", line.removeprefix("warning: "))
     train, dev, test = (part for part in (split.train, split.dev, split.test) if isinstance(part, Encoded))
     yield from _of_encoding({"train": train, "dev": dev, "test": test}, session.tokenizer)
     for row in _rows_to_show(train.labels):
@@ -114,36 +113,15 @@ def _of_rows(data: TaskData) -> Iterator[Finding]:
 
 def _of_repeated_rows(data: TaskData, task: Task) -> Iterator[Finding]:
     """Raises: UserError, where most test rows are training rows."""
-    train = {_asked(task, example) for example in data.train}
-    n_leaked = sum(_asked(task, example) in train for example in data.test)
-    share = f"{n_leaked} of {len(data.test)} test rows ({n_leaked / len(data.test):.1%})"
-    leaked = f"{share} {'have a passage of training rows' if task.groups else 'are training rows too'}"
-    if n_leaked > MOST_LEAKED * len(data.test):
-        raise UserError(
-            f"{task.name}: {leaked}: the test would measure memory. Give {task.train} and {task.test} files "
-            f"that share no rows"
-        )
-    if n_leaked:
+    if leaked := leaked_rows(data):
         yield Finding("warning", f"{leaked}: they leak where a split draws them")
     labels: dict[Question, set[float]] = {}
     for example in data.train:
-        labels.setdefault(_question(example), set()).add(example.label)
+        labels.setdefault(question(example), set()).add(example.label)
     if n_repeated := len(data.train) - len(labels):
         yield Finding("warning", f"{n_repeated} training rows repeat another: train and dev may share them")
     if n_contradicting := sum(len(of_text) > 1 for of_text in labels.values()):
         yield Finding("warning", f"{n_contradicting} texts of training rows have two labels")
-
-
-def _question(example: Example) -> Question:
-    """Everything in an example except the answer."""
-    return example.texts, example.candidates
-
-
-def _asked(task: Task, example: Example) -> Question:
-    """What train and test should not share: the passage where rows are grouped by it, else the question."""
-    if task.groups:
-        return (example.texts[task.fields.index(task.groups[0])],)
-    return _question(example)
 
 
 def _label_counts(task: Task, examples: Sequence[Example]) -> str:
@@ -160,7 +138,7 @@ def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
     task = data.task
     assert isinstance(task, Task)
     few = draw_split(data, sweep.k, sweep.seeds[0], sweep.protocol)
-    train, dev = ([_asked(task, data.train[row]) for row in rows] for rows in (few.train, few.dev))
+    train, dev = ([asked(task, data.train[row]) for row in rows] for rows in (few.train, few.dev))
     yield Finding(
         "split", f"k = {sweep.k}, seed {sweep.seeds[0]}: {len(train)} train rows, {len(dev)} dev rows"
     )
@@ -168,10 +146,10 @@ def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
         names = list(task.labels.values())
         of = ", ".join("passages" if task.groups else f"rows of {names[c]}" for c in few.short_classes)
         yield Finding("warning", f"fewer than 2 x {sweep.k} {of}: train or dev has too few of them")
-    if n_shared := sum(question in set(train) for question in dev):
+    if n_shared := sum(each in set(train) for each in dev):
         yield Finding("warning", f"{n_shared} of {len(dev)} dev rows of this split are train rows too")
     drawn = {*train, *dev}
-    if n_shared := sum(_asked(task, example) in drawn for example in data.test):
+    if n_shared := sum(asked(task, example) in drawn for example in data.test):
         yield Finding("warning", f"{n_shared} test rows are in this split's train or dev")
 
 

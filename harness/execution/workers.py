@@ -12,9 +12,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from momentum_bench.harness.device_errors import DeviceLostError
 from momentum_bench.harness.execution.prepare import new_session
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.messages import note
 from momentum_bench.harness.training.session import Session
+
+EXIT_DEVICE_LOST = 3
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -91,6 +95,16 @@ def closing_pools(pools: Sequence[ProcessPoolExecutor]) -> Iterator[None]:
         raise
     for pool in pools:
         pool.shutdown()
+
+
+@contextmanager
+def ending_with_its_device() -> Iterator[None]:
+    """End this worker process when its device is lost, because no later run could work in it."""
+    try:
+        yield
+    except DeviceLostError as error:
+        note(f"a worker process ends: {error}")
+        os._exit(EXIT_DEVICE_LOST)
 
 
 def _start_worker(inputs: Inputs, precision: str) -> None:

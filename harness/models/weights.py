@@ -101,7 +101,10 @@ def opened(name: str, paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
             try:
                 file = stack.enter_context(safe_open(path, framework="pt"))
             except (OSError, SafetensorError) as error:
-                raise UserError(f"--model {name}: {path.name} cannot be read: {first_line(error)}") from error
+                raise UserError(
+                    f"--model {name}: {path.name} cannot be read: {first_line(error)}. It may "
+                    f"have been cut in copying: copy it again, and compare its size"
+                ) from error
             for key in file.keys():  # noqa: SIM118, because it is not a mapping
                 if key in slices:
                     raise UserError(f"--model {name}: the tensor {key} is in more than one of its files")
@@ -138,6 +141,31 @@ def under_tied_names(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dic
         if output in slices and not any(f".{entry}".endswith(f".{key}") for key in slices)
     }
     return {renamed.get(key, key): tensor for key, tensor in slices.items()}
+
+
+def without_classifier(config: PreTrainedConfig, slices: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors without an old classifier, so that a new one is drawn, whatever size the old one has.
+
+    The classifier is all that stands above the encoder. Some models also keep a part of their language
+    model's head there (ModernBERT). Where the file holds a language model, that part is pre-trained and
+    stays.
+    """
+    import torch
+
+    with torch.device("meta"):
+        model = loads.untrained_model("classifier", config)
+    inside = f"{model.base_model_prefix}."
+    classifier = {name for name in model.state_dict() if not name.startswith(inside)}
+    of_language_models: set[str] = set()
+    heads: tuple[loads.Head, ...] = ("masked_lm", "causal_lm")
+    for head in heads if classifier & set(slices) else ():
+        try:
+            with torch.device("meta"):
+                of_language_models |= set(loads.untrained_model(head, config).state_dict())
+        except (ValueError, UserError):  # there is no such head for this type of model
+            continue
+    is_there = any(name in slices for name in classifier - of_language_models)
+    return {name: tensor for name, tensor in slices.items() if not (is_there and name in classifier)}
 
 
 def missing_weights(

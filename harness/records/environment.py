@@ -26,6 +26,8 @@ def environment() -> dict[str, str]:
     facts |= {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or ""}
+    elif torch.backends.mps.is_available():
+        facts |= {"gpu": f"Apple {platform.machine()} by MPS"}
     return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 

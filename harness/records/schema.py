@@ -18,6 +18,7 @@ NETWORK = "task:"
 Schedule = Literal["linear", "constant", "cosine", "step"]
 PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
 AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
+HeadName = Literal["kept"]
 FrozenPart = Literal["embeddings", "encoder"]
 
 RUN_ID = re.compile("[0-9a-f]{16}")
@@ -79,6 +80,8 @@ class RunSpec(Stored):
         peft: the adapter that is trained instead of the model, with the constants of
             `harness.models.adapters`; None: no adapter.
         freeze: the part of the model that is not trained; None: no part.
+        head: `kept`: under the method `head`, training starts from the classifier that the model has; None:
+            from a new one.
         decay_steps: the steps after which the schedule `step` decays; None: another schedule.
         k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
             out a share of them as dev.
@@ -115,6 +118,7 @@ class RunSpec(Stored):
     peft: AdapterName | None = None
     freeze: FrozenPart | None = None
     decay_steps: tuple[int, ...] | None = None
+    head: HeadName | None = None
 
     @property
     def run_id(self) -> str:
@@ -164,6 +168,25 @@ class Split(Stored):
     n_empty_texts: int
     n_unlabelled_dropped: int
     origin: str = Field(description="where the rows came from, without a path")
+    n_leaked: int | None = Field(None, description="scored test rows that are train or dev rows too")
+    n_tokens: int | None = Field(None, description="of all texts as they are read, without special tokens")
+    n_unknown_tokens: int | None = Field(None, description="those that the vocabulary does not have")
+    n_without_words: int | None = Field(None, description="sequences that are special tokens alone")
+    n_sequences: int | None = Field(None, description="all sequences, of which a candidate is one")
+
+    @property
+    def unknown_share(self) -> float | None:
+        """The share of tokens that are unknown; None: they were not counted."""
+        if self.n_tokens is None or self.n_unknown_tokens is None:
+            return None
+        return self.n_unknown_tokens / max(self.n_tokens, 1)
+
+    @property
+    def wordless_share(self) -> float | None:
+        """The share of sequences that are special tokens alone; None: they were not counted."""
+        if self.n_sequences is None or self.n_without_words is None:
+            return None
+        return self.n_without_words / max(self.n_sequences, 1)
 
 
 class ReadBack(Stored):
@@ -183,6 +206,9 @@ class ReadBack(Stored):
     parameter_dtype: str
     autocast_dtype: str | None
     matmul_precision: str | None = Field(None, description="torch's float32_matmul_precision")
+    convolution_precision: str | None = Field(
+        None, description="of cuDNN's fp32 convolutions: `ieee` or `tf32`; None: no CUDA device"
+    )
     dropout_probabilities: tuple[float, ...]
     model_class: str
     attention: str

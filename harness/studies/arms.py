@@ -141,7 +141,7 @@ class Arm:
         with torch.inference_mode():
             parts = [logits(self.loaded, self.batch(encoded, rows), self.objective) for rows in rows_of]
         model.train()
-        together = torch.cat(parts).double().cpu()
+        together = torch.cat(parts).cpu().double()  # in this order, because MPS has no float64
         return together[torch.tensor([row for rows in rows_of for row in rows]).argsort()]
 
     def facts(self) -> ArmFacts:
@@ -168,7 +168,7 @@ def make_arms(specs: Iterable[tuple[str, RunSpec, int]], session: Session, commo
         UserError: the model or the optimizer cannot be built, the model keeps some dropout, or the task is
             not a classification.
     """
-    set_arithmetic(common, session.accelerator.device)
+    set_arithmetic(common, session.accelerator)
     origin = session.fresh_model(common)
     if kept := sorted({m.p for m in origin.model.modules() if isinstance(m, nn.Dropout) and m.p}):
         raise UserError(

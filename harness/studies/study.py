@@ -204,7 +204,12 @@ def finish_cells(
     tell(f"{len(cells)} cells, {len(done)} of them already there")
     if todo:
         inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
-        session = prepare([cell.sgd for cell in todo], inputs, sweep.precision)
+        session = prepare(
+            [cell.sgd for cell in todo],
+            inputs,
+            sweep.precision,
+            allow_unknown=bool(sweep.allow_unknown_tokens),
+        )
         on_cpu = session.accelerator.device.type == "cpu"
         by_hardware = max(1, usable_cores() // sweep.threads_per_run) if on_cpu else 1
         for number, cell in enumerate(todo, 1):

@@ -16,7 +16,15 @@ from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
 from momentum_bench.harness.sweeps.grids import check_entry
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
-from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, SETTINGS, Sweep, flag_of, listed, renamed
+from momentum_bench.harness.sweeps.request import (
+    ELSEWHERE,
+    EMBEDDED_TASK,
+    SETTINGS,
+    Sweep,
+    flag_of,
+    listed,
+    renamed,
+)
 from momentum_bench.harness.sweeps.rules import check_rules
 from momentum_bench.tasks import task_names
 from momentum_bench.tasks.types import ImageTask
@@ -106,6 +114,8 @@ def _check_names(names: Iterable[str], place: str) -> None:
     if unknown := sorted(set(names) - set(SETTINGS)):
         if now := renamed(unknown[0]):
             raise UserError(f"{place}{now}")
+        if unknown[0] in ELSEWHERE:
+            raise UserError(f"{place}unknown name {unknown[0]!r}: here it is {ELSEWHERE[unknown[0]]}")
         close = difflib.get_close_matches(unknown[0], SETTINGS, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
         raise UserError(f"{place}unknown name {unknown[0]!r}.{hint}")

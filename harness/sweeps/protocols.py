@@ -42,6 +42,7 @@ UNLESS_STATED: dict[str, Any] = {
         "threads_per_run",
         "peft",
         "freeze",
+        "head",
         "decay_steps",
     )
 }

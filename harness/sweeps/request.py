@@ -12,7 +12,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import AdapterName, FrozenPart, PrecisionName, Schedule, Stored
+from momentum_bench.harness.records.schema import (
+    AdapterName,
+    FrozenPart,
+    HeadName,
+    PrecisionName,
+    Schedule,
+    Stored,
+)
 from momentum_bench.harness.sweeps.settings import (
     FILES,
     GRID,
@@ -144,7 +151,11 @@ class Sweep(Stored):
     model: Annotated[
         str,
         Field(min_length=1),
-        About("Hub id, folder, or package:NAME for a model in a pip package", METHOD, metavar="MODEL"),
+        About(
+            "Hub id (or ID@REVISION), folder, or package:NAME for a model in a pip package",
+            METHOD,
+            metavar="MODEL",
+        ),
     ] = "roberta-large"
     method: Annotated[
         AnyMethod,
@@ -154,6 +165,13 @@ class Sweep(Stored):
             metavar="NAME",
         ),
     ] = "prompt"
+    head: Annotated[
+        HeadName | None,
+        OrNone,
+        About(
+            "With --method head: kept starts from the classifier that the model has", METHOD, metavar="NAME"
+        ),
+    ] = None
     peft: Annotated[
         AdapterName | None,
         OrNone,
@@ -168,6 +186,12 @@ class Sweep(Stored):
         float | None,
         Field(ge=0, lt=1),
         About("Dropout probability in the whole model", METHOD, default_text="the model's own", metavar="P"),
+    ] = None
+
+    allow_unknown_tokens: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Run even if the vocabulary knows little of the texts", METHOD),
     ] = None
 
     learning_rates: Annotated[
@@ -474,6 +498,38 @@ def flag_of(name: str) -> str:
 
 RENAMED = dict.fromkeys(("workers", "runs_per_gpu", "gpus_per_run"), "runs_at_a_time")
 """Names of earlier versions, and those of today."""
+
+
+ELSEWHERE = {
+    "lr": "learning_rates",
+    "learning_rate": "learning_rates",
+    "lrs": "learning_rates",
+    "seed": "seeds",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "task_name": "task",
+    "tasks": "task",
+    "dataset_name": "task",
+    "optimizer": "optimizers",
+    "mixed_precision": "precision",
+    "output_path": "output_dir",
+    "out": "output_dir",
+    "max_train_steps": "max_steps",
+    "num_train_steps": "max_steps",
+    "train_batch_size": "batch_size",
+    "per_device_train_batch_size": "batch_size",
+    "lr_scheduler_type": "lr_schedule",
+    "num_warmup_steps": "warmup_steps",
+}
+"""Names that other programs of the field give to a setting, and ours."""
+
+
+def called_elsewhere(name: str) -> str | None:
+    """What to say to another program's name of a setting, as it is typed; None: it is no such name."""
+    if name not in ELSEWHERE or name in SETTINGS:
+        return None
+    setting = SETTINGS[ELSEWHERE[name]]
+    return f"there is no {flag_of(name)}: here it is {setting.flag} ({setting.about.help})"
 
 
 def renamed(name: str, as_typed: bool = False) -> str | None:

@@ -77,6 +77,12 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
     ),
     Exclusive(_NO_STEPS, Choice("peft"), _NOTHING_TRAINED),
     Exclusive(_NO_STEPS, Choice("freeze"), _NOTHING_TRAINED),
+    Exclusive(
+        Choice("head"),
+        Choice("method", but=("head",)),
+        "only the method head has a classifier",
+        "Add --method head, or leave out --head.",
+    ),
     Exclusive(Choice("freeze"), Choice("peft"), "an adapter leaves the whole pre-trained model as it is"),
     Exclusive(
         Choice("decay_steps", but=(None, ())),

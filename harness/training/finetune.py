@@ -60,7 +60,7 @@ def finetune(spec: RunSpec, session: Session, journal: Journal, progress: bool =
         WrongOptimizerError: the optimizer that runs is not the one that was asked for.
         BatchTooLargeError: not even one example at a time fits.
     """
-    set_arithmetic(spec, session.accelerator.device)
+    set_arithmetic(spec, session.accelerator)
     session.check_inputs(spec)
     size = spec.batch_size // spec.gradient_accumulation_steps
     tables_apart = True
@@ -101,7 +101,7 @@ def _finetune(
     else:
         train_step = micro_batch_steps(spec, parts, reached, optimizer, micro_size)
     # On a GPU the host would wait for the device at each loss that it reads, so there it reads them at
-    # evaluations only. The record is the same: it names the first step whose loss was not finite.
+    # evaluations only. The record is the same: the run ends with the first step whose loss was not finite.
     check_every_step = accelerator.device.type == "cpu"
     if accelerator.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
@@ -128,7 +128,7 @@ def _finetune(
             so_far.read_back = read_live(spec, parts, optimizer, micro_size)
         evaluate_now = is_evaluation_step(spec, so_far.n_steps)
         if check_every_step or evaluate_now:
-            failure = so_far.non_finite_loss(n_checked)
+            failure = so_far.end_at_non_finite_loss(n_checked)
             n_checked = so_far.n_steps
         if evaluate_now and not failure:
             reached.write()

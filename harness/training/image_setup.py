@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from momentum_bench.harness.data.examples import Example, TaskData
-from momentum_bench.harness.encoding.images import ImageSet
+from momentum_bench.harness.encoding.images import Examples, ImageSet
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.networks import draw_network, load_network
 from momentum_bench.harness.records.schema import RunSpec
@@ -59,6 +59,9 @@ class ImageSetup:
         to_train: bool,
     ) -> ImageSet:
         return ImageSet(data, examples, augmented=to_train)
+
+    def counts(self, examples: Examples) -> None:
+        return None
 
     def objective(self, method: str) -> Objective:
         return Objective(kind="classification", generative=False, label_words=None, ends=(0.0, 0.0))

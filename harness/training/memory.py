@@ -1,18 +1,15 @@
-"""How much memory a batch takes, and how a lack of memory is recognised."""
+"""How much memory a batch takes, and what happens when there is not enough."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 
-OTHER_MESSAGES = ("std::bad_alloc", "STATUS_ALLOC_FAILED")
-"""Messages of C++, cuBLAS and cuDNN about a lack of memory, which accelerate does not know."""
+from momentum_bench.harness.device_errors import is_out_of_memory
 
 
 class BatchTooLargeError(MemoryError):
@@ -28,15 +25,6 @@ def memory_of_a_batch() -> Iterator[None]:
         if is_out_of_memory(error):
             raise BatchTooLargeError(*str(error).splitlines()[:1]) from error
         raise
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that a device or this machine has no memory left."""
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or should_reduce_batch_size(error):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in OTHER_MESSAGES)
 
 
 def saved_bytes(forward: Callable[[], torch.Tensor], parameters: Iterable[torch.Tensor]) -> int:

@@ -49,12 +49,17 @@ class Progress:
         since = self.evaluations[-1].step if self.evaluations else 0
         return float(torch.stack(self.losses[since:]).mean())
 
-    def non_finite_loss(self, first: int) -> str | None:
-        """A message that names the first step, from position `first` on, whose loss is not finite."""
+    def end_at_non_finite_loss(self, first: int) -> str | None:
+        """A message that names the first step, from position `first` on, whose loss is not finite.
+
+        Steps after it are forgotten: how many there are depends on how often a device is asked.
+        """
         finite = torch.isfinite(torch.stack(self.losses[first:])).tolist()
         if all(finite):
             return None
-        return f"training loss not finite at step {first + finite.index(False) + 1}"
+        self.n_steps = first + finite.index(False) + 1
+        del self.losses[self.n_steps :], self.gradient_norms[self.n_steps :]
+        return f"training loss not finite at step {self.n_steps}"
 
     def clipped_fraction(self, limit: float | None) -> float:
         """The share of steps whose gradient norm was above `limit`; 0 where nothing is clipped."""

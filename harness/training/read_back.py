@@ -21,6 +21,7 @@ from momentum_bench.harness.optimizers import live
 from momentum_bench.harness.records.schema import NO_OPTIMIZER, DevPredictions, FinalScore, ReadBack, RunSpec
 from momentum_bench.harness.sharded_tensors import local
 from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training.arithmetic import convolutions, live_autocast
 from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.scoring import Scores
 
@@ -95,17 +96,16 @@ def read_live(
     model = loaded.model
     trainable = [p for p in model.parameters() if p.requires_grad and optimizer]
     dropouts = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    on_cuda = accelerator.device.type == "cuda"
     dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in trainable or model.parameters()})
-    with accelerator.autocast():
-        kind = accelerator.device.type
-        autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return ReadBack(
         **_optimizer_facts(optimizer),
         n_trainable_parameters=sum(p.numel() for p in trainable),
         new_parameters=loaded.new_parameters,
         parameter_dtype=",".join(dtypes),
         matmul_precision=torch.get_float32_matmul_precision(),
-        autocast_dtype=None if autocast is None else str(autocast).removeprefix("torch."),
+        convolution_precision=convolutions() if on_cuda else None,
+        autocast_dtype=live_autocast(accelerator),
         dropout_probabilities=tuple(sorted(dropouts)),
         model_class=type(model).__name__,
         attention=str(getattr(model.config, "_attn_implementation", "eager")),
@@ -119,7 +119,10 @@ def read_live(
             else spec.gradient_accumulation_steps,
             "data_parallel_ranks": accelerator.num_processes,
         }
-        | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {}),
+        | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {})
+        | (
+            {"cudnn_attention": "on" if torch.backends.cuda.cudnn_sdp_enabled() else "off"} if on_cuda else {}
+        ),
         trained=trained_parameters(model) if optimizer else (),
         adapter=loaded.adapter.settings if loaded.adapter else None,
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
 from torch import nn
 
 from momentum_bench.harness.data.task_kinds import Prediction
+from momentum_bench.harness.device_errors import is_out_of_memory
 from momentum_bench.harness.encoding.batch import Batch
 from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.errors import first_line
+from momentum_bench.harness.messages import note
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.models.forward import read, scoring
 from momentum_bench.harness.models.loaded import LoadedModel
@@ -76,6 +81,27 @@ def scoring_batches(lengths: list[int], sequences: list[int] | None = None) -> l
     return batches
 
 
+PartScores = tuple[torch.Tensor, torch.Tensor]
+"""Predictions of B examples (B), and the sum of their losses (a scalar)."""
+
+
+def _in_smaller_parts(
+    rows: list[int], scores_of: Callable[[list[int]], PartScores], may_halve: bool
+) -> PartScores:
+    """The scores of a batch; where there is no memory for it, of its halves, down to one example."""
+    try:
+        return scores_of(rows)
+    except Exception as error:
+        if len(rows) == 1 or not may_halve or not is_out_of_memory(error):
+            raise
+        reason = first_line(error)
+    middle = len(rows) // 2
+    note(f"{reason}; {len(rows)} examples are scored again in two parts")
+    clear_device_cache(garbage_collection=True)
+    first, second = (_in_smaller_parts(part, scores_of, True) for part in (rows[:middle], rows[middle:]))
+    return torch.cat([first[0], second[0]]), first[1] + second[1]
+
+
 def score(
     loaded: LoadedModel,
     encoded: Examples,
@@ -85,6 +111,8 @@ def score(
     accelerator: Accelerator,
 ) -> Scores:
     """Score every example once, without dropout; the model stays in the mode in which it was.
+
+    A batch for which there is no memory is scored in smaller parts.
 
     Ranks that share a run's batches share the scoring too: each fills in the results of its batches,
     and the sum over the ranks is the whole.
@@ -98,6 +126,14 @@ def score(
     predictions = torch.zeros(len(encoded.labels), dtype=number)
     batches = scoring_batches(encoded.lengths, encoded.candidates)
     losses = torch.zeros(len(batches), dtype=torch.float64)
+
+    def scores_of(rows: list[int]) -> PartScores:
+        batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
+        with accelerator.autocast():
+            scores = logits(loaded, batch, objective)
+        loss = objective.loss(scores, batch.labels, "sum")
+        return objective.predictions(scores).cpu(), loss.cpu().double()
+
     with scoring(loaded):
         for first in range(0, len(batches), accelerator.num_processes):
             at = first + accelerator.process_index
@@ -105,11 +141,8 @@ def score(
                 if loaded.sharded:  # because the other ranks need this one's parts of the parameters
                     logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device), objective)
                 break
-            batch = encoded.batch(batches[at], pad_id, accelerator.device, loaded.packing)
-            with accelerator.autocast():
-                scores = logits(loaded, batch, objective)
-            predictions[batches[at]] = objective.predictions(scores).cpu()
-            losses[at] = objective.loss(scores, batch.labels, "sum").cpu().double()
+            may_halve = accelerator.num_processes == 1  # else other ranks may wait
+            predictions[batches[at]], losses[at] = _in_smaller_parts(batches[at], scores_of, may_halve)
     loaded.model.train(was_training)
     if accelerator.num_processes > 1:
         predictions = accelerator.reduce(predictions.to(accelerator.device), "sum").cpu()

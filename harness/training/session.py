@@ -16,9 +16,11 @@ from accelerate import Accelerator
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import TaskData, content_hash
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.leakage import count_leaked
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.splits import draw_split, select_test_rows
 from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.encoding.sequences import TokenCounts
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.launcher import turned_on
@@ -34,7 +36,7 @@ from momentum_bench.harness.training.objectives import Objective
 from momentum_bench.harness.training.run_parts import EncodedSplit, RunParts
 from momentum_bench.harness.training.task_setup import ModelRecipe, TaskSetup
 from momentum_bench.harness.training.text_setup import TextSetup
-from momentum_bench.tasks.types import AnyTask, ImageTask
+from momentum_bench.tasks.types import AnyTask, ImageTask, Task
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Session:
         self.accelerator = accelerator
         self._setups: dict[str, TaskSetup] = {}
         self._data: dict[str, TaskData] = {}
-        self._tests: dict[_TestPart, tuple[list[int], Examples]] = {}
+        self._tests: dict[_TestPart, tuple[list[int], Examples, TokenCounts | None]] = {}
         self._splits: dict[_FewShotSplit, EncodedSplit] = {}
         self._model: tuple[ModelRecipe, LoadedModel] | None = None
 
@@ -156,12 +158,18 @@ class Session:
     ) -> EncodedSplit:
         few = draw_split(data, settings.k, settings.seed, settings.protocol)
         train, dev = [data.train[i] for i in few.train], [data.train[i] for i in few.dev]
-        test_rows, test = self._test_part(_of(_TestPart, settings), data, setup, load)
+        test_rows, test, of_test = self._test_part(_of(_TestPart, settings), data, setup, load)
         to_train = setup.encode(data, train, settings.method, load, to_train=True)
         to_score = setup.encode(data, dev, settings.method, load, to_train=False)
         names = task_kinds.stratum_names(data.task)
+        scored = [data.test[i] for i in test_rows]
+        leaked = count_leaked(data.task, train + dev, scored) if isinstance(data.task, Task) else None
+        counts = of_test
+        for part in (to_train, to_score):
+            of_part = setup.counts(part)
+            counts = counts + of_part if counts and of_part else None
         facts = Split(
-            content_hash=content_hash([train, dev, [data.test[i] for i in test_rows]]),
+            content_hash=content_hash([train, dev, scored]),
             n_train=len(train),
             n_dev=len(dev),
             n_test=len(test_rows),
@@ -170,17 +178,26 @@ class Session:
             n_empty_texts=data.n_empty,
             n_unlabelled_dropped=data.n_unlabelled,
             origin=data.origin,
+            n_leaked=leaked,
+            n_tokens=counts.n_tokens if counts else None,
+            n_unknown_tokens=counts.n_unknown if counts else None,
+            n_without_words=counts.n_without_words if counts else None,
+            n_sequences=counts.n_sequences if counts else None,
         )
         return EncodedSplit(to_train, to_score, test, test_rows, facts)
 
     def _test_part(
         self, settings: _TestPart, data: TaskData, setup: TaskSetup, load: Callable[[], LoadedModel]
-    ) -> tuple[list[int], Examples]:
-        """Positions of the test rows that are scored, and these rows encoded; all seeds share them."""
+    ) -> tuple[list[int], Examples, TokenCounts | None]:
+        """Positions of the test rows that are scored, these rows encoded, and their tokens counted.
+
+        All seeds share them.
+        """
         if settings not in self._tests:
             rows = select_test_rows(len(data.test), settings.test_limit, setup.questions(data))
             examples = [data.test[i] for i in rows]
-            self._tests[settings] = rows, setup.encode(data, examples, settings.method, load, to_train=False)
+            encoded = setup.encode(data, examples, settings.method, load, to_train=False)
+            self._tests[settings] = rows, encoded, setup.counts(encoded)
         return self._tests[settings]
 
     def objective(self, spec: RunSpec) -> Objective:

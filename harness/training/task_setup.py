@@ -10,6 +10,7 @@ from typing import Protocol
 
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.encoding.images import Examples
+from momentum_bench.harness.encoding.sequences import TokenCounts
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.training.objectives import Objective
@@ -54,7 +55,13 @@ class TaskSetup(Protocol):
         Args:
             load: gives the model, which may limit how much of an example is read.
             to_train: whether they are trained on (images are then varied), or scored.
+
+        Raises:
+            UserError: the model cannot read one of them.
         """
+
+    def counts(self, examples: Examples) -> TokenCounts | None:
+        """What encoded texts are made of; None: they are images."""
 
     def objective(self, method: str) -> Objective:
         """The loss and the predictions; the ids of label words are on the device."""

@@ -11,13 +11,16 @@ import torch
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.encoding.batch import Encoded
+from momentum_bench.harness.encoding.images import Examples
 from momentum_bench.harness.encoding.label_words import label_word_ids
+from momentum_bench.harness.encoding.sequences import TokenCounts, count_tokens, unreadable
 from momentum_bench.harness.encoding.texts import (
     CAUSAL_LENGTH,
     encode_candidates,
     encode_plain,
     encode_prompts,
 )
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models import pretrained
 from momentum_bench.harness.models.files import ModelSource
 from momentum_bench.harness.models.loaded import LoadedModel
@@ -38,6 +41,8 @@ class PretrainedModel:
 
     Attributes:
         n_labels: outputs of a new classifier; 0 where there is none.
+        kept_labels: the names of the labels that the model's own classifier must have, in logit order;
+            None: there is no classifier, or it is new.
         method, dropout, peft, freeze: as in a `RunSpec`.
     """
 
@@ -48,6 +53,7 @@ class PretrainedModel:
     dropout: float | None
     peft: str | None
     freeze: str | None
+    kept_labels: tuple[tuple[str, ...], ...] | None = None
 
     def load(self) -> LoadedModel:
         """The model on the CPU, with its adapter and with its frozen part.
@@ -55,7 +61,9 @@ class PretrainedModel:
         Raises:
             UserError: it cannot be loaded, adapted or frozen as it was asked for.
         """
-        loaded = pretrained.load_model(self.source, self.method, self.n_labels, self.dropout)
+        loaded = pretrained.load_model(
+            self.source, self.method, self.n_labels, self.dropout, self.kept_labels
+        )
         if self.method == "head":
             pretrained.agree_on_padding(loaded.model, self.tokenizer)
         if self.peft:
@@ -85,7 +93,13 @@ class TextSetup:
             dropout=spec.dropout,
             peft=spec.peft,
             freeze=spec.freeze,
+            kept_labels=self._label_names() if spec.head == "kept" else None,
         )
+
+    def _label_names(self) -> tuple[tuple[str, ...], ...]:
+        if self._task.kind != "classification":
+            return ()
+        return tuple(tuple(dict.fromkeys((name, str(value)))) for value, name in self._task.labels.items())
 
     def with_packing(self, loaded: LoadedModel, method: str) -> LoadedModel:
         return with_packing(loaded, self._tokenizer, is_head=method == "head")
@@ -111,16 +125,34 @@ class TextSetup:
         to_train: bool,
     ) -> Encoded:
         task, tokenizer, loaded = self._task, self._tokenizer, load()
-        readable = pretrained.max_input_length(loaded.model.config, tokenizer)
+        readable = pretrained.max_input_length(loaded.model, tokenizer)
         readable -= loaded.adapter.virtual_tokens if loaded.adapter else 0
+        given = examples
         if method == "causal":
             # such a loss needs the right candidate alone
             right_only = to_train and self.objective(method).generative
-            return encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
-        if to_train:
-            examples = [task_kinds.with_one_answer(example) for example in examples]
-        encode = encode_prompts if method == "prompt" else encode_plain
-        return encode(tokenizer, task, examples, min(task.max_length, readable))
+            encoded = encode_candidates(tokenizer, task, examples, min(CAUSAL_LENGTH, readable), right_only)
+        else:
+            if to_train:
+                examples = [task_kinds.with_one_answer(example) for example in examples]
+            length = min(task.max_length, readable)
+            if method == "prompt":
+                encoded = encode_prompts(tokenizer, task, examples, length)
+            else:
+                segments = pretrained.has_segments(loaded.model)
+                encoded = encode_plain(tokenizer, task, examples, length, segments)
+        n_embedded = len(loaded.model.get_input_embeddings().weight)
+        if found := unreadable(encoded, readable, n_embedded):
+            row, reason = found
+            raise UserError(
+                f"{_place(data, given[row])} cannot be read by --model {self._source.name}: it has {reason}. "
+                f"Found the texts {[text[:60] for text in given[row].texts]}"
+            )
+        return encoded
+
+    def counts(self, examples: Examples) -> TokenCounts:
+        assert isinstance(examples, Encoded)  # `encode` has made them
+        return count_tokens(examples, self._tokenizer)
 
     def objective(self, method: str) -> Objective:
         label_words = None
@@ -128,3 +160,14 @@ class TextSetup:
             ids = label_word_ids(self._tokenizer, self._task)
             label_words = torch.tensor(ids, device=self._device)
         return objective_of(self._task, method, label_words)
+
+
+def _place(data: TaskData, example: Example) -> str:
+    """Where an example stands, in words; rows are counted without those that were dropped."""
+    task = data.task
+    assert isinstance(task, Task)
+    for split, rows in ((task.train, data.train), (task.test, data.test)):
+        for number, row in enumerate(rows, 1):
+            if row is example:
+                return f"{task.name}, {split}, row {number}"
+    return task.name

@@ -58,14 +58,21 @@ class _Embedded(_Rows):
     def __init__(self, module: nn.Embedding, reached: Set[int]):
         super().__init__(module, reached)
         n = len(self.reached)
-        # a token that no training example has is out of range, and so an error
+        # A token that no training example has is out of range, which is an error on a CPU. On a GPU such an
+        # error would end all work in this process, so there a row of NaN makes the loss show it.
+        self.unreached = (
+            None
+            if self.table.device.type == "cpu"
+            else torch.full((1, self.table.shape[1]), torch.nan, device=self.table.device)
+        )
         self.place = torch.full((len(self.table),), n, device=self.table.device)
         self.place[self.reached] = torch.arange(n, device=self.table.device)
         # the row that stands for padding has no gradient
         self.padding = next((i for i, t in enumerate(sorted(reached)) if t == module.padding_idx), None)
 
     def trained(self, inputs: torch.Tensor) -> torch.Tensor:
-        return functional.embedding(self.place[inputs], self.rows, padding_idx=self.padding)
+        rows = self.rows if self.unreached is None else torch.cat([self.rows, self.unreached])
+        return functional.embedding(self.place[inputs], rows, padding_idx=self.padding)
 
 
 class _Scored(_Rows):

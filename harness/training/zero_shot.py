@@ -28,7 +28,7 @@ def zero_shot(spec: RunSpec, session: Session, journal: Journal) -> RunRecord:
         UserError: the split, the prompt or the model cannot be built.
     """
     accelerator = session.accelerator
-    set_arithmetic(spec, accelerator.device)
+    set_arithmetic(spec, accelerator)
     session.check_inputs(spec)
     parts = session.parts(spec)
     if accelerator.device.type == "cuda":

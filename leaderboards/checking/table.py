@@ -25,8 +25,21 @@ REQUIRED = ("leaderboard.csv", "comparison.csv")
 
 LATER = frozenset(
     (
-        *(*FACTS, "mixed", "left_out", "role", "design", "test_worst", "majority", "accumulated_rate"),
+        *(
+            *FACTS,
+            "mixed",
+            "left_out",
+            "role",
+            "design",
+            "test_worst",
+            "n_leaked",
+            "majority",
+            "accumulated_rate",
+        ),
+        "unknown_tokens",
         *("question", "first_learning_rate", "second_learning_rate", "spread_floor", "worst_difference"),
+        *("choice", "plain_mean_difference", "plain_std_difference", "test_bagged_mean"),
+        *("p_first_better", "p_within_margin", "p_second_better"),
         *("ci90_low", "ci90_high", "look", "looks", "n_seeds_if_equal", "n_seeds_as_observed"),
     )
 )

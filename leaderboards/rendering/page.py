@@ -16,6 +16,7 @@ from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.environments import FACTS
+from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.printable import html_text
 from momentum_bench.leaderboards.reference_numbers import matching
 from momentum_bench.leaderboards.rendering.cells import (
@@ -86,6 +87,7 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         margin=in_points(board.margin),
         counts=[{"kind": kind, "text": text, "n": n} for (kind, text), n in sorted(counts.items())],
         forest=svgs.get("forest"),
+        over_tasks=[line.sentence for line in over_tasks(board.comparisons)],
         pooled=[line.sentence for line in board.pooled],
         comparison_heads=comparison_heads,
         comparisons=comparisons,
@@ -233,6 +235,10 @@ def _remarks(row: Row) -> str:
     words = [f"{n} {what}" for n, what in counts if n]
     if (ratio := c["accumulated_rate"]) is not None and ratio < NOT_FAR_ENOUGH:
         words.append(f"moves {ratio:.2f} times as far as SGD")
+    if leaked := c["n_leaked"]:
+        words.append(f"{leaked} test rows are train or dev rows too")
+    if unknown := c["unknown_tokens"]:
+        words.append(f"{percent(unknown)} % of tokens unknown")
     if c["short_classes"]:
         words.append(f"short classes: {c['short_classes']}")
     return ", ".join(words)

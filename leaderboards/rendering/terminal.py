@@ -16,6 +16,7 @@ from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.rows import Row, by_setting, by_table, model_names
 
 MOST_SENTENCES = 3
@@ -41,7 +42,8 @@ def print_board(board: Leaderboard, console: Console) -> None:
         else:
             for pair in pairs:
                 console.print(_line(pair.sentence))
-    for text in [line.sentence for line in board.pooled] + board.notes:
+    over = [line.sentence for line in over_tasks(board.comparisons)]
+    for text in over + [line.sentence for line in board.pooled] + board.notes:
         console.print(_line(text))
 
 

@@ -129,7 +129,7 @@ def test_the_tables_are_those_of_the_csvs(directory: Path):
     assert as_text(board.to_pandas()) == read(str(files["leaderboard.csv"]))
     assert as_text(board.comparisons_to_pandas()) == read(str(files["comparison.csv"]))
     tables = board.tables()
-    assert len(tables) == 7
+    assert len(tables) == 8
     for name, table in tables.items():
         assert as_text(table) == read(str(files[f"{name}.csv"])), name
         assert list(table.columns) == str(files[f"{name}.csv"]).splitlines()[0].split(","), name

@@ -28,7 +28,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict
     """The keywords of `small_sweep`, whose values are Python's own."""
     data = tmp_path_factory.mktemp("data")
     write_rows(data / "sst2" / "train.jsonl", sentiment_rows(40))
-    write_rows(data / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(data / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     return {
         **{"task": "sst2", "data_dir": data, "model": str(tiny_model), "method": "prompt", "k": 4},
         **{"seeds": [13, 21], "learning_rates": [1e-2, 1e-1], "max_steps": 6, "eval_every": 3},

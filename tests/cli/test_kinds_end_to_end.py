@@ -58,8 +58,9 @@ def rows_of(kind: str, n: int) -> list[dict]:
 @pytest.fixture
 def kinds_data(tmp_path: Path) -> Path:
     for name, n in (("stsb", 24), ("copa", 16), ("multirc", 32), ("record", 10)):
-        for split in ("train", "validation"):
-            write_rows(tmp_path / "data" / name / f"{split}.jsonl", rows_of(name, n))
+        rows = rows_of(name, 2 * n)
+        write_rows(tmp_path / "data" / name / "train.jsonl", rows[:n])
+        write_rows(tmp_path / "data" / name / "validation.jsonl", rows[n:])
     return tmp_path / "data"
 
 

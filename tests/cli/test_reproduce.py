@@ -135,7 +135,7 @@ def small_row(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Data, a results directory with one row of really run runs, and the row's id."""
     folder = tmp_path_factory.mktemp("small")
     write_rows(folder / "data" / "sst2" / "train.jsonl", sentiment_rows(40))
-    write_rows(folder / "data" / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(folder / "data" / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     words = [
         "run",
         "--task",
@@ -196,8 +196,8 @@ def test_other_data_is_named_before_anything_is_run(
     small_row: tuple[Path, Path, str], tiny_model: Path, tmp_path: Path
 ):
     _, results, row_id = small_row
-    write_rows(tmp_path / "data" / "sst2" / "train.jsonl", sentiment_rows(42))
-    write_rows(tmp_path / "data" / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(tmp_path / "data" / "sst2" / "train.jsonl", sentiment_rows(38))
+    write_rows(tmp_path / "data" / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     done = again(results, tmp_path / "again", row_id, tiny_model, tmp_path / "data")
     assert done.exit_code == 2
     assert "was run with something else" in done.stderr

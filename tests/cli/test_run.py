@@ -22,6 +22,7 @@ from tests.conftest import (
     sentiment_rows,
     write_rows,
 )
+from tests.helpers.command_line import run_command
 from tests.helpers.processes import plant_in_each_step, wait_until
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
@@ -148,7 +149,7 @@ def test_a_sweep_file_and_both_spellings_of_flags(
     [
         (["--task", "sst2"], "cannot be had from the hub"),
         (["--task", "snlli"], "Did you mean snli"),
-        (["--learning-rate", "1"], "No such option"),
+        (["--learning-rate", "1"], "here it is --learning-rates"),
         (["--batch-size", "many"], "should be a valid integer"),
         (["--k", "10000"], "fewer than two classes with dev rows"),
         (["--batch-size", "0"], "--batch-size"),
@@ -388,3 +389,25 @@ def test_the_console_script_is_the_same_command():
         pytest.skip("not installed")
     done = subprocess.run([script, "run", "--help"], capture_output=True, text=True, check=True)
     assert "--learning-rates" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "ours"),
+    [
+        ("--lr", "--learning-rates"),
+        ("--model_name_or_path=x", "--model"),
+        ("--mixed_precision", "--precision"),
+        ("--seed", "--seeds"),
+        ("--output_path", "--output-dir"),
+    ],
+)
+def test_the_names_of_other_programs_are_explained(typed: str, ours: str, tmp_path: Path):
+    done = run_command("run", "--task", "sst2", typed, "1")
+    assert done.returncode == 2
+    assert f"here it is {ours} (" in done.stderr
+    file = tmp_path / "sweep.toml"
+    name = typed.removeprefix("--").partition("=")[0]
+    file.write_text(f"{name} = 1\n")
+    done = run_command("run", "--sweep", file)
+    assert done.returncode == 2
+    assert f"unknown name '{name}': here it is {ours.removeprefix('--').replace('-', '_')}" in done.stderr

@@ -227,10 +227,10 @@ class TestHub:
         monkeypatch.setattr("datasets.load_dataset", load_dataset)
         return asked
 
-    def test_main_is_resolved_once_and_both_splits_are_of_that_commit(self, calls: list[tuple]):
+    def test_the_revision_is_resolved_once_and_both_splits_are_of_that_commit(self, calls: list[tuple]):
         data = load_task_data(SST2, None)
         assert calls == [
-            ("resolve", "nyu-mll/glue", "main"),
+            ("resolve", "nyu-mll/glue", SST2.source.revision),
             ("load", "nyu-mll/glue", "sst2", "train", self.COMMIT),
             ("load", "nyu-mll/glue", "sst2", "validation", self.COMMIT),
         ]
@@ -242,7 +242,7 @@ class TestHub:
     ):
         monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
         data = load_task_data(get_task("trec"), None)
-        assert calls[0] == ("load", "CogComp/trec", None, "train", "refs/convert/parquet")
+        assert calls[0] == ("load", "CogComp/trec", None, "train", get_task("trec").source.revision)
         assert data.origin == f"CogComp/trec @ {self.COMMIT}"
 
     def test_a_copy_with_other_numbers_is_read_by_the_names_of_its_labels(
@@ -258,3 +258,140 @@ class TestHub:
     def test_without_the_hub_the_error_says_what_to_type(self):
         with pytest.raises(UserError, match=r"(?s)nyu-mll/glue \(sst2\) cannot be had.*--data-dir DIR"):
             load_task_data(SST2, None)
+
+
+def put(folder: Path, suffix: str, train: str | bytes, validation: str | bytes = "") -> Path:
+    """A data folder whose sst2 has these files; without a second one, both are alike."""
+    (folder / "sst2").mkdir(parents=True)
+    for split, content in (("train", train), ("validation", validation or train)):
+        path = folder / "sst2" / f"{split}.{suffix}"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+HEAD = "sentence\tlabel\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "texts"),
+    [
+        # as pandas and spreadsheets write it: each cell with a quote is quoted as a whole
+        ('"a ""fine"" film"\t1\nplain\t0\n', ['a "fine" film', "plain"]),
+        ('"two\nlines"\t1\n"a\ttab"\t0\n', ["two\nlines", "a\ttab"]),
+        ('"good"\t"1"\n"bad"\t"0"\n', ["good", "bad"]),
+        # as GLUE writes it: quotes belong to the text
+        ('a "fine" film\t1\n"plain"\t0\n', ['a "fine" film', '"plain"']),
+        ('"fine" film\t1\nplain\t0\n', ['"fine" film', "plain"]),
+        ('an inch is "\t1\n"plain"\t0\n', ['an inch is "', '"plain"']),
+    ],
+)
+def test_quotes_in_a_tsv_are_a_fact_of_the_file(body: str, texts: list[str], tmp_path: Path):
+    data = load_task_data(SST2, put(tmp_path / "data", "tsv", HEAD + body))
+    assert [example.texts[0] for example in data.train] == texts
+    assert [example.label for example in data.train] == [1, 0]
+
+
+def test_the_two_splits_of_a_tsv_are_read_alike(tmp_path: Path):
+    raw, paired = 'a "fine" film\t1\n', '"plain"\t0\n'
+    data = load_task_data(SST2, put(tmp_path / "a", "tsv", HEAD + raw, HEAD + paired))
+    assert data.test[0].texts == ('"plain"',)
+    with pytest.raises(
+        UserError, match=r"train\.tsv has quotes as CSV has them, and .*validation\.tsv has quo"
+    ):
+        load_task_data(SST2, put(tmp_path / "b", "tsv", HEAD + '"two\nlines"\t1\n', HEAD + raw))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_byte_that_is_not_utf8_is_named_with_its_line(suffix: str, tmp_path: Path):
+    if suffix == "csv":
+        lines = [b"sentence,label", *(b"good film %d,1" % i for i in range(2, 2000))]
+        lines[499] = b"caf\xe9,1"
+    else:
+        lines = [b'{"sentence": "good film %d", "label": 1}' % i for i in range(1, 2000)]
+        lines[499] = b'{"sentence": "caf\xe9", "label": 1}'
+    message = rf"train\.{suffix}, line 500: the byte 0xe9 is not UTF-8.*iconv -f WINDOWS-1252 -t UTF-8"
+    with pytest.raises(UserError, match=message):
+        load_task_data(SST2, put(tmp_path / "data", suffix, b"\n".join(lines)))
+
+
+def test_utf16_is_named(tmp_path: Path):
+    text = "sentence,label\ngood,1\n".encode("utf-16")
+    with pytest.raises(UserError, match=r"line 1: .*iconv -f UTF-16 -t UTF-8"):
+        load_task_data(SST2, put(tmp_path / "data", "csv", text))
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (["good,1", '"bad" film,0', "good,1"], 3),
+        (["good,1", '"bad,0', "good,1"], 3),
+        (['"a\nb",1', '"c" d,0'], 4),
+    ],
+)
+def test_a_broken_quote_in_a_csv_is_named_with_its_line(rows: list[str], line: int, tmp_path: Path):
+    text = "\n".join(["sentence,label", *rows])
+    with pytest.raises(UserError, match=rf"train\.csv, line {line}: "):
+        load_task_data(SST2, put(tmp_path / "data", "csv", text))
+
+
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_a_cell_may_be_as_long_as_a_document(suffix: str, tmp_path: Path):
+    text, separator = "word " * 40_000, "," if suffix == "csv" else "\t"
+    lines = [f"sentence{separator}label", f"{text}{separator}1", f"bad{separator}0"]
+    data = load_task_data(SST2, put(tmp_path / "data", suffix, "\n".join(lines)))
+    assert data.train[0].texts == (text,)
+
+
+def test_half_of_a_character_is_named_with_its_row(toy_data: Path):
+    rows = [*sentiment_rows(3), {"sentence": "fun \ud83d", "label": 1}]
+    write_rows(toy_data / "sst2" / "train.jsonl", rows)
+    with pytest.raises(UserError, match=r"sst2, train, row 4, sentence: character 5 is half of .*\\ud83d"):
+        load_task_data(SST2, toy_data)
+    choices = {"premise": "p", "choice1": "a", "choice2": "b \udc00", "question": "cause", "label": 0}
+    write_rows(toy_data / "copa" / "train.jsonl", [choices])
+    write_rows(toy_data / "copa" / "validation.jsonl", [choices])
+    with pytest.raises(UserError, match=r"copa, train, row 1: character 3 is half"):
+        load_task_data(get_task("copa"), toy_data)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text", "message"),
+    [
+        ("csv", "good film,1\nbad film,0\n", "the first line must name the columns"),
+        ("csv", "sentence;label\ngood film;1\n", "separated by semicolons: write commas"),
+        ("jsonl", '[{"sentence": "good", "label": 1}]', "one object in each line, and no array"),
+    ],
+)
+def test_a_file_that_people_give_by_mistake_is_explained(
+    suffix: str, text: str, message: str, tmp_path: Path
+):
+    with pytest.raises(UserError, match=message):
+        load_task_data(SST2, put(tmp_path / "data", suffix, text))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("train.json", r"found train\.json: .*as \.jsonl"),
+        ("train.csv.gz", r"found train\.csv\.gz: unpack it first: gunzip"),
+        ("train-00000-of-00002.parquet", r"found train-00000-of-00002\.parquet: .*join the parts"),
+        ("train.xlsx", r"found train\.xlsx: this format is not read"),
+    ],
+)
+def test_a_file_of_another_name_is_named(name: str, message: str, toy_data: Path):
+    (toy_data / "sst2" / "train.jsonl").rename(toy_data / "sst2" / name)
+    with pytest.raises(UserError, match=message):
+        load_task_data(SST2, toy_data)
+
+
+@pytest.mark.parametrize("label", ["-", "", None, "-1", -1])
+def test_all_ways_to_write_no_label_are_dropped_where_the_task_says_so(label: object, tmp_path: Path):
+    rows = [{"premise": "p", "hypothesis": f"h{i}", "label": i % 3} for i in range(6)]
+    rows.append({"premise": "p", "hypothesis": "h", "label": label})
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "snli" / f"{split}.jsonl", rows)
+        write_rows(tmp_path / "rte" / f"{split}.jsonl", [row for row in rows if row["label"] != 2])
+    data = load_task_data(get_task("snli"), tmp_path)
+    assert (len(data.train), data.n_unlabelled) == (6, 2)
+    with pytest.raises(UserError, match=r"rte, train, row 5: label"):
+        load_task_data(get_task("rte"), tmp_path)

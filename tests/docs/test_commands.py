@@ -19,6 +19,7 @@ from tests.helpers.manual import PAGES, Block, blocks, commands, lines
 from tests.helpers.tickets import write_rows_of_the_guide
 
 OTHERS = {
+    "--no-deps": "pip",
     "--cpu": "accelerate",
     "--num_processes": "accelerate",
     "--max_restarts": "torchrun",

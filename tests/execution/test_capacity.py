@@ -70,6 +70,8 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     largest = bytes_of_a_run(session, specs[1])
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(session, spec))
+    monkeypatch.setattr(capacity, "usable_cores", lambda: 64)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )
@@ -79,11 +81,33 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     assert runs_at_a_time(on_gpu, specs * 4, None) == 1
 
 
+def test_auto_on_a_gpu_counts_cores_and_memory_of_the_host_too(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    """Small models would have a GPU hold many more processes than the host can feed."""
+    on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
+    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: 2**26)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
+    specs = [spec_for(session)] * 100
+    assert runs_at_a_time(on_gpu, specs, "auto") == 8
+    assert runs_at_a_time(on_gpu, [spec_for(session, threads_per_run=4)] * 100, "auto") == 2
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert runs_at_a_time(on_gpu, specs, "auto") == 2
+    monkeypatch.delenv("WORLD_SIZE")
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7 * 2**30))
+    assert runs_at_a_time(on_gpu, specs, "auto") == 3
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * 2**30, 80 * 2**30))
+    plain = runs_at_a_time(on_gpu, specs, "auto")
+    monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: 2**31)
+    assert runs_at_a_time(on_gpu, [spec_for(session, cuda_graphs=True)] * 100, "auto") < plain
+
+
 def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ):
-    if session.accelerator.device.type == "cuda":
-        pytest.skip("there is a GPU here")
     specs = [spec_for(session)] * 20
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))

@@ -14,11 +14,10 @@ from momentum_bench.harness.records.schema import DevPredictions, RunRecord
 from momentum_bench.leaderboards import rows
 from momentum_bench.leaderboards.bagged import (
     RESAMPLES,
-    bagged_differences,
     bagged_score,
-    bagged_scores,
     bagged_weights,
 )
+from momentum_bench.leaderboards.comparisons import compare
 from momentum_bench.leaderboards.rows import rows_of
 from tests.helpers.specs import make_record
 
@@ -143,9 +142,11 @@ def test_a_seed_without_a_score_leaves_no_difference():
         *(make_record(learning_rate=rate, optimizer="sgdm", seed=21) for rate in (0.1, 1.0)),
     ]
     first, second = rows_of(records)
-    assert bagged_scores(second).keys() == {13}
-    assert bagged_differences(first, second, [13]) == pytest.approx([0.1])
-    assert bagged_differences(first, second, [13, 21]) is None
+    assert second.bagged.keys() == {13}
+    comparison, _ = compare(first, second, 0.01)
+    assert comparison is not None
+    assert comparison.columns["choice"] == "plain"  # one choice for all seeds of a comparison
+    assert len(comparison.differences) == 2
 
 
 def test_the_spread_of_a_tuned_difference_falls():
@@ -169,8 +170,11 @@ def test_the_spread_of_a_tuned_difference_falls():
                 )
     first, second = rows_of(records)
     plain = [rows.test_metric_of(second.chosen[s]) - rows.test_metric_of(first.chosen[s]) for s in seeds]
-    bagged = bagged_differences(first, second, seeds)
-    assert bagged is not None
+    comparison, _ = compare(first, second, 0.01)
+    assert comparison is not None
+    bagged = comparison.differences
+    assert comparison.columns["choice"] == "bagged"
+    assert comparison.columns["plain_mean_difference"] == pytest.approx(np.mean(plain))
     assert np.std(bagged, ddof=1) < 0.85 * np.std(plain, ddof=1)  # measured on real runs: 2.44 against 3.55
     assert abs(np.mean(bagged)) < 0.01
     assert RESAMPLES == 100

@@ -29,6 +29,7 @@ from momentum_bench.leaderboards.checking.check import departures
 from momentum_bench.leaderboards.rendering.files import write
 from momentum_bench.leaderboards.rendering.model_card import model_index
 from tests.conftest import ROOT
+from tests.helpers.command_line import run_command
 from tests.helpers.submissions import specs, whole_record
 from tests.helpers.synthetic import Scores, fill, sweep_records
 
@@ -68,6 +69,13 @@ def rewrite(kept: Path, old: bytes, new: bytes) -> None:
     text = lzma.decompress((kept / ARCHIVE).read_bytes())
     assert old in text
     (kept / ARCHIVE).write_bytes(lzma.compress(text.replace(old, new, 1)))
+
+
+def test_what_build_writes_can_be_checked(kept: Path, tmp_path: Path):
+    done = run_command("leaderboard", "build", kept, "--out", tmp_path / "board")
+    assert done.returncode == 0, done.stderr
+    done = run_command("leaderboard", "check", tmp_path / "board")
+    assert (done.returncode, done.stdout) == (0, "")
 
 
 def test_what_is_changed_in_an_archive_is_found(kept: Path):

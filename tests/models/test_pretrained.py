@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -7,11 +8,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.models.files import PINNED, ModelSource, at_revision, resolve_model
 from momentum_bench.harness.models.pretrained import (
     agree_on_padding,
     draw_new_parameters,
+    has_segments,
     load_model,
     load_tokenizer,
     max_input_length,
@@ -66,15 +69,28 @@ def test_a_hub_model_is_known_by_its_commit(
     shutil.copytree(tiny_model, snapshot)
     asked = []
 
-    def snapshot_download(repo_id: str, **patterns: object) -> str:
-        asked.append((repo_id, patterns["allow_patterns"]))
+    def snapshot_download(repo_id: str, revision: str | None, **patterns: object) -> str:
+        asked.append((repo_id, revision, patterns["allow_patterns"]))
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     source = resolve_model("roberta-large")
     assert (source.name, source.revision) == ("roberta-large", commit)
-    assert asked[0][0] == "roberta-large"
-    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][1])
+    assert asked[0][:2] == ("FacebookAI/roberta-large", PINNED["FacebookAI/roberta-large"])
+    assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][2])
+    assert {"bpe.codes", "*.txt", "*.model"} <= set(asked[0][2])
+    for typed in ("FacebookAI/roberta-large@v1", "made-up/model@main"):
+        assert resolve_model(typed).name == typed.partition("@")[0]
+        assert asked[-1][:2] == tuple(typed.split("@"))
+    resolve_model("made-up/model")
+    assert asked[-1][:2] == ("made-up/model", None)
+
+
+def test_a_record_is_run_again_with_its_own_revision():
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    assert at_revision("made-up/model", commit) == f"made-up/model@{commit}"
+    assert at_revision("local:model", "sha256:0123456789abcdef") == "local:model"
+    assert at_revision("package:model", "sha256:0123456789abcdef") == "package:model"
 
 
 def test_the_head_is_drawn_from_the_seed_alone(tiny_model: Path):
@@ -119,9 +135,115 @@ def test_the_input_limit_is_the_smaller_of_tokenizer_and_positions(tiny_model: P
     source = resolve_model(str(tiny_model))
     model = load_model(source, "head", 2, None).model
     tokenizer = load_tokenizer(source)
-    assert max_input_length(model.config, tokenizer) == 64
-    model.config.model_type, model.config.pad_token_id = "roberta", 1
-    assert max_input_length(model.config, tokenizer) == 62
+    assert max_input_length(model, tokenizer) == 64
+    tokenizer.model_max_length = 50
+    assert max_input_length(model, tokenizer) == 50
+
+
+OFFSETS = {
+    "bert": 0,
+    "roberta": 2,
+    "xlm-roberta": 2,
+    "camembert": 2,
+    "mpnet": 2,
+    "longformer": 2,
+    "luke": 2,
+    "ibert": 2,
+    "data2vec-text": 2,
+    "roberta-prelayernorm": 2,
+    "xlm-roberta-xl": 2,
+    "lilt": 2,
+    "gpt2": 0,
+    "opt": 0,
+}
+"""Types of models, and the rows of their tables of positions that no token uses."""
+
+
+@pytest.mark.parametrize(("model_type", "offset"), OFFSETS.items())
+def test_the_readable_length_is_what_the_table_of_positions_holds(model_type: str, offset: int):
+    sizes = {
+        "vocab_size": 40,
+        "hidden_size": 24,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "ffn_dim": 16,
+        "word_embed_proj_dim": 24,
+        "max_position_embeddings": 18,
+        "pad_token_id": 1,
+        "attention_window": 4,
+    }
+    config = loads.config_of_type(model_type, **sizes)
+    model = loads.untrained_model("classifier", config).eval()
+    limit = max_input_length(model, SimpleNamespace(model_max_length=10**9))
+    assert limit == 18 - offset
+    more = {"bbox": torch.zeros(1, limit, 4, dtype=torch.long)} if model_type == "lilt" else {}
+    model(input_ids=torch.full((1, limit), 5), attention_mask=torch.ones(1, limit, dtype=torch.long), **more)
+
+
+THIN = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "sizes", "expected"),
+    [
+        ("bert", THIN, True),
+        ("albert", THIN | {"embedding_size": 16}, True),
+        ("rembert", THIN | {"input_embedding_size": 16}, True),
+        ("funnel", {"d_model": 24, "n_head": 2, "d_inner": 16, "block_sizes": [1, 1]}, True),
+        ("xlnet", {"d_model": 24, "n_head": 2, "d_inner": 16, "n_layer": 1}, True),
+        ("roberta", THIN | {"type_vocab_size": 1}, False),
+        ("mpnet", THIN, False),
+        ("gpt2", {"n_embd": 24, "n_head": 2, "n_layer": 1}, False),  # it takes them, as tokens
+    ],
+)
+def test_segments_are_known_from_the_model(model_type: str, sizes: dict, expected: bool):
+    config = loads.config_of_type(model_type, vocab_size=40, **sizes)
+    assert has_segments(loads.untrained_model("classifier", config)) == expected
+
+
+VOCABULARIES = {
+    "bert": "vocab.txt",
+    "roberta": "vocab.json and merges.txt",
+    "albert": "spiece.model",
+    "gpt2": "vocab.json and merges.txt",
+    "xlnet": "spiece.model",
+    "mpnet": "vocab.txt",
+    "luke": "vocab.json and merges.txt",
+}
+
+
+@pytest.mark.parametrize(("model_type", "files"), VOCABULARIES.items())
+def test_a_tokenizer_without_its_vocabulary_is_refused(model_type: str, files: str, tmp_path: Path):
+    """transformers builds these with their special tokens alone, so that every word is unknown."""
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(UserError, match=rf"lacks {files}, so .* every word would be unknown: copy tokenizer"):
+        load_tokenizer(ModelSource("local:model", "", tmp_path))
+
+
+def test_a_tokenizer_of_characters_needs_no_file(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "canine"}')
+    assert len(load_tokenizer(ModelSource("local:model", "", tmp_path))("a b")["input_ids"]) == 5
+
+
+@pytest.mark.parametrize(
+    ("config", "files"),
+    [
+        ({"model_type": "roberta", "tokenizer_class": "BertweetTokenizer"}, {"vocab.txt": "film 3\n"}),
+        ({"model_type": "roberta", "tokenizer_class": "PhobertTokenizer"}, {"vocab.txt": "film 3\n"}),
+        ({"model_type": "roberta"}, {"vocab.json": '{"<s>": 0, "<unk>": 1}'}),
+        ({"model_type": "bert"}, {"tokenizer.json": '{"version": "9.0", "model": {"type": "Later"}}'}),
+    ],
+)
+def test_a_tokenizer_that_does_not_load_is_one_message(
+    config: dict[str, str], files: dict[str, str], tmp_path: Path
+):
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    for name, content in files.items():
+        (tmp_path / name).write_text(content)
+    [name] = files
+    with pytest.raises(UserError, match=rf"does not load: .*The folder has {name}: copy all files"):
+        load_tokenizer(ModelSource("local:model", "", tmp_path))
 
 
 @pytest.mark.parametrize("configured", [None, 3])
@@ -168,3 +290,28 @@ def test_a_package_with_a_gguf_file_is_known_by_its_content(tmp_path: Path, monk
     assert (source.name, source.folder, source.gguf) == ("package:small", tmp_path, "small.gguf")
     (tmp_path / "small.gguf").write_bytes(b"GGUF2")
     assert resolve_model("package:small").revision != source.revision
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_named(name: str, tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    (folder / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(UserError, match=rf"{name} is a pointer of git-lfs .*git lfs pull"):
+        resolve_model(str(folder))
+
+
+def test_weights_that_were_cut_are_named(tiny_model: Path, tmp_path: Path):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model, folder)
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read: .*cut in copying"):
+        load_model(resolve_model(str(folder)), "head", 2, None)
+
+
+@pytest.mark.parametrize("model_type", ["xlm", "flaubert"])
+def test_a_vocabulary_head_that_gives_a_tuple_is_asked_as_a_whole(model_type: str, tmp_path: Path):
+    config = loads.config_of_type(model_type, vocab_size=40, emb_dim=24, n_layers=1, n_heads=2)
+    loads.untrained_model("masked_lm", config).save_pretrained(tmp_path)
+    assert load_model(resolve_model(str(tmp_path)), "prompt", 0, None).vocabulary_head is None

@@ -14,7 +14,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM, MixtralConfig, MixtralForCausalLM
+from transformers import (
+    BertForMaskedLM,
+    DistilBertForTokenClassification,
+    MixtralConfig,
+    MixtralForCausalLM,
+    ModernBertForMaskedLM,
+    ModernBertForSequenceClassification,
+)
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
@@ -24,6 +31,7 @@ from momentum_bench.harness.models.pretrained import draw_new_parameters, load_m
 from tests.conftest import ROOT, cli_environment
 
 METHODS = ("prompt", "head", "causal")
+PARTS = ("weight", "bias")
 
 
 def changed(folder: Path, target: Path, change: Callable[[dict[str, torch.Tensor]], dict]) -> Path:
@@ -178,6 +186,94 @@ def test_only_the_classifier_and_a_pooler_that_was_never_there_are_new(tiny_mode
     half = changed(tiny_model, tmp_path / "half", lambda old: old | dict([*pooler.items()][:1]))
     with pytest.raises(UserError, match=r"bert\.pooler\.dense\.bias missing"):
         load(half)
+
+
+def with_classifier(folder: Path, target: Path, n_labels: int, **config: object) -> Path:
+    """A copy of a model that was trained as a classifier, without the head of its vocabulary."""
+
+    def change(old: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        kept = {name: value for name, value in old.items() if name.startswith("bert.")}
+        pooler = {"bert.pooler.dense.weight": torch.ones(32, 32), "bert.pooler.dense.bias": torch.ones(32)}
+        head = {"classifier.weight": torch.ones(n_labels, 32), "classifier.bias": torch.ones(n_labels)}
+        return kept | pooler | head
+
+    changed(folder, target, change)
+    content = json.loads((target / "config.json").read_text())
+    content |= {"architectures": ["BertForSequenceClassification"]} | config
+    (target / "config.json").write_text(json.dumps(content))
+    return target
+
+
+@pytest.mark.parametrize("n_labels", [2, 3])
+def test_an_old_classifier_is_not_kept(n_labels: int, tiny_model: Path, tmp_path: Path):
+    """Its labels may stand in another order, so that training would start from wrong answers."""
+    loaded = load(with_classifier(tiny_model, tmp_path / "model", n_labels))
+    assert set(loaded.new_parameters) == {"classifier.weight", "classifier.bias"}
+    draw_new_parameters(loaded.model, loaded.new_parameters, 7)
+    classifier = loaded.model.get_parameter("classifier.weight")
+    assert classifier.shape == (2, 32)
+    # it is the classifier that a model without an old one gets from this seed
+    fresh = load_model(resolve_model(str(tiny_model)), "head", 2, None)
+    draw_new_parameters(fresh.model, ("classifier.weight",), 7)
+    assert torch.equal(classifier, fresh.model.get_parameter("classifier.weight"))
+
+
+def test_a_part_of_another_classifier_is_not_kept_either(tmp_path: Path):
+    """The one layer of a classifier of tokens has the name of a layer here, and perhaps its size."""
+    sizes = {"vocab_size": 40, "dim": 32, "n_heads": 2, "n_layers": 1, "hidden_dim": 32}
+    config = loads.config_of_type("distilbert", num_labels=2, **sizes)
+    DistilBertForTokenClassification(config).save_pretrained(tmp_path)
+    new = load(tmp_path).new_parameters
+    assert set(new) == {f"{layer}.{part}" for layer in ("pre_classifier", "classifier") for part in PARTS}
+
+
+def test_what_a_language_model_has_above_its_encoder_stays(tmp_path: Path):
+    sizes = {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 32, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    sizes |= {"cls_token_id": 1, "sep_token_id": 2, "classifier_bias": True}
+    config = loads.config_of_type("modernbert", **sizes)
+    ModernBertForMaskedLM(config).save_pretrained(tmp_path / "language")
+    loaded = load(tmp_path / "language")
+    assert set(loaded.new_parameters) == {"classifier.weight", "classifier.bias"}
+    ModernBertForSequenceClassification(config).save_pretrained(tmp_path / "classifier")
+    assert {"head.dense.weight", "classifier.weight"} <= set(load(tmp_path / "classifier").new_parameters)
+
+
+LABELS = (("negative", "0"), ("positive", "1"))
+
+
+@pytest.mark.parametrize("names", [["negative", "positive"], ["NEGATIVE", "Positive"], ["0", "1"]])
+def test_a_classifier_is_kept_if_it_is_asked_for(names: list[str], tiny_model: Path, tmp_path: Path):
+    folder = with_classifier(tiny_model, tmp_path / "model", 2, id2label=dict(enumerate(names)))
+    loaded = load_model(resolve_model(str(folder)), "head", 2, None, LABELS)
+    assert loaded.new_parameters == ()
+    assert torch.equal(loaded.model.get_parameter("classifier.weight"), torch.ones(2, 32))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["positive", "negative"],
+            r"the labels positive, negative .*and the task has, in this order, negative or 0, p",
+        ),
+        (["LABEL_0", "LABEL_1"], r"the labels LABEL_0, LABEL_1 .*write the task's names into id2label"),
+        (["negative", "neutral", "positive"], r"has 3 outputs, and the task needs 2: leave out --head"),
+    ],
+)
+def test_a_classifier_of_other_labels_is_not_kept(
+    names: list[str], message: str, tiny_model: Path, tmp_path: Path
+):
+    folder = with_classifier(tiny_model, tmp_path / "model", len(names), id2label=dict(enumerate(names)))
+    with pytest.raises(UserError, match=message):
+        load_model(resolve_model(str(folder)), "head", 2, None, LABELS)
+
+
+def test_a_model_without_a_classifier_has_none_to_keep(tiny_model: Path):
+    with pytest.raises(UserError, match=r"LABEL_0"):
+        load_model(resolve_model(str(tiny_model)), "head", 2, None, LABELS)
+    with pytest.raises(UserError, match=r"--head kept: .* has no classifier of its own"):
+        load_model(resolve_model(str(tiny_model)), "head", 2, None, (("LABEL_0",), ("LABEL_1",)))
 
 
 @pytest.mark.parametrize("method", ["head", "causal"])

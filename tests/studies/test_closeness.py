@@ -18,6 +18,7 @@ from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.harness.records.store import LOCK, Journal, Store
+from momentum_bench.harness.studies import arms
 from momentum_bench.harness.studies import study as study_file
 from momentum_bench.harness.studies.arms import disagreement, mean_kl, separation
 from momentum_bench.harness.studies.closeness import (
@@ -364,3 +365,20 @@ def test_what_a_study_writes_is_not_taken_for_that_of_a_killed_process(
     monkeypatch.setattr(study_file, "write_atomically", noting)
     study_file.write_results("noise", tmp_path, {"": Table(("a", "b"), [])}, "")
     assert seen == [("noise.csv", "a,b\n"), ("noise.svg", "")]  # a table without rows has its header
+
+
+def test_scores_leave_the_device_before_they_become_float64(session: Session, monkeypatch):
+    """MPS has no float64."""
+    spec = plain_run(session)
+    [arm] = arms.make_arms([("sgd", spec, 1)], session, spec)
+    own = arms.logits
+
+    class OnMps(torch.Tensor):
+        def double(self):
+            raise TypeError("the MPS framework doesn't support float64")
+
+        def cpu(self):
+            return self.as_subclass(torch.Tensor)
+
+    monkeypatch.setattr(arms, "logits", lambda *given: own(*given).as_subclass(OnMps))
+    assert arm.scores(session.split(spec).dev).dtype == torch.float64

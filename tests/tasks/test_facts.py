@@ -28,9 +28,16 @@ def test_the_tasks_of_the_paper_and_the_embedded_one_are_there():
 def test_a_task_is_one_short_file_of_data(name: str):
     lines = (ROOT / "tasks" / f"{name}.py").read_text().splitlines()
     imports = [line for line in lines if line.startswith(("import", "from"))]
-    assert len([line for line in lines if line and not line.startswith("#")]) <= 20
+    assert len([line for line in lines if line and not line.startswith("#")]) <= 22
     assert all(line.startswith("from momentum_bench.tasks.types import") for line in imports)
     assert tasks.get_task(name).name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_of_the_hub_is_pinned_to_a_commit(name: str):
+    source = tasks.get_task(name).source
+    if isinstance(source, tasks.HubSource):
+        assert re.fullmatch("[0-9a-f]{40}", source.revision)
 
 
 def test_an_unknown_name_comes_with_the_nearest_ones():

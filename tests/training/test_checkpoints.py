@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from momentum_bench.harness.device_errors import is_out_of_memory
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
@@ -19,7 +20,7 @@ from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training import checkpoints, finetune, steps
-from momentum_bench.harness.training.memory import BatchTooLargeError, is_out_of_memory
+from momentum_bench.harness.training.memory import BatchTooLargeError
 from momentum_bench.harness.training.session import Session
 from tests.helpers.runs import spec_for
 

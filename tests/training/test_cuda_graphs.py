@@ -1,4 +1,4 @@
-"""Recorded steps. Without a GPU a recorder that does its work anew stands in for graphs."""
+"""Recorded steps, with a recorder that does its work again; `test_on_a_gpu.py` has graphs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from tests.helpers.runs import spec_for
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 ADAMW = {"optimizer": "adamw", "hyperparameters": {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8}}
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here to record on")
 
 
 class Again:
@@ -66,8 +65,7 @@ def session(tiny_model: Path, toy_data: Path) -> Session:
 @pytest.fixture
 def run(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunRecord]:
     def call(**changes: Any) -> RunRecord:
-        if session.accelerator.device.type == "cpu":
-            monkeypatch.setattr(cuda_graphs, "Recorder", Again)
+        monkeypatch.setattr(cuda_graphs, "Recorder", Again)
         changes = {"max_steps": 12, "eval_every": 1, "learning_rate": 0.03, "dropout": 0.0} | changes
         return finetune(spec_for(session, **changes), session, Journal(tmp_path / "run" / "e.jsonl"))
 
@@ -138,9 +136,7 @@ def test_what_a_recorded_run_says_of_itself(run):
     assert recorded.spec.run_id != plain.spec.run_id
 
 
-def test_a_shape_is_recorded_when_it_is_seen_again(run, session: Session):
-    if session.accelerator.device.type != "cpu":
-        pytest.skip("counts the replays of the stand-in for graphs")
+def test_a_shape_is_recorded_when_it_is_seen_again(run):
     run(cuda_graphs=True, max_steps=20)
     assert Again.recorded  # of 20 steps some shape came three times
     assert max(Again.recorded) > 1
@@ -191,23 +187,6 @@ def test_all_that_are_torch_s_sgd_can_be_recorded(session: Session, optimizer: s
 
 
 def test_a_sweep_that_asks_for_it_without_a_gpu_ends_before_it_trains(session: Session):
-    if torch.cuda.is_available():
-        pytest.skip("there is a GPU here")
     spec = spec_for(session, cuda_graphs=True)
     with pytest.raises(UserError, match="--cuda-graphs: this runs on cpu"):
         prepare([spec], session.inputs, "fp32")
-
-
-@needs_gpu
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
-def test_on_a_gpu_a_graph_gives_the_losses_of_its_steps_launched_one_by_one(
-    run, monkeypatch: pytest.MonkeyPatch, precision: str, dropout: float
-):
-    changes = {"optimizer": "sgdm", "cuda_graphs": True, "dropout": dropout, "precision": precision}
-    graphs = run(**changes, max_steps=40)
-    monkeypatch.setattr(cuda_graphs, "Recorder", Again)
-    launched = run(**changes, max_steps=40)
-    assert [e.train_loss for e in graphs.evaluations] == pytest.approx(
-        [e.train_loss for e in launched.evaluations], abs=1e-4
-    )

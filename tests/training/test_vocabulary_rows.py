@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from torch import nn
 
 from momentum_bench.harness.execution.accelerator import make_accelerator
@@ -22,6 +23,7 @@ from momentum_bench.harness.training import steps
 from momentum_bench.harness.training.finetune import finetune
 from momentum_bench.harness.training.session import Session
 from momentum_bench.harness.training.vocabulary_rows import WHOLE_TABLES, UsedElsewhereError, reached_rows
+from tests.helpers.gpu import a_gpu
 from tests.helpers.runs import spec_for
 
 
@@ -184,3 +186,22 @@ def test_gradients_past_a_table_are_found():
     )
     with pytest.raises(UsedElsewhereError, match="Embedding is not the only use"):
         type(WHOLE_TABLES)([table]).check()
+
+
+def test_on_a_gpu_a_token_that_no_example_has_gives_nan_and_no_device_assert(
+    tiny_model: Path, toy_data: Path
+):
+    """A device assert would end all work in the process."""
+    with a_gpu():
+        session = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
+        spec = spec_for(session, optimizer="sgd", method="head")
+        model = session.loaded(spec).model
+        model.train()
+        embedding = model.get_input_embeddings()
+        known = set().union(*session.split(spec).train.input_ids)
+        other = max(set(range(len(embedding.weight))) - known)
+        with reached_rows(spec, session.parts(spec)):
+            ids = torch.tensor([[min(known), other]], device="cuda")
+            found = embedding(ids).isnan().all(dim=2).tolist()
+        assert found == [[False, True]]
+    AcceleratorState._reset_state(reset_partial_state=True)
