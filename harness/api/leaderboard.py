@@ -70,6 +70,9 @@ class Leaderboard(BuiltLeaderboard):
     def save(self, directory: str | PathLike[str]) -> None:
         """Write what `momentum-bench leaderboard build --out DIRECTORY` writes: tables, page and plots.
 
+        Where the directory has no `runs/`, the archive of all records is written too, so that
+        `leaderboard check` can compute the tables again.
+
         Raises:
             UserError: the directory cannot be written, or it is not ours and has files of these names.
         """
@@ -77,7 +80,7 @@ class Leaderboard(BuiltLeaderboard):
         there = Store(out)
         # a sweep of that directory writes the same files when it ends
         with disk_errors(out), there.alone() if there.exists else nullcontext():
-            write(self, out)
+            write(self, out, archive=not (out / "runs").is_dir())
 
     def __repr__(self) -> str:
         counts = ", ".join(
