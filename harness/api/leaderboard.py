@@ -70,6 +70,9 @@ class Leaderboard(BuiltLeaderboard):
     def save(self, directory: str | PathLike[str]) -> None:
         """Write what `momentum-bench leaderboard build --out DIRECTORY` writes, records too.
 
+        Where the directory has no `runs/`, the archive of all records is written too, so that
+        `leaderboard check` can compute the tables again.
+
         Raises:
             UserError: the directory cannot be written, or it is not ours and has files of these names.
         """

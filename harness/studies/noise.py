@@ -310,10 +310,10 @@ def conclusion(records: Sequence[NoiseRecord]) -> str:
 
 
 POINT_COLUMNS = (
-    *(*SETTING_COLUMNS, "status", "momentum", "method", "step", "torch_learning_rate"),
+    *(*SETTING_COLUMNS, "status", "momentum", "step", "torch_learning_rate"),
     *(*GradientNoise.model_fields, "noise_scale", "batch_noise", "direction_noise", "level"),
 )
-"""The columns of noise.csv."""
+"""The columns of noise.csv. `method` is the form of the optimizer there, not the way of fine-tuning."""
 
 DEGREE_COLUMNS = (*SETTING_COLUMNS, "status", "momentum", *(field.name for field in fields(Degree)))
 """The columns of noise_degrees.csv."""
