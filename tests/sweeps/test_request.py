@@ -74,7 +74,7 @@ def test_published_sweep_files_load():
     files = sorted((ROOT / "leaderboards" / "published").rglob("*.toml"))
     assert len(files) >= 5
     for file in files:
-        assert make_sweep({}, file).optimizers == ("sgd", "sgdm")
+        assert make_sweep({}, file).optimizers[:2] == ("sgd", "sgdm")
 
 
 @pytest.mark.parametrize(
