@@ -179,7 +179,7 @@ def test_sharded_parameters_give_the_run_of_one_process(
 def test_ranks_that_were_not_joined_do_not_run(tiny_model: Path, toy_data: Path, tmp_path: Path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
     sweep = words(tiny_model, toy_data, "results", "--data-parallel")
-    done = launch(*torchrun, *sweep, cwd=tmp_path, CUDA_VISIBLE_DEVICES="")
+    done = launch(*torchrun, *sweep, cwd=tmp_path, CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="false")
     assert done.returncode != 0
     assert "2 ranks were started, but accelerate joined 1 on cpu" in done.stderr
     assert not records(tmp_path / "results")
