@@ -18,7 +18,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer, names_of_packages
-from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS, TWINS
 
 app = typer.Typer(no_args_is_help=True, help="The optimizers: list them, show one, try one on a toy model.")
 
@@ -96,6 +96,8 @@ def _all_facts(name: str, entry: OptimizerEntry) -> Mapping[str, str]:
         "groups": "by role" if entry.by_role else "those that decay, and biases and norms, which do not",
         "promises": "" if entry.promises else "none; `optimizers check` tries it",
     }
+    twins = {arm: other for pair in TWINS for arm, other in (pair, pair[::-1])}
+    facts["twin"] = twins.get(name, "")
     facts |= {
         f"rates, {method}": ", ".join(f"{rate:g}" for rate in rates)
         for method, rates in entry.default_rates.items()

@@ -82,10 +82,10 @@ class OptimizerEntry:
         torch_rate: hyperparameters -> torch's learning rate for an effective rate of 1.
         own_rate: True: there is no effective rate, and the grid is in the optimizer's own rates.
         schedule: the effective rates of the whole run, hyperparameters -> the rates that really run.
-        settings: hyperparameters -> what every parameter group must hold.
+        settings: hyperparameters -> what every parameter group must hold, but those of a partner.
         state_tensors: hyperparameters -> names of all tensors that its state holds after a step.
         state_bytes_per_parameter: hyperparameters -> bytes of those tensors for one 32-bit parameter,
-            without step counters.
+            without step counters; where parameters differ, the most that one has.
         still_at_zero: True: an element whose gradients are all 0 does not move, whatever the other
             elements do, unless weight decay moves it.
         default_rates: six rates for each method, for tasks without rates of their own. `causal` may be
@@ -117,6 +117,10 @@ class OptimizerEntry:
     closure: ClosureUse | None = None
     by_role: bool = False
     takes_weight_decay: bool = True
+
+    def promised(self, hyperparameters: Hyperparameters, group: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a live parameter group must hold: `settings`, but nothing in a group of a partner."""
+        return self.settings(hyperparameters) if not self.by_role or group.get("role") == MATRICES else {}
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.hyperparameters) - set(FROM_THE_SWEEP)):

@@ -184,6 +184,6 @@ def check_live(
             f"{name}: after one step the state holds {sorted(found)}, expected {sorted(expected)}"
         )
     for group in optimizer.param_groups:
-        for key, value in entry.settings(hyperparameters).items():
+        for key, value in entry.promised(hyperparameters, group).items():
             if group.get(key) != value:
                 raise WrongOptimizerError(f"{name}: {key} is {group.get(key)}, asked for {value}")

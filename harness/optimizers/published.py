@@ -128,6 +128,28 @@ class SignSGD(Optimizer):
         return loss
 
 
+class Signum(Optimizer):
+    """m <- beta m + (1 - beta) g, x <- (1 - lr weight_decay) x - lr sign(m), m = 0 at first.
+
+    Bernstein et al., ICML 2018 (arXiv 1802.04434), Algorithm 2. At beta = 0 it is SignSGD. Weight decay is
+    decoupled, as there.
+    """
+
+    def __init__(self, params: ParamsT, lr: float, momentum: float, weight_decay: float = 0.0):
+        _check(lr, weight_decay, momentum=momentum)
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Closure | None = None) -> float | None:  # type: ignore[override]
+        loss = _loss(closure)
+        for group, parameters, gradients, (buffers,) in _groups(self, "momentum_buffer", coupled_decay=False):
+            torch._foreach_lerp_(buffers, gradients, 1 - group["momentum"])
+            if group["weight_decay"]:
+                torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_add_(parameters, torch._foreach_sign(buffers), alpha=-group["lr"])
+        return loss
+
+
 class SNGM(Optimizer):
     """Normalised gradients, then momentum: u <- beta u + g / ||g||, x <- x - lr u, u = 0 at first.
 

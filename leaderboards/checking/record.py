@@ -332,7 +332,8 @@ def _optimizer_departures(spec: RunSpec, live: ReadBack) -> list[str]:
     try:
         torch_rate = entry.torch_rate(asked)
         rates = entry.schedule([learning_rate(spec, step) for step in range(spec.max_steps)], asked)
-        settings, tensors = entry.settings(asked), entry.state_tensors(asked)
+        tensors = entry.state_tensors(asked)
+        settings = [entry.promised(asked, group) for group in live.param_groups]
     except (ArithmeticError, UserError) as error:
         return [f"hyperparameters {short_line(asked)}: {short_line(first_line(error))}"]
     wrong = []
@@ -346,7 +347,7 @@ def _optimizer_departures(spec: RunSpec, live: ReadBack) -> list[str]:
     for place, group in enumerate(live.param_groups):
         # the values that the optimizer has under the names of its hyperparameters, and those of its entry
         promised: dict[str, Any] = {name: asked[name] for name in asked if name in group}
-        promised |= {**settings, "lr": rates[0] * torch_rate}
+        promised |= {**settings[place], "lr": rates[0] * torch_rate}
         for name, value in promised.items():
             if not _same(group.get(name), value):
                 wrong.append(

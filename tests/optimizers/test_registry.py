@@ -14,9 +14,18 @@ from hypothesis import strategies as st
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers import live, published
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
+from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.optimizers.live import WrongOptimizerError, check_live, state_tensors
-from momentum_bench.harness.optimizers.published import QHM, SGDF, SNGM, AveragedSGDM, RandomScaling, SignSGD
-from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.optimizers.published import (
+    QHM,
+    SGDF,
+    SNGM,
+    AveragedSGDM,
+    RandomScaling,
+    SignSGD,
+    Signum,
+)
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS, TWINS
 from momentum_bench.harness.optimizers.schedules import averaged_schedule
 from momentum_bench.harness.seeds import exponential_scale
 
@@ -369,7 +378,12 @@ def of_entry(name: str, momentum: float = 0.9) -> Build:
     return lambda groups: entry.build(groups, 0.1 * entry.torch_rate(h), h, 13)
 
 
-BUILDS: dict[str, Build] = {name: of_entry(name) for name in OPTIMIZERS} | {
+BUILDS: dict[str, Build] = {
+    # one with a partner wants groups with roles
+    name: of_entry(name)
+    for name, entry in OPTIMIZERS.items()
+    if not entry.by_role
+} | {
     "random_scaling, averaged": lambda g: RandomScaling(g, lr=0.1, momentum=0.9, seed=1, average=True),
     "sgdf, exponent 1/2": lambda g: SGDF(g, lr=0.1, exponent=0.5),
 }
@@ -461,6 +475,9 @@ def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
     parameters = [torch.nn.Parameter(torch.ones(5, 3)), torch.nn.Parameter(torch.ones(7))]
     named = [(str(i), p) for i, p in enumerate(parameters)]
     groups = live.weight_decay_groups(named, 0.01)
+    if entry.by_role:
+        model = torch.nn.Module()
+        groups = live.role_groups(model, named, (), 0.01)
     optimizer = entry.build(groups, 0.1 * entry.torch_rate(h), h, 13)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0]
     assert optimizer.defaults["lr"] == pytest.approx(0.1 * entry.torch_rate(h))
@@ -469,8 +486,11 @@ def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
     optimizer.step()
     check_live(name, entry, h, optimizer)
     names, n_bytes = state_tensors(optimizer)
-    counters = 4 * len(parameters) if "step" in names else 0
-    assert n_bytes - counters == entry.state_bytes_per_parameter(h) * sum(p.numel() for p in parameters)
+    counters = 4 * len(parameters) * len({"step", "mu_product"} & {*names})
+    n_full = sum(p.numel() for p in parameters)
+    if entry.by_role:  # the matrix has one buffer, the vector two moments and a counter
+        n_full, counters = n_full - parameters[0].numel() / 2, 4
+    assert n_bytes - counters == entry.state_bytes_per_parameter(h) * n_full
 
 
 @pytest.mark.parametrize("name", [name for name, entry in OPTIMIZERS.items() if not entry.own_rate])
@@ -528,3 +548,54 @@ def test_another_optimizer_than_asked_for_is_found_out(name, build, message) -> 
 def test_entries_that_cannot_be_meant(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         OptimizerEntry("x", lambda *_: None, **changes)
+
+
+# -- twins, and ours against a library's ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(("without", "with_momentum"), TWINS)
+def test_twins_differ_in_momentum_alone(without: str, with_momentum: str) -> None:
+    """At momentum 0, the second of a pair makes the steps of the first."""
+    (_, one), (name, other) = find_optimizer(without), find_optimizer(with_momentum)
+    key = "beta1" if "beta1" in other.constants else "momentum"
+    assert one.own_rate == other.own_rate
+    assert one.default_rates == other.default_rates
+    ends = []
+    for entry, used in (
+        (one, hyperparameters(one)),
+        (other, {**hyperparameters(other), key: 0.0}),
+        (other, hyperparameters(other)),
+    ):
+        model = torch.nn.Linear(3, 3)
+        named = list(model.named_parameters())
+        with torch.no_grad():
+            for i, (_, p) in enumerate(named):
+                p.copy_(torch.randn(p.shape, generator=torch.Generator().manual_seed(i)))
+        by_role = live.role_groups(model, named, (), 0.01)
+        groups = by_role if entry.by_role else live.weight_decay_groups(named, 0.01)
+        optimizer = entry.build(groups, 0.1, used, 0)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.1
+        generator = torch.Generator().manual_seed(7)
+        for _ in range(3):
+            for _, p in named:
+                p.grad = torch.randn(p.shape, generator=generator)
+            optimizer.step()
+        ends.append(torch.cat([p.detach().flatten() for _, p in named]))
+    assert torch.equal(ends[0], ends[1])
+    assert not torch.equal(ends[1], ends[2]), name
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_signum_is_that_of_a_library(momentum: float) -> None:
+    library = pytest.importorskip("pytorch_optimizer")
+    ends = []
+    for kind in (Signum, library.SignSGD):
+        parameter = torch.nn.Parameter(torch.randn(50, generator=torch.Generator().manual_seed(1)))
+        optimizer = kind([parameter], lr=0.01, momentum=momentum, weight_decay=0.1)
+        generator = torch.Generator().manual_seed(2)
+        for _ in range(20):
+            parameter.grad = torch.randn(50, generator=generator)
+            optimizer.step()
+        ends.append(parameter.detach())
+    torch.testing.assert_close(*ends)
