@@ -201,7 +201,8 @@ def test_a_run_that_always_kills_its_worker_fails_and_the_others_go_on(
     record = job.store.read(make_spec(seed=3).run_id)
     assert record is not None
     assert record.failure == (
-        "3 worker processes were killed while they did it; the system kills a process when memory runs out"
+        "3 worker processes died while they did it; the system kills a process when memory runs out, and a "
+        "process ends when its device no longer works"
     )
     names = {path.name for path in (job.store.output_dir / "runs" / record.spec.run_id).iterdir()}
     assert names == {"record.json", "lock"}
