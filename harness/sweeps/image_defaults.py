@@ -51,6 +51,6 @@ def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:
 def _whole(asked: Mapping[str, Any], name: str, default: int) -> int:
     try:
         return int(asked.get(name, default))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the last: infinity
         flag = name.replace("_", "-")
         raise UserError(f"--{flag}: expected a whole number, found {asked[name]!r}") from None

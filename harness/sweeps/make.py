@@ -46,7 +46,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     _check_names(flags, "")
     asked = (_read_file(sweep_file) if sweep_file else {}) | dict(flags)
     protocol = asked.get("protocol", DEFAULTS["protocol"])
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
     _take_names_of_files(asked)
     images = image_tasks(asked)
@@ -98,6 +98,9 @@ def _take_names_of_files(asked: dict[str, Any]) -> None:
     if isinstance(file := asked.get("task_file"), str | Path) and "task" not in asked:
         asked["task"] = (task_of(Path(file)).name,)
     files = listed(asked.get("optimizer_file")) or []
+    for file in files:
+        if not isinstance(file, str | Path):
+            raise UserError(f"--optimizer-file: expected the path of a file, found {file!r}")
     asked["optimizer_file"] = tuple(Path(file) for file in files) or None
     if files and "optimizers" not in asked:
         asked["optimizers"] = tuple(Path(file).stem for file in files)
@@ -124,14 +127,16 @@ def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:
     file = asked.get("task_file")
     path = Path(file) if isinstance(file, str | Path) else None
     known = {*task_names(), *further_names(path)}
-    names = [name for name in listed(asked.get("task")) or () if name in known]
+    names = [name for name in listed(asked.get("task")) or () if isinstance(name, str) and name in known]
     return [task for name in names if isinstance(task := find_task(name, path), ImageTask)]
 
 
 def _read_file(path: Path) -> dict[str, Any]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"--sweep {path}: {error.strerror}") from error
+    except ValueError as error:
         raise UserError(f"--sweep {path}: {error}") from error
     content = {key.replace("-", "_"): value for key, value in content.items()}
     _check_names(content, f"--sweep {path}: ")

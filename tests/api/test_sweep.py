@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 import momentum_bench as mb
 from momentum_bench.harness.sweeps.make import make_sweep
+from momentum_bench.harness.sweeps.request import SETTINGS
 from tests.helpers.command_line import run_command
 
 
@@ -47,6 +49,17 @@ def test_an_error_has_the_text_of_the_command_line(flags: tuple[str, ...], setti
     typed = run_command("run", *flags)
     assert typed.returncode == 2
     assert typed.stderr.strip() == f"error: {raised.value}"
+
+
+@pytest.mark.parametrize(
+    "value", [["a"], [["a"]], {"a": 1}, {}, 3, [3], object(), b"a", float("inf"), [None]]
+)
+@pytest.mark.parametrize("others", [{}, {"task": "digits"}], ids=["text", "images"])
+def test_a_value_of_any_type_makes_a_sweep_or_a_message(value: object, others: dict):
+    """A sweep file and Python code may hold values of types that a command line cannot."""
+    for name in SETTINGS:
+        with suppress(mb.UserError):
+            mb.Sweep(**others | {name: value})
 
 
 def test_an_unknown_name_is_named_with_a_close_one():

@@ -54,6 +54,8 @@ def test_flags_override_the_file_and_the_file_the_protocol(tmp_path: Path):
     file.write_text("seeds = [1,\n2\n")
     with pytest.raises(UserError, match=r"sweep\.toml"):
         make_sweep({}, file)
+    with pytest.raises(UserError, match=r"^--sweep none\.toml: No such file or directory$"):
+        make_sweep({}, Path("none.toml"))
 
 
 @pytest.mark.parametrize("name", ["workers", "runs_per_gpu", "gpus_per_run"])
