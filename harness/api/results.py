@@ -82,6 +82,11 @@ def load_results(source: str | PathLike[str]) -> Results:
     Raises:
         UserError: it holds no results, it cannot be read, or another version wrote it.
     """
+    if not isinstance(source, str | PathLike):
+        raise UserError(
+            f"expected a results directory or an archive, found a {type(source).__name__}; "
+            f"of several, mb.leaderboard(*DIRECTORIES) makes one leaderboard"
+        )
     path = Path(source)
     store = ArchivedStore(path.parent, path) if path.is_file() else store_of(path)
     store.check_version()

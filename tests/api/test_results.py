@@ -80,6 +80,8 @@ def test_what_holds_no_results_is_refused(tmp_path: Path):
         mb.load_results(tmp_path / "text.xz")
     with pytest.raises(mb.UserError, match="no results are given"):
         mb.leaderboard()
+    with pytest.raises(mb.UserError, match=r"found a list; of several, mb\.leaderboard\(\*DIRECTORIES\)"):
+        mb.leaderboard([tmp_path])  # type: ignore[arg-type]
     Store(tmp_path / "empty").open()
     with pytest.raises(mb.UserError, match=r"no finished run in .*empty"):
         mb.leaderboard(tmp_path / "empty")
