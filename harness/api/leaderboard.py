@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from html import escape
 from os import PathLike
@@ -12,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness.api.frames import frame
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.store import Store
 from momentum_bench.leaderboards.archive import ArchivedStore
 from momentum_bench.leaderboards.build import Leaderboard as BuiltLeaderboard
 from momentum_bench.leaderboards.build import build
-from momentum_bench.leaderboards.rendering.files import write
+from momentum_bench.leaderboards.rendering.files import save
 from momentum_bench.leaderboards.rendering.terminal import percent
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import COLUMNS, tables_of
@@ -76,11 +74,7 @@ class Leaderboard(BuiltLeaderboard):
         Raises:
             UserError: the directory cannot be written, or it is not ours and has files of these names.
         """
-        out = Path(directory)
-        there = Store(out)
-        # a sweep of that directory writes the same files when it ends
-        with disk_errors(out), there.alone() if there.exists else nullcontext():
-            write(self, out, archive=not (out / "runs").is_dir())
+        save(self, Path(directory))
 
     def __repr__(self) -> str:
         counts = ", ".join(

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from momentum_bench.harness.api.progress import ProgressBar
 from momentum_bench.harness.api.results import Results
 from momentum_bench.harness.api.sweep import Sweep
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
-from momentum_bench.harness.records.files import disk_errors
-from momentum_bench.leaderboards.build import build
-from momentum_bench.leaderboards.rendering.files import write
-
-if TYPE_CHECKING:
-    from momentum_bench.harness.records.store import Store
+from momentum_bench.leaderboards.rendering.files import write_board
 
 
 def run(
@@ -44,8 +39,8 @@ def run(
         share out the runs, and each of them returns when all runs are finished.
 
     Raises:
-        UserError: the sweep is contradictory, an input cannot be had, or the disk is gone; what is finished
-            stays.
+        UserError: the sweep is contradictory, an input is missing, or the disk is gone. Finished runs are
+            kept.
     """
     if sweep is not None and settings:
         raise UserError(f"both a Sweep and {', '.join(settings)} are given: put all settings into the Sweep")
@@ -63,17 +58,10 @@ def run(
         stack.enter_context(_torch_as_before())
         outcome = run_sweep(planned, told, retry_failed)
         if outcome.builds_board:
-            _write_board(planned.store)
+            write_board(planned.store)
     specs = outcome.planned.specs
     records = [outcome.records[spec.run_id] for spec in specs if spec.run_id in outcome.records]
     return Results(records, outcome.store)
-
-
-def _write_board(store: Store) -> None:
-    """Write the leaderboard of all finished runs of a directory."""
-    with disk_errors(store.output_dir), store.alone():
-        store.clear_finished()
-        write(build(store), store.output_dir)
 
 
 @contextmanager

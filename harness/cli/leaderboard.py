@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from contextlib import nullcontext
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,16 +12,14 @@ import typer
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, EXIT_NOT_WHOLE, plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.cli.output import (
-    RESULTS,
     json_option,
     print_board,
     quiet_option,
+    results_in,
     say_left_out,
 )
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.records.files import disk_errors
-from momentum_bench.harness.records.store import Store
 
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.build import Leaderboard
@@ -82,6 +79,7 @@ def build_leaderboard(
     with plain_errors("no file was half written"):
         from momentum_bench.leaderboards.archive import store_of
         from momentum_bench.leaderboards.build import build
+        from momentum_bench.leaderboards.rendering.files import save
 
         _check_margin(margin)
         if table and as_json:
@@ -100,7 +98,9 @@ def build_leaderboard(
         if not board.rows:
             names = ", ".join(map(str, directories))
             raise UserError(f"no finished run in {names}: let a sweep end first")
-        files = [] if out is None else _write(board, out, png, archive)
+        if out is not None:
+            save(board, out, png, archive)
+        files = [] if out is None else results_in(out)
         if table:
             if files and not quiet:
                 note("wrote " + ", ".join(map(str, files)))
@@ -192,18 +192,6 @@ def _publish(directory: Path, to: str, branch: str, replace: bool, dry_run: bool
 def _check_margin(margin: float | None) -> None:
     if margin is not None and not 0 < margin < 1:
         raise UserError(f"--margin {margin:g}: a fraction between 0 and 1; 0.01 is one point")
-
-
-def _write(board: Leaderboard, out: Path, png: bool, archive: bool) -> list[Path]:
-    """Write a leaderboard into a folder; returns the files to name."""
-    from momentum_bench.leaderboards.rendering.files import write
-
-    there = Store(out)
-    archive = archive or not (out / "runs").is_dir()  # `check` computes tables again from records
-    # a sweep of that directory that ends meanwhile writes the same files
-    with disk_errors(out), there.alone() if there.exists else nullcontext():
-        write(board, out, png, archive)
-    return [out / name for name in RESULTS]
 
 
 def _formatted(board: Leaderboard, table: str) -> str:

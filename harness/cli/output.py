@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from momentum_bench.harness.records.schema import RunSpec
     from momentum_bench.leaderboards.build import Leaderboard
 
-RESULTS = ("leaderboard.csv", "comparison.csv", "index.html")
-"""The files that a command names when it is done; others lie next to them."""
+
+def results_in(folder: Path) -> list[Path]:
+    """The files of a leaderboard that a command names when it is done; others lie next to them."""
+    return [folder / name for name in ("leaderboard.csv", "comparison.csv", "index.html")]
 
 
 def json_option(group: str | None = None) -> Any:

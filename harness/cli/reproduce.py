@@ -11,7 +11,7 @@ import typer
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
 from momentum_bench.harness.cli.options import option
-from momentum_bench.harness.cli.output import print_board
+from momentum_bench.harness.cli.output import print_board, results_in
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
@@ -21,7 +21,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 if TYPE_CHECKING:
     from momentum_bench.leaderboards.rows import Row
 
-from momentum_bench.harness.cli.run import board_of_sweep, terminal_events, write_board
+from momentum_bench.harness.cli.run import board_of_sweep, terminal_events
 from momentum_bench.harness.records.files import is_litter, write_atomically
 from momentum_bench.harness.records.store import Store
 
@@ -68,6 +68,7 @@ def _run_again(row: Row, given: Mapping[str, Any]) -> bool:
     check_can_run()
     from momentum_bench.harness.execution.plan_sweep import plan_sweep
     from momentum_bench.harness.execution.run_sweep import run_sweep
+    from momentum_bench.leaderboards.rendering.files import write_board
     from momentum_bench.leaderboards.reproduce import check_planned, circumstances, differences, sweep_text
 
     store, text = Store(Path(given["output_dir"])), sweep_text(row)
@@ -92,7 +93,8 @@ def _run_again(row: Row, given: Mapping[str, Any]) -> bool:
         write_atomically(kept, text)
     outcome = run_sweep(planned, events)
     if outcome.builds_board:  # a run that failed is a difference, named below
-        print_board(board_of_sweep(outcome), write_board(store), quiet=False, as_json=False)
+        write_board(store)
+        print_board(board_of_sweep(outcome), results_in(store.output_dir), quiet=False, as_json=False)
     again = store.records()
     found = differences(row, again)
     for line in found:

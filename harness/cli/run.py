@@ -17,17 +17,16 @@ from rich.text import Text
 from momentum_bench.harness.cli.exits import EXIT_NOT_WHOLE, plain_errors
 from momentum_bench.harness.cli.options import OUTPUT, option, with_settings
 from momentum_bench.harness.cli.output import (
-    RESULTS,
     json_option,
     json_text,
     print_board,
     quiet_option,
+    results_in,
     run_facts,
     say_left_out,
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
-from momentum_bench.harness.records.files import disk_errors
 from momentum_bench.harness.records.status import STATES
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
     from momentum_bench.harness.execution.plan_sweep import SweepEvents
     from momentum_bench.harness.execution.run_sweep import SweepOutcome
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
-    from momentum_bench.harness.records.store import Store
     from momentum_bench.leaderboards.build import Leaderboard
 
 MOST_SEEDS_IN_A_LINE = 5
@@ -97,13 +95,14 @@ def run(
             return
 
         from momentum_bench.harness.execution.run_sweep import run_sweep
+        from momentum_bench.leaderboards.rendering.files import write_board
 
         outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(resume_from or ()))
         if not outcome.builds_board:
             return
-        files = write_board(planned.store)
+        write_board(planned.store)
         board = board_of_sweep(outcome)
-        print_board(board, files, quiet, as_json)
+        print_board(board, results_in(planned.store.output_dir), quiet, as_json)
         failed = [record for record in outcome.records.values() if record.status == "failed"]
     if failed:
         note(f"{len(failed)} run(s) failed, the first: {_in_a_line(failed[0])}")
@@ -154,17 +153,6 @@ def terminal_events(quiet: bool = False) -> SweepEvents:
                 self.bar.close()
 
     return TerminalEvents()
-
-
-def write_board(store: Store) -> list[Path]:
-    """Build the leaderboard of all finished runs of a directory and write it; returns the files to name."""
-    from momentum_bench.leaderboards.build import build
-    from momentum_bench.leaderboards.rendering.files import write
-
-    with disk_errors(store.output_dir), store.alone():
-        store.clear_finished()
-        write(build(store), store.output_dir)
-    return [store.output_dir / name for name in RESULTS]
 
 
 def board_of_sweep(outcome: SweepOutcome) -> Leaderboard:

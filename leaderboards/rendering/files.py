@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.files import check_no_links, record_text, write_atomically
+from momentum_bench.harness.records.files import check_no_links, disk_errors, record_text, write_atomically
 from momentum_bench.harness.records.schema import RunRecord, canonical_json
 from momentum_bench.harness.records.store import DESIGNS, Store
 from momentum_bench.harness.reporting import png_bytes, svg_text
 from momentum_bench.leaderboards.archive import ARCHIVE, pack
-from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rendering.page import page
 from momentum_bench.leaderboards.rendering.plots import board_plots
@@ -46,6 +47,30 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def write_board(store: Store) -> None:
+    """Write the leaderboard of all finished runs of a results directory into it.
+
+    Raises:
+        UserError: the disk is full, read-only or gone; see also `write`.
+    """
+    # another process may write the same files at the end of its sweep
+    with disk_errors(store.output_dir), store.alone():
+        store.clear_finished()
+        write(build(store), store.output_dir)
+
+
+def save(board: Leaderboard, folder: Path, png: bool = False, archive: bool = False) -> None:
+    """Write a leaderboard into any folder; see `write`.
+
+    Where the folder has no runs, their records are written too, because `leaderboard check` computes the
+    tables again from them.
+    """
+    there = Store(folder)
+    # a sweep of that folder may write the same files at its end
+    with disk_errors(folder), there.alone() if there.exists else nullcontext():
+        write(board, folder, png, archive or not (folder / "runs").is_dir())
 
 
 def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
