@@ -46,7 +46,7 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     _check_names(flags, "")
     asked = (_read_file(sweep_file) if sweep_file else {}) | dict(flags)
     protocol = asked.get("protocol", DEFAULTS["protocol"])
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise UserError(f"--protocol {protocol}: expected {' or '.join(PROTOCOLS)}")
     _take_names_of_files(asked)
     images = image_tasks(asked)
