@@ -20,6 +20,10 @@ from tests.helpers.tickets import write_rows_of_the_guide
 
 OTHERS = {
     "--no-deps": "pip",
+    "--lr": "other trainers",
+    "--model_name_or_path": "transformers",
+    "--mixed_precision": "accelerate",
+    "--output_path": "lm-evaluation-harness",
     "--cpu": "accelerate",
     "--num_processes": "accelerate",
     "--max_restarts": "torchrun",

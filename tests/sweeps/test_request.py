@@ -104,6 +104,7 @@ def test_published_sweep_files_load():
         ({"dropout": 1.0}, "--dropout"),
         ({"method": "probe"}, "--method: .*'prompt', 'head', 'causal' or 'scratch'"),
         ({"protocol": "mine"}, "--protocol mine: expected mezo or "),
+        ({"protocol": ["mezo"]}, "--protocol .*: expected mezo or "),
         ({"precision": "fp16"}, "--precision"),
     ],
 )
