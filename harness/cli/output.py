@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 def results_in(folder: Path) -> list[Path]:
     """The files of a leaderboard that a command names when it is done; others lie next to them."""
-    return [folder / name for name in ("leaderboard.csv", "comparison.csv", "index.html")]
+    from momentum_bench.leaderboards.rendering.files import FIRST_FILES
+
+    return [folder / name for name in FIRST_FILES]
 
 
 def json_option(group: str | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +33,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
 if TYPE_CHECKING:
-    from momentum_bench.harness.execution.plan_sweep import SweepEvents
+    from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
     from momentum_bench.harness.execution.run_sweep import SweepOutcome
     from momentum_bench.harness.records.schema import RunRecord, RunSpec
     from momentum_bench.leaderboards.build import Leaderboard
@@ -55,6 +56,15 @@ def run(
         list[Path] | None,
         option(
             "Take finished runs, after a check, from another results directory or a board with an archive",
+            group=FILES,
+            metavar="DIR",
+        ),
+    ] = None,
+    archive: Annotated[
+        Path | None,
+        option(
+            "Folder for the leaderboard with all records, written every ten minutes and at the end; runs "
+            "that it has are not done again",
             group=FILES,
             metavar="DIR",
         ),
@@ -85,22 +95,13 @@ def run(
         events = terminal_events(quiet)
         planned = plan_sweep(asked, events)
         if dry_run:
-            for _ in range(planned.sweep.extend_grid):
-                planned = planned.grown() or planned
-            while (now := planned.standing()) is not None and now.runs:
-                before, planned = len(planned.specs), planned.with_runs(now.runs)
-                if len(planned.specs) == before:
-                    break  # some of these runs are missing
+            planned = _with_what_follows(planned)
             _print_runs(planned.specs, planned.finished(), as_json)
             return
 
-        from momentum_bench.harness.execution.run_sweep import run_sweep
-        from momentum_bench.leaderboards.rendering.files import write_board
-
-        outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(resume_from or ()))
+        outcome = _run_and_write(planned, events, retry_failed, resume_from or (), archive)
         if not outcome.builds_board:
             return
-        write_board(planned.store)
         board = board_of_sweep(outcome)
         print_board(board, results_in(planned.store.output_dir), quiet, as_json)
         failed = [record for record in outcome.records.values() if record.status == "failed"]
@@ -109,6 +110,44 @@ def run(
     say_left_out(board)
     if failed or board.left_out:
         raise typer.Exit(EXIT_NOT_WHOLE)
+
+
+def _with_what_follows(planned: PlannedSweep) -> PlannedSweep:
+    """The plan with the runs that follow from those that are finished."""
+    for _ in range(planned.sweep.extend_grid):
+        planned = planned.grown() or planned
+    while (now := planned.standing()) is not None and now.runs:
+        before, planned = len(planned.specs), planned.with_runs(now.runs)
+        if len(planned.specs) == before:
+            break  # some of these runs are missing
+    return planned
+
+
+def _run_and_write(
+    planned: PlannedSweep,
+    events: SweepEvents,
+    retry_failed: bool,
+    resume_from: Sequence[Path],
+    archive: Path | None,
+) -> SweepOutcome:
+    """Do the runs that are missing, and write the leaderboard into the results directory and the archive."""
+    from momentum_bench.harness.cli.archiving import SECONDS_BETWEEN, ArchivingEvents
+    from momentum_bench.harness.execution.run_sweep import run_sweep
+    from momentum_bench.leaderboards.archive import ARCHIVE
+    from momentum_bench.leaderboards.rendering.files import write_board
+
+    elsewhere = list(resume_from)
+    if archive is not None:
+        if (archive / ARCHIVE).is_file():
+            elsewhere.append(archive)
+        often = inf if launched().rank else SECONDS_BETWEEN  # one process is enough
+        events = ArchivingEvents(events, planned.store, archive, often)
+    outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(elsewhere))
+    if outcome.builds_board:
+        write_board(planned.store)
+        if isinstance(events, ArchivingEvents):
+            events.write()
+    return outcome
 
 
 def finished_elsewhere(directories: Sequence[Path]) -> dict[str, RunRecord]:

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
@@ -20,6 +21,9 @@ from momentum_bench.leaderboards.rendering.page import page
 from momentum_bench.leaderboards.rendering.plots import board_plots
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import csv_tables
+
+FIRST_FILES = ("leaderboard.csv", "comparison.csv", "index.html")
+"""Files that every leaderboard has and that a person opens first."""
 
 LONGEST_HEADER = 2**16
 """Bytes that are read of a table's first line."""
@@ -71,6 +75,18 @@ def save(board: Leaderboard, folder: Path, png: bool = False, archive: bool = Fa
     # a sweep of that folder may write the same files at its end
     with disk_errors(folder), there.alone() if there.exists else nullcontext():
         write(board, folder, png, archive or not (folder / "runs").is_dir())
+
+
+def check_folder(folder: Path) -> None:
+    """Check before a long sweep that a leaderboard can be written into a folder, which is made.
+
+    Raises:
+        UserError: it cannot be written, or it holds no leaderboard of ours but files with these names.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    _check_nothing_is_lost(folder, (*FIRST_FILES, ARCHIVE))
 
 
 def _check_nothing_is_lost(output_dir: Path, names: Iterable[str]) -> None:
