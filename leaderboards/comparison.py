@@ -94,7 +94,7 @@ class Comparison:
 
 
 def _names(comparison: Comparison) -> tuple[str, str]:
-    return comparison.first.label.upper(), comparison.second.label.upper()
+    return comparison.first.name, comparison.second.name
 
 
 def _asked(comparison: Comparison) -> str:

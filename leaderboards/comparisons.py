@@ -57,7 +57,7 @@ class Pooled:
         """The mean difference and its interval in words."""
         c, one = self.columns, self.comparisons[0]
         return (
-            f"mean over {c['n_tasks']} tasks: {one.second.label.upper()} minus {one.first.label.upper()}: "
+            f"mean over {c['n_tasks']} tasks: {one.second.name} minus {one.first.name}: "
             f"{100 * c['mean_difference']:+.1f} points, 95 % interval over tasks "
             f"{100 * c['ci_low']:+.1f} to {100 * c['ci_high']:+.1f}."
         )

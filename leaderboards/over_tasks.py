@@ -38,7 +38,7 @@ class OverTasks:
     def sentence(self) -> str:
         """The verdict in words."""
         one, d = self.comparisons[0], self.difference
-        first, second = one.first.label.upper(), one.second.label.upper()
+        first, second = one.first.name, one.second.name
         what = {"matched": ", at matched rates", "own": ", at their own rates"}.get(one.question, "")
         verdicts = {
             "equivalent": f"equivalent within {in_points(d.margin)}",

@@ -40,6 +40,9 @@ Cell = tuple[int, float]
 """The seed and the effective learning rate of a run in its row."""
 
 
+IN_CAPITALS = {"sgd": "SGD", "sgdm": "SGDM", "qhm": "QHM", "sngm": "SNGM"}
+
+
 @dataclass(frozen=True)
 class Row:
     """The best-per-optimizer result of one setting.
@@ -88,6 +91,12 @@ class Row:
     def setting_id(self) -> str:
         """A short name of the setting."""
         return _id(_stated(self.setting))[:8]
+
+    @property
+    def name(self) -> str:
+        """The label as it stands in a sentence. Abbreviations are in capitals."""
+        optimizer, *settings = self.label.split(" ")
+        return " ".join([IN_CAPITALS.get(optimizer, optimizer), *settings])
 
     @property
     def model_key(self) -> tuple[str, str]:

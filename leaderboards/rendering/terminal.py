@@ -67,7 +67,7 @@ def _short_names(rows: Sequence[Row]) -> Mapping[tuple[str, str], str]:
 def _ties(row: Row) -> str:
     c = row.columns
     span = percent_range(c["test_tied_low"], c["test_tied_high"])
-    return f"{c['task']}: {row.label.upper()} had ties on dev; over all tied choices its test mean is {span}."
+    return f"{c['task']}: {row.name} had ties on dev; over all tied choices its test mean is {span}."
 
 
 def _comparison_table(comparisons: Sequence[Comparison], margin: float) -> Table:

@@ -38,7 +38,7 @@ def printed(board: Leaderboard, width: int, encoding: str = "utf-8") -> str:
 def test_names_are_no_markup_and_no_escape_sequences():
     text = printed(board_of(sweep_records(by_seed, arms={"sgd": {}, MARKUP: {}}, **ODD)), 200)
     assert f"{END}, :bomb:{MARKUP}?[2J by prompt" in text
-    assert f"{END}: {MARKUP.upper()} minus" in text or f"{END}: SGD minus {MARKUP.upper()}" in text
+    assert f"{END}: {MARKUP} minus" in text or f"{END}: SGD minus {MARKUP}" in text
     assert "\x1b" not in text
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
+
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.rendering.plots import forest_labels
@@ -41,8 +45,21 @@ def test_a_row_without_a_setting_that_others_state_is_told_apart_too():
         ("model made-up/model", "batch_size=2"),
         ("model other",),
     ]
-    assert forest_labels(board) == ["sst2, made-up/model", "sst2, made-up/model, batch_si…", "sst2, other"]
+    assert forest_labels(board) == ["sst2, made-up/model", "sst2, made-up/model, batch_size=2", "sst2, other"]
 
 
 def test_no_rows_have_no_context():
     assert context([]).shared == []
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        ("sgd", "SGD"),
+        ("sgdm momentum=0.9", "SGDM momentum=0.9"),
+        ("sgd_matched", "sgd_matched"),
+        ("torch.optim.NAdam betas=0.8/0.9", "torch.optim.NAdam betas=0.8/0.9"),
+    ],
+)
+def test_a_sentence_names_an_optimizer_as_it_is_typed_unless_it_is_an_abbreviation(label: str, name: str):
+    assert replace(board_of(records()).rows[0], label=label).name == name
