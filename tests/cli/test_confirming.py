@@ -40,7 +40,7 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder in which `sst2` has 40 train and 24 validation sentences of ours."""
     folder = tmp_path_factory.mktemp("data")
     write_rows(folder / "sst2" / "train.jsonl", sentiment_rows(40))
-    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(24))
+    write_rows(folder / "sst2" / "validation.jsonl", sentiment_rows(64)[40:])
     return folder
 
 

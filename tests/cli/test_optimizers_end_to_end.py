@@ -189,6 +189,7 @@ def test_classes_by_their_paths_run_and_are_recorded_wholly(
     arms += ["signum", "nadam", "muon"]
     arms += [f"end_to_end_classes.{name}" for name in ("Averaging", "Sam", "Growing", "Lazy")]
     small = ("--seeds", "13", "--k", "2", "--max-steps", "2", "--eval-every", "1", "--test-limit", "4")
+    small += ("--batch-size", "4")
     done = command_here(
         "run",
         *("--task", "sst2", "--data-dir", toy_data, "--model", tiny_model, "--output-dir", "out"),

@@ -45,7 +45,8 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
         assert 0 <= float(row["test_mean"]) <= 1
     assert int(rows[0]["optimizer_state_bytes"]) == 0 < int(rows[1]["optimizer_state_bytes"])
     (pair,) = table(tmp_path / "one" / "comparison.csv")
-    assert float(pair["mean_difference"]) == pytest.approx(
+    assert pair["choice"] == "bagged"
+    assert float(pair["plain_mean_difference"]) == pytest.approx(
         float(rows[1]["test_mean"]) - float(rows[0]["test_mean"]), abs=1e-9
     )
 

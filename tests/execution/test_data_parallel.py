@@ -45,14 +45,14 @@ def keep(session):
 left = data_parallel.leave
 def keep_and_leave(accelerator):
     if accelerator.num_processes > 1:
-        keep(sessions[-1])
+        keep(next(each for each in reversed(sessions) if each._model))
     left(accelerator)
 data_parallel.leave = local.leave = keep_and_leave
 try:
     main(["run", *sys.argv[2:]])
 finally:
     if os.environ["WORLD_SIZE"] == "1":
-        keep(sessions[-1])
+        keep(next(each for each in reversed(sessions) if each._model))
 """
 
 FSDP = {

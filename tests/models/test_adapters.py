@@ -322,7 +322,8 @@ def test_whole_models_adapters_and_zero_shot_stand_apart(command_here, tiny_mode
     assert "1 task(s) x 2 seeds = 2 runs without training" in done.stderr
     lora = command_here("run", *common, "--max-steps", 2, "--peft", "lora")
     assert lora.returncode == 0, lora.stderr
-    assert "they differ in max_steps (0, 2), peft (lora, none)" in " ".join(lora.stdout.split())
+    board = command_here("leaderboard", "build", "out")
+    assert "they differ in max_steps (0, 2), peft (lora, none)" in " ".join(board.stdout.split())
     out = toy_data.parent / "out"
     rows = list(csv.DictReader((out / "leaderboard.csv").read_text().splitlines()))
     arms = {(row["optimizer"], "peft=lora" in row["protocol"]) for row in rows}
