@@ -299,9 +299,9 @@ def _short_of_momentum(rows: Iterable[Row]) -> list[str]:
         return []
     parts = ", ".join(f"{label} moves {ratio:.2f} times" for label, ratio in short)
     return [
-        f"Equal effective rates are not equal training in runs as short as these. Over all steps {parts} as far "
-        f"as SGD, because the momentum buffer starts empty. The arm sgd_matched is SGD that moves as far as "
-        f"SGDM."
+        f"Equal effective rates are not equal training in runs as short as these. Over all steps {parts} as "
+        f"far as SGD, because the momentum buffer starts empty. The arm sgd_matched is SGD that moves as far "
+        f"as SGDM."
     ]
 
 
