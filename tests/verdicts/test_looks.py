@@ -139,7 +139,7 @@ def test_error_rates_of_every_design(looks, n_pairs, sd):
 
 
 def matched_differences() -> list[np.ndarray]:
-    """Of each pair on our digits boards that went on to 20 seeds or more: its differences, shifted to mean 0."""
+    """The differences of each pair on our digits boards that has 20 seeds or more, shifted to mean 0."""
     pools = []
     for name in ("digits-batch-size", "digits-momentum"):
         for pair in build(store_of(ROOT / "leaderboards" / "published" / name)).comparisons:
