@@ -142,15 +142,15 @@ def _and(values: Iterable[object]) -> str:
 def _differences(boards: Boards, question: str) -> str:
     def line(pair: Comparison) -> tuple[object, ...]:
         c = pair.columns
+        if pair.first.name != "SGD":
+            raise Changed(f"{pair.sentence} The page compares with SGD only")
         rate = [f"{c['first_learning_rate']:g}"] if question == "matched" else []
         means = [f"{100 * _mean(row, c['seeds']):.1f}" for row in (pair.first, pair.second)]
-        label = f"{pair.second.name} minus {pair.first.name}"
-        return _where(pair.first), label, *rate, *means, _interval(pair), c["n_pairs"], pair.verdict
+        verdict = pair.verdict.replace(pair.first.label, "SGD").replace(pair.second.label, "second")
+        return _where(pair.first), pair.second.name, _interval(pair), c["n_pairs"], verdict, *means, *rate
 
-    head = ["task", "difference", " first", " second", "points, 95 % interval", " seeds", "verdict"]
-    if question == "matched":
-        head.insert(2, " rate")
-    return _table(head, map(line, _distinct(boards, question)))
+    head = ("task", "second", "second minus SGD, points", " seeds", "verdict", " SGD", " second")
+    return _table((*head, " rate") if question == "matched" else head, map(line, _distinct(boards, question)))
 
 
 def _mean(row: Row, seeds: str) -> float:
