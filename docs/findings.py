@@ -146,7 +146,8 @@ def _differences(boards: Boards, question: str) -> str:
             raise Changed(f"{pair.sentence} The page compares with SGD only")
         rate = [f"{c['first_learning_rate']:g}"] if question == "matched" else []
         means = [f"{100 * _mean(row, c['seeds']):.1f}" for row in (pair.first, pair.second)]
-        verdict = pair.verdict.replace(pair.first.label, "SGD").replace(pair.second.label, "second")
+        better = {"a better": "SGD better", "b better": "second better"}
+        verdict = better.get(str(pair.difference.verdict), pair.verdict)
         return _where(pair.first), pair.second.name, _interval(pair), c["n_pairs"], verdict, *means, *rate
 
     head = ("task", "second", "second minus SGD, points", " seeds", "verdict", " SGD", " second")
