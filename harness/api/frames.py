@@ -17,7 +17,7 @@ MAY_BE_MISSING: Mapping[str, str] = {
         "Int64",
     ),
     **dict.fromkeys(("optimizer_state_bytes", "peak_memory_bytes"), "Int64"),
-    **dict.fromkeys(("deterministic", "cuda_graphs"), "boolean"),
+    **dict.fromkeys(("deterministic", "cuda_graphs", "checkpoint_activations"), "boolean"),
     **dict.fromkeys(("failure", "peft", "freeze"), "str"),
 }
 """The type of each column whose values may be None. pandas would infer another one where all are None."""

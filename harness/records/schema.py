@@ -107,6 +107,8 @@ class RunSpec(Stored):
         freeze: the part of the model that is not trained; None: no part.
         head: `kept`: under the method `head`, training starts from the classifier that the model has; None:
             from a new one.
+        checkpoint_activations: the layers' activations are computed again in the backward pass and not kept;
+            None: they are kept. The numbers are the same.
         decay_steps: the steps after which the schedule `step` decays; None: another schedule.
         k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
             out a share of them as dev.
@@ -144,6 +146,7 @@ class RunSpec(Stored):
     freeze: FrozenPart | None = None
     decay_steps: tuple[int, ...] | None = None
     head: HeadName | None = None
+    checkpoint_activations: Literal[True] | None = None
 
     @field_validator("hyperparameters")
     @classmethod

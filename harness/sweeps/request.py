@@ -406,6 +406,11 @@ class Sweep(Stored):
         BeforeValidator(_true_or_none),
         About("On a GPU: record a training step once and replay it (sgd and sgdm)", HARDWARE),
     ] = None
+    checkpoint_activations: Annotated[
+        Literal[True] | None,
+        BeforeValidator(_true_or_none),
+        About("Compute activations again in the backward pass: less memory, more time", HARDWARE),
+    ] = None
 
     data_dir: Annotated[
         Path | None,

@@ -58,6 +58,7 @@ _RAY = Choice("executor", only=("ray",))
 _TOGETHER = Choice("data_parallel_ranks")
 _CHECKPOINTS = Choice("checkpoint_every")
 _RECORDED = Choice("cuda_graphs")
+_AGAIN = Choice("checkpoint_activations")
 _SCRATCH = Choice("method", only=("scratch",))
 
 _CONFIRMED = Choice("confirm_seeds")
@@ -114,6 +115,10 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
     Exclusive(Choice("freeze"), _SCRATCH, _PRE_TRAINED, "Leave out --freeze."),
     Exclusive(Choice("dropout"), _SCRATCH, _PRE_TRAINED, "Leave out --dropout."),
     Exclusive(_TOGETHER, _SCRATCH, _PRE_TRAINED, "Leave out --data-parallel."),
+    Exclusive(_AGAIN, _SCRATCH, _PRE_TRAINED, "Leave out --checkpoint-activations."),
+    Exclusive(_AGAIN, _NO_STEPS, _NOTHING_TRAINED),
+    Exclusive(_AGAIN, _RECORDED, "a recorded step cannot set the random numbers back for a second pass"),
+    Exclusive(_AGAIN, Choice("peft", only=("prefix",)), "the keys of a prefix are computed only once"),
     Exclusive(Choice("runs_at_a_time", but=(None, 1)), _TOGETHER, "all ranks work on one run at a time"),
     Exclusive(_CHECKPOINTS, _TOGETHER, "only runs of one process are saved"),
     Exclusive(_RECORDED, _TOGETHER, _ONE_PROCESS),

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import FSDPModule
 
 from momentum_bench.harness.data.task_kinds import Prediction
 from momentum_bench.harness.metrics.compute import compute
+from momentum_bench.harness.models.activations import n_checkpointed
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packing import TOLERANCE
 from momentum_bench.harness.models.trainable import numbers_hidden, trained_parameters
@@ -124,6 +125,7 @@ def read_live(
             "data_parallel_ranks": accelerator.num_processes,
         }
         | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {})
+        | ({"layers_computed_again": again} if (again := n_checkpointed(model)) else {})
         | (
             {"cudnn_attention": "on" if torch.backends.cuda.cudnn_sdp_enabled() else "off"} if on_cuda else {}
         ),

@@ -22,6 +22,7 @@ from momentum_bench.harness.encoding.texts import (
 )
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models import pretrained
+from momentum_bench.harness.models.activations import checkpoint_activations
 from momentum_bench.harness.models.files import ModelSource
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.models.packing import with_packing
@@ -43,7 +44,7 @@ class PretrainedModel:
         n_labels: outputs of a new classifier; 0 where there is none.
         kept_labels: the names of the labels that the model's own classifier must have, in logit order;
             None: there is no classifier, or it is new.
-        method, dropout, peft, freeze: as in a `RunSpec`.
+        method, dropout, peft, freeze, checkpoint_activations: as in a `RunSpec`.
     """
 
     source: ModelSource
@@ -54,6 +55,7 @@ class PretrainedModel:
     peft: str | None
     freeze: str | None
     kept_labels: tuple[tuple[str, ...], ...] | None = None
+    checkpoint_activations: bool | None = None
 
     def load(self) -> LoadedModel:
         """The model on the CPU, with its adapter and with its frozen part.
@@ -71,6 +73,8 @@ class PretrainedModel:
 
             loaded = with_adapter(loaded, self.peft)
         choose_trainable(loaded, self.method, self.peft, self.freeze)
+        if self.checkpoint_activations:
+            checkpoint_activations(loaded.model)
         return loaded
 
 
@@ -94,6 +98,7 @@ class TextSetup:
             peft=spec.peft,
             freeze=spec.freeze,
             kept_labels=self._label_names() if spec.head == "kept" else None,
+            checkpoint_activations=spec.checkpoint_activations,
         )
 
     def _label_names(self) -> tuple[tuple[str, ...], ...]:

@@ -12,6 +12,7 @@ from momentum_bench.harness.sweeps.request import flag_of
 from momentum_bench.harness.sweeps.rules import EXCLUSIVE, Choice, Exclusive
 
 VALUES: dict[str, Any] = {
+    "checkpoint_activations": True,
     "checkpoint_every": 10,
     "confirm_seeds": 5,
     "cuda_graphs": True,
