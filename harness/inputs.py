@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Quotes = Literal["raw", "quoted"]
+"""What quotes in a TSV are: part of the text, or those of CSV."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the rows of a task are read, where that is a choice. None leaves it to the files or the task.
+
+    Attributes:
+        tsv: what quotes in TSV files are.
+    """
+
+    tsv: Quotes | None = None
+
+
+AS_IT_IS = Reading()
+"""Nothing is chosen."""
+
+
+def recorded_reading(origin: str) -> Reading:
+    """How the rows of a run were read, from the origin that its record states."""
+    tsv = re.search("--tsv (raw|quoted)", origin)
+    return Reading(tsv=tsv[1] if tsv else None)  # type: ignore[arg-type]  # the pattern has its two values
 
 
 @dataclass(frozen=True)
@@ -18,6 +44,7 @@ class Inputs:
         optimizer_file: the files with the user's own optimizers, if there are any.
         task_file: the file with the user's own task, if there is one.
         device: `cpu`, `cuda` or `mps`; None: the best that is there.
+        reading: how the rows are read.
     """
 
     model: str
@@ -25,3 +52,4 @@ class Inputs:
     optimizer_file: tuple[Path, ...] | None = None
     task_file: Path | None = None
     device: str | None = None
+    reading: Reading = AS_IT_IS

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import recorded_reading
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.optimizers.arms import arm_text, parse_arm
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
@@ -47,9 +48,18 @@ def sweep_text(row: Row) -> str:
     settings = _sweep_settings(row, spec)
     if _is_ours(spec.optimizer):
         _check_same(settings, spec)
+    settings |= _how_read(row)
     lines = [*(f"# {short_line(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
+
+
+def _how_read(row: Row) -> dict[str, str]:
+    """The settings by which the rows were read, which are no part of a spec."""
+    # all runs of a row have the same rows, so any of their readings gives them
+    readings = [recorded_reading(origin) for origin in _origins(row)]
+    tsv = next((each.tsv for each in readings if each.tsv), None)
+    return {"tsv": tsv} if tsv else {}
 
 
 def _command(row: Row) -> str:

@@ -21,6 +21,7 @@ from momentum_bench.harness.data.find_task import find_task, further_names, task
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import Reading
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -112,6 +113,7 @@ def show_task(
     data_dir: Annotated[
         Path | None, option("Fill the template with a row from DIR/TASK", metavar="DIR")
     ] = None,
+    tsv: Annotated[str | None, option_of("tsv")] = None,
 ) -> None:
     """Print all facts of a task, and what a model is given of a real row.
 
@@ -124,9 +126,9 @@ def show_task(
             for fact, value in (facts | {"source": _source(task), "version": task.version}).items():
                 print(f"{fact:<17}{value}")
             return
-        facts = _facts(task)
+        facts, reading = _facts(task), _reading(tsv, data_dir)
         try:
-            facts |= _first_row(task, data_dir)
+            facts |= _first_row(task, data_dir, reading)
         except UserError as error:
             if data_dir is not None:
                 raise
@@ -142,12 +144,14 @@ def check_task(
     model: Annotated[str | None, option_of("model")] = None,
     method: Annotated[str | None, option_of("method")] = None,
     k: Annotated[int | None, option_of("k")] = None,
+    tsv: Annotated[str | None, option_of("tsv")] = None,
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
         check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
+        words |= {"tsv": tsv}
         given = {word: value for word, value in words.items() if value is not None}
         from momentum_bench.harness.execution import task_check
 
@@ -177,6 +181,7 @@ def write_splits(
             metavar="NAME",
         ),
     ] = "lm-bff",
+    tsv: Annotated[str | None, option_of("tsv")] = None,
 ) -> None:
     """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
     with plain_errors("the files that were written are whole"):
@@ -184,12 +189,15 @@ def write_splits(
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
         task, file = _text_task(name)
         words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
+        words |= {"data_dir": data_dir, "tsv": tsv}
         given = {word: value for word, value in words.items() if value is not None}
         sweep = make_sweep({"task": task.name} | given, None)
         if form == "lm-bff":
             texts = lmbff_texts(task, data_dir, sweep.k, sweep.seeds, sweep.test_limit)
         else:
-            texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
+            texts = jsonl_texts(
+                task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit, sweep.reading
+            )
         write_texts(out, texts)
         if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
             note(
@@ -269,8 +277,14 @@ def _facts(task: Task) -> dict[str, str]:
     return {fact: value for fact, value in facts.items() if value}
 
 
-def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
-    data = load_task_data(task, data_dir, cached_only=True)
+def _reading(tsv: str | None, data_dir: Path | None) -> Reading:
+    """Raises: UserError, for a word that --tsv does not take, or without a folder."""
+    given = {name: value for name, value in {"tsv": tsv, "data_dir": data_dir}.items() if value is not None}
+    return make_sweep(given, None).reading
+
+
+def _first_row(task: Task, data_dir: Path | None, reading: Reading) -> dict[str, str]:
+    data = load_task_data(task, data_dir, cached_only=True, reading=reading)
     example = data.train[0]
     right = int(example.label) if task.kind != "regression" else None
     words = candidate_texts(task, example)

@@ -12,6 +12,7 @@ from momentum_bench.harness.data.load import load_task_data, missing_data
 from momentum_bench.harness.data.splits import draw_split, select_test_rows
 from momentum_bench.harness.data.text_rows import stored_rows
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.harness.records.files import check_no_links, write_atomically
 from momentum_bench.tasks import Task
 
@@ -47,15 +48,21 @@ def lmbff_texts(
 
 
 def jsonl_texts(
-    task: Task, data_dir: Path | None, k: int, seeds: Sequence[int], protocol: str, test_limit: int | None
+    task: Task,
+    data_dir: Path | None,
+    k: int,
+    seeds: Sequence[int],
+    protocol: str,
+    test_limit: int | None,
+    reading: Reading = AS_IT_IS,
 ) -> dict[str, str]:
     """The rows of each split as `run` draws it, by path, `sst2/16-13/train.jsonl`.
 
     Raises:
         UserError: there is no such data, or a split cannot be drawn.
     """
-    data = load_task_data(task, data_dir)
-    train, test = stored_rows(task, data_dir)
+    data = load_task_data(task, data_dir, reading=reading)
+    train, test = stored_rows(task, data_dir, reading)
     questions = task_kinds.questions(task, data.test)
     test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit, questions))
     texts = {}

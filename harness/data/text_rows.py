@@ -14,6 +14,7 @@ from momentum_bench.harness.data.examples import Example, TaskData, content_hash
 from momentum_bench.harness.data.hub import read_hub
 from momentum_bench.harness.data.row_files import SUFFIXES, near_files, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.tasks.types import PLACEHOLDER, HubSource, LocalOnly, Task, TextFolders
 
 HIDDEN = ("-1", "-1.0")
@@ -38,9 +39,11 @@ class StoredRows(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def load_text_data(task: Task, data_dir: Path | None, cached_only: bool = False) -> TaskData:
+def load_text_data(
+    task: Task, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
+) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
-    stored = _stored(task, data_dir, cached_only)
+    stored = _stored(task, data_dir, cached_only, reading)
     train_examples, train_dropped = _examples(task, stored.train, task.train, stored.label)
     test_examples, test_dropped = _examples(task, stored.test, task.test, stored.label)
     both = train_examples + test_examples
@@ -84,9 +87,11 @@ def missing_text(task: Task, data_dir: Path | None) -> str | None:
     return None
 
 
-def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def stored_rows(
+    task: Task, data_dir: Path | None, reading: Reading = AS_IT_IS
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The stored rows of train and test, one for each example of `load_task_data`, with our column names."""
-    stored = _stored(task, data_dir)
+    stored = _stored(task, data_dir, reading=reading)
     names = dict(zip(task.columns, (*task.columns[:-1], stored.label), strict=True))
     train, test = (
         [
@@ -99,14 +104,22 @@ def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]]
     return train, test
 
 
-def _stored(task: Task, data_dir: Path | None, cached_only: bool = False) -> StoredRows:
+def _stored(
+    task: Task, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
+) -> StoredRows:
     if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
         if files := _lmbff_files(task, data_dir):
+            if reading.tsv == "quoted" and files.layout.suffix == "tsv":
+                raise UserError(
+                    f"--tsv quoted: {files.train} and {files.test.name} are LM-BFF's files, whose quotes "
+                    f"belong to the text. Leave out --tsv, or give files named {task.train} and {task.test}"
+                )
             return _read_lmbff(task, files)
-        train, test = read_folder(task, data_dir)
-        return StoredRows(train, test, "folder", task.label)
+        train, test = read_folder(task, data_dir, reading.tsv)
+        chosen = f", --tsv {reading.tsv}" if reading.tsv else ""
+        return StoredRows(train, test, f"folder{chosen}", task.label)
     if isinstance(task.source, TextFolders):
         return StoredRows(*read_package(task, task.source), task.label)
     assert isinstance(task.source, HubSource)  # the data of LocalOnly is missing

@@ -215,6 +215,12 @@ def _two_arms(sweep: Sweep) -> str | None:
     )
 
 
+def _tsv_is_in_a_folder(sweep: Sweep) -> str | None:
+    if sweep.tsv is None or sweep.data_dir is not None:
+        return None
+    return f"{typed(sweep, 'tsv')} is about files of a folder: add --data-dir DIR, or leave out --tsv"
+
+
 ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _warm_up,
     _micro_batches,
@@ -224,6 +230,7 @@ ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _confirming_is_asked,
     _looks_are_until_decided,
     _two_arms,
+    _tsv_is_in_a_folder,
 )
 
 

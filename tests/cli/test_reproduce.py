@@ -116,6 +116,15 @@ def test_the_settings_of_an_arm_are_in_its_sweep_file(toy_data: Path, optimizer:
     assert "--optimizer-file" not in sweep_text(row)
 
 
+def test_how_the_rows_were_read_is_in_the_sweep_file(toy_data: Path, tmp_path: Path):
+    record = make_record(planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"})[0], Scores())
+    assert record.split
+    split = record.split.model_copy(update={"origin": "folder, --tsv quoted"})
+    [row] = rows_of([record.model_copy(update={"split": split})])
+    (tmp_path / "sweep.toml").write_text(sweep_text(row), encoding="utf-8")
+    assert make_sweep({"data_dir": str(toy_data)}, tmp_path / "sweep.toml").tsv == "quoted"
+
+
 def test_a_row_is_found_by_the_beginning_of_its_id(toy_data: Path):
     found = rows(planned(toy_data, {"task": "sst2", "k": 4}))
     assert row_of(found, found[0].row_id[:8]) is found[0]

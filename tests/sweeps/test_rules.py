@@ -112,6 +112,7 @@ def test_each_choice_alone_is_no_mistake_of_this_rule(pair: Exclusive):
             {"lr_schedule": "step", "decay_steps": "900,1000"},
             "--decay-steps 900,1000 must ascend between --warmup-steps 0 and --max-steps 1000",
         ),
+        ({"tsv": "raw"}, "--tsv raw is about files of a folder: add --data-dir DIR"),
     ],
 )
 def test_numbers_that_do_not_fit_are_explained(flags: dict, message: str):
