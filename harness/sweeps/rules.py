@@ -133,6 +133,11 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
         "Give the number of runs that share a GPU.",
     ),
     Exclusive(
+        Choice("data_revision"),
+        Choice("data_dir"),
+        "only a data set on the hub has revisions",
+    ),
+    Exclusive(
         Choice("ray_address"),
         Choice("executor", but=("ray",)),
         "only Ray has an address",

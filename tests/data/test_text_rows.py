@@ -16,7 +16,7 @@ from momentum_bench.harness.data.examples import Example, content_hash
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.text_rows import marked, stored_rows
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.inputs import Quotes, Reading, recorded_reading
+from momentum_bench.harness.inputs import Quotes, Reading, recorded_hub_id, recorded_reading
 from momentum_bench.tasks import get_task
 from tests.conftest import needs_quickstart, sentiment_rows, write_rows
 
@@ -219,6 +219,9 @@ class TestHub:
             asked.append(("load", path, name, split, revision))
             rows = [{"text": f"q{i}", "coarse_label": i % 6, "fine_label": i} for i in range(12)]
             rows = rows if path == "CogComp/trec" else sentiment_rows(12)
+            if path == "SetFit/sst2":
+                names = ("negative", "positive")
+                rows = [{"text": row["sentence"], "label_text": names[row["label"]]} for row in rows]
             dataset = datasets.Dataset.from_list(rows)
             dataset.info.download_checksums = {f"hf://datasets/{path}@{self.COMMIT}/train.parquet": {}}
             return dataset
@@ -237,6 +240,26 @@ class TestHub:
         ]
         assert data.origin == f"nyu-mll/glue (sst2) @ {self.COMMIT}"
         assert len(data.train) == 12
+
+    def test_another_revision_may_be_asked_for(self, calls: list[tuple]):
+        load_task_data(SST2, None, reading=Reading(data_revision="v2"))
+        assert calls[0] == ("resolve", "nyu-mll/glue", "v2")
+        with pytest.raises(UserError, match="--data-revision v2: the rows of bbc_news do not come from"):
+            load_task_data(get_task("bbc_news"), None, reading=Reading(data_revision="v2"))
+
+    def test_lm_bff_has_its_own_version_of_sst2(self, calls: list[tuple]):
+        ours = load_task_data(SST2, None)
+        theirs = load_task_data(SST2, None, reading=Reading(protocol="lm-bff"))
+        assert calls[3] == ("resolve", "SetFit/sst2", SST2.lmbff_source.revision)
+        assert theirs.origin == f"SetFit/sst2 @ {self.COMMIT}"
+        assert theirs.train == ours.train  # the columns have other names there
+        assert load_task_data(SST2, None, reading=Reading(protocol="mezo")).origin == ours.origin
+
+    @pytest.mark.parametrize("name", ["sst2", "trec"])
+    def test_a_record_says_the_revision_to_read_again(self, calls: list[tuple], name: str):
+        origin = load_task_data(get_task(name), None).origin
+        assert recorded_reading(origin) == Reading(data_revision=self.COMMIT)
+        assert recorded_hub_id(origin) == get_task(name).source.id
 
     def test_offline_the_commit_is_read_back_from_the_cache(
         self, calls: list[tuple], monkeypatch: pytest.MonkeyPatch

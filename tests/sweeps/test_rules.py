@@ -15,6 +15,8 @@ VALUES: dict[str, Any] = {
     "checkpoint_every": 10,
     "confirm_seeds": 5,
     "cuda_graphs": True,
+    "data_dir": "rows",
+    "data_revision": "main",
     "data_parallel_ranks": True,  # a flag without a value on the command line
     "decay_steps": "500,750",
     "dropout": 0.1,
