@@ -16,7 +16,7 @@ from rich.table import Table
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option, option_of
 from momentum_bench.harness.cli.output import json_option, json_text, quiet_option
-from momentum_bench.harness.data.export import jsonl_texts, lmbff_texts, write_texts
+from momentum_bench.harness.data.export import held_out_texts, jsonl_texts, lmbff_texts, write_texts
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
@@ -185,9 +185,23 @@ def write_splits(
     ] = "lm-bff",
     tsv: Annotated[str | None, option_of("tsv")] = None,
     data_revision: Annotated[str | None, option_of("data_revision")] = None,
+    test_fraction: Annotated[
+        float | None,
+        option(
+            "Write no few-shot splits: cut a test split of about this share from the one file of a task, "
+            "by a hash of each row's texts",
+            "--test-fraction",
+            metavar="X",
+        ),
+    ] = None,
 ) -> None:
     """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
     with plain_errors("the files that were written are whole"):
+        if test_fraction is not None:
+            if k is not None or test_limit is not None:
+                raise UserError("--test-fraction draws no few-shot split: leave out --k and --test-limit")
+            _write_held_out(name, out, data_dir, test_fraction, tsv)
+            return
         if form not in ("lm-bff", "jsonl"):
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
         task, file = _text_task(name)
@@ -201,15 +215,30 @@ def write_splits(
             texts = jsonl_texts(
                 task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit, sweep.reading
             )
-        write_texts(out, texts)
+        _write(out, texts)
         if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
             note(
                 f"{task.name}: the test files differ between seeds, because LM-BFF's script shuffles one "
                 f"test list again for each seed. `run --test-limit` scores the same rows for all seeds: "
                 f"those of --format jsonl"
             )
-        for path, text in texts.items():
-            print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
+
+
+def _write_held_out(name: str, out: Path, data_dir: Path | None, fraction: float, tsv: str | None) -> None:
+    if not 0 < fraction < 1:
+        raise UserError(f"--test-fraction {fraction:g}: expected a number between 0 and 1, for example 0.2")
+    task, _ = _text_task(name)
+    texts = held_out_texts(task, data_dir, fraction, _reading(tsv, data_dir))
+    _write(out, texts)
+    counts = ", ".join(f"{len(text.splitlines())} in {path}" for path, text in texts.items())
+    note(f"rows: {counts}. To use them: --data-dir {out}")
+
+
+def _write(out: Path, texts: Mapping[str, str]) -> None:
+    """Write files, and print their paths and digests."""
+    write_texts(out, texts)
+    for path, text in texts.items():
+        print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
 
 
 def _named(name: str) -> tuple[AnyTask, Path | None]:

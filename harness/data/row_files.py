@@ -41,8 +41,15 @@ _OTHER_FILES = {
 }
 
 
+_OTHER_STEMS = {"validation": ("val", "valid", "dev"), "test": ("eval",)}
+"""What others call a split, by our name of it."""
+
+
 def near_files(folder: Path, split: str) -> str:
     """What stands in a folder in place of a split's file, and what to do with it, as the end of a message."""
+    for stem in _OTHER_STEMS.get(split.removesuffix("_matched"), ()):
+        for path in split_files(folder, stem):
+            return f"; found {path.name}: call it {split}{path.name.removeprefix(stem)}"
     for path in sorted(folder.iterdir()):
         for pattern, advice in _OTHER_FILES.items():
             if re.fullmatch(re.escape(split) + pattern, path.name):
@@ -50,8 +57,10 @@ def near_files(folder: Path, split: str) -> str:
     return ""
 
 
-def read_folder(task: Task, data_dir: Path, tsv: Quotes | None = None) -> list[Iterator[dict[str, Any]]]:
-    """The rows of train and of test from the task's folder; each file is read as its rows are used.
+def read_folder(
+    task: Task, data_dir: Path, splits: Sequence[str], tsv: Quotes | None = None
+) -> list[Iterator[dict[str, Any]]]:
+    """The rows of each split from the task's folder; each file is read as its rows are used.
 
     Args:
         tsv: what quotes in TSV files are; None: the files say it.
@@ -62,7 +71,7 @@ def read_folder(task: Task, data_dir: Path, tsv: Quotes | None = None) -> list[I
     """
     folder = data_dir / (task.folder or task.name)
     chosen = []
-    for split in (task.train, task.test):
+    for split in splits:
         paths = split_files(folder, split)
         if len(paths) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in paths]}")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from momentum_bench.harness.data import lmbff
 from momentum_bench.harness.data.examples import Example, TaskData, content_hash
 from momentum_bench.harness.data.hub import read_hub, source_of
+from momentum_bench.harness.data.nested_rows import flat_rows
 from momentum_bench.harness.data.row_files import SUFFIXES, near_files, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import AS_IT_IS, Reading
@@ -104,6 +105,24 @@ def stored_rows(
     return train, test
 
 
+def labelled_rows(
+    task: Task, data_dir: Path, reading: Reading = AS_IT_IS
+) -> tuple[list[dict[str, Any]], list[Example]]:
+    """The stored training rows of a folder that have a label, and the checked example of each.
+
+    Raises:
+        UserError: there is no such file, or a row cannot be read.
+    """
+    folder = data_dir / (task.folder or task.name)
+    if not split_files(folder, task.train):
+        near = near_files(folder, task.train) if folder.is_dir() else ""
+        raise UserError(f"{folder} has no {task.train} file (.{', .'.join(SUFFIXES)}){near}")
+    [read] = read_folder(task, data_dir, (task.train,), reading.tsv)
+    rows = list(flat_rows(task, read, task.train))
+    examples, _ = _examples(task, rows, task.train, task.label)
+    return [row for row in rows if not _dropped(task, row[task.label])], examples
+
+
 def _stored(
     task: Task, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
 ) -> StoredRows:
@@ -117,7 +136,9 @@ def _stored(
                     f"belong to the text. Leave out --tsv, or give files named {task.train} and {task.test}"
                 )
             return _read_lmbff(task, files)
-        train, test = read_folder(task, data_dir, reading.tsv)
+        splits = (task.train, task.test)
+        read = read_folder(task, data_dir, splits, reading.tsv)
+        train, test = (flat_rows(task, rows, split) for rows, split in zip(read, splits, strict=True))
         chosen = f", --tsv {reading.tsv}" if reading.tsv else ""
         return StoredRows(train, test, f"folder{chosen}", task.label)
     source = source_of(task, reading)

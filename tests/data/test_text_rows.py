@@ -441,6 +441,13 @@ def test_a_file_of_another_name_is_named(name: str, message: str, toy_data: Path
         load_task_data(SST2, toy_data)
 
 
+@pytest.mark.parametrize("name", ["val", "valid", "dev"])
+def test_what_others_call_validation_is_named(name: str, toy_data: Path):
+    (toy_data / "sst2" / "validation.jsonl").rename(toy_data / "sst2" / f"{name}.jsonl")
+    with pytest.raises(UserError, match=rf"found {name}\.jsonl: call it validation\.jsonl"):
+        load_task_data(SST2, toy_data)
+
+
 @pytest.mark.parametrize("label", ["-", "", None, "-1", -1])
 def test_all_ways_to_write_no_label_are_dropped_where_the_task_says_so(label: object, tmp_path: Path):
     rows = [{"premise": "p", "hypothesis": f"h{i}", "label": i % 3} for i in range(6)]
