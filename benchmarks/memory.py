@@ -1,4 +1,4 @@
-"""The peak of device memory in a training step, beside what the step cannot do without: one JSON line.
+"""The peak of device memory in a training step, and what the step cannot do without: one JSON line.
 
     python benchmarks/memory.py
 

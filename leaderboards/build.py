@@ -297,11 +297,11 @@ def _short_of_momentum(rows: Iterable[Row]) -> list[str]:
             short[row.label, round(ratio, 2)] = None
     if not short:
         return []
-    parts = ", ".join(f"{label} {ratio:.2f} times" for label, ratio in short)
+    parts = ", ".join(f"{label} moves {ratio:.2f} times" for label, ratio in short)
     return [
-        f"Equal effective rates are not equal training in runs as short as these. Compared with SGD, the way "
-        f"in all steps together is: {parts}, because the momentum buffer starts empty. The arm sgd_matched "
-        f"is SGD that goes as far."
+        f"Equal effective rates are not equal training in runs as short as these. Over all steps {parts} as "
+        f"far as SGD, because the momentum buffer starts empty. The arm sgd_matched is SGD that moves as far "
+        f"as SGDM."
     ]
 
 

@@ -391,7 +391,7 @@ def _row(
 
     Args:
         grid: the rates that were to run on each seed, ascending.
-        identity: what the row's id follows from besides its setting and arm; None: nothing.
+        identity: what the row's id follows from, apart from its setting and arm; None: nothing.
     """
     runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.learning_rate))
     by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}

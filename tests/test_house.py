@@ -106,6 +106,17 @@ def test_a_room_imports_what_the_table_says(path: Path):
         assert room_of(module) in {room, GROUND, *MAY_IMPORT[room]}, f"{room} imports {module}"
 
 
+def test_the_guide_shows_the_same_table():
+    rows = re.findall(r"^\| (`.+?`) \| (.+) \|$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    said: dict[str, set[str]] = {}
+    for rooms, text in rows:
+        names = set(re.findall(r"`(\w+)`", text))
+        for room in re.findall(r"`(\w+)`", rooms):
+            said[room] = names.union(*(MAY_IMPORT[name] for name in names if "what" in text))
+    assert said.pop("cli") == {"cli"}  # everything
+    assert said == {room: may for room, may in MAY_IMPORT.items() if room not in (GROUND, "cli")}
+
+
 def test_no_module_imports_itself_by_way_of_others():
     reached: dict[str, set[str]] = {name: ours(path) & set(MODULES) for name, path in MODULES.items()}
     for _ in reached:  # as long as a chain can be

@@ -18,7 +18,7 @@ from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer, names_of_packages
-from momentum_bench.harness.optimizers.registry import OPTIMIZERS, TWINS
+from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS, TWINS
 
 app = typer.Typer(no_args_is_help=True, help="The optimizers: list them, show one, try one on a toy model.")
 
@@ -43,6 +43,10 @@ def list_optimizers(
                 facts.append(_facts(*find_optimizer(name)))
             except UserError as error:  # a broken package hides no other optimizer
                 note(f"{name} is left out: {error}")
+        # what else is known of a class takes torch and a trial: `show` says it
+        for name, path in FROM_LIBRARIES.items():
+            update = f"{path}, with the extra `optimizers`"
+            facts.append({"name": name, "settings": [], "rate": "its own", "update": update})
         if as_json:
             print(json_text({"optimizers": facts}))
         elif quiet:

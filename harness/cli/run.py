@@ -28,6 +28,7 @@ from momentum_bench.harness.cli.output import (
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
+from momentum_bench.harness.records.labels import arm_key, arm_labels
 from momentum_bench.harness.records.status import STATES
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
@@ -215,9 +216,11 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
         print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
+    labels = arm_labels((spec.optimizer, spec.hyperparameters) for spec in specs)
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
-        line = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
+        label = labels[arm_key((spec.optimizer, spec.hyperparameters))]
+        line = lines.setdefault((spec.task, label, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
     headers: list[str]
     if len(seeds) > MOST_SEEDS_IN_A_LINE:

@@ -16,9 +16,11 @@ from rich.text import Text
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.output import json_option, json_text, quiet_option, run_facts
 from momentum_bench.harness.messages import print_table, printable
+from momentum_bench.harness.records.labels import arm_key, arm_labels
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.status import STATES, RunStatus, status_of, time_left
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.sweeps.confirming import progress_in_words, standing
 
 MOST_COLUMNS = 5
 """Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states."""
@@ -39,11 +41,14 @@ def _table_of(title: str, runs: Iterable[RunStatus]) -> Table:
     runs = list(runs)
     seeds = sorted({run.spec.seed for run in runs})
     by_seed = len(seeds) <= MOST_COLUMNS
-    columns = list(map(str, seeds)) if by_seed else list(STATES)
+    found = [state for state in STATES if any(run.state == state for run in runs)]
+    columns = list(map(str, seeds)) if by_seed else list(map(str, found))
+    labels = arm_labels((run.spec.optimizer, run.spec.hyperparameters) for run in runs)
     lines: dict[tuple[str, str, float], dict[str, Counter[str]]] = {}
     for run in runs:
         spec = run.spec
-        cells = lines.setdefault((spec.task, spec.optimizer, spec.learning_rate), {})
+        label = labels[arm_key((spec.optimizer, spec.hyperparameters))]
+        cells = lines.setdefault((spec.task, label, spec.learning_rate), {})
         word = f"{run.fraction:.0%}" if run.state == "running" else run.state
         place, word = (str(spec.seed), word) if by_seed else (run.state, "")
         cells.setdefault(place, Counter())[word] += 1
@@ -63,6 +68,16 @@ def _cell(states: Counter[str] | None) -> str:
     return " ".join(word if word and n == 1 else f"{n} {word}".strip() for word, n in states.items())
 
 
+def designs_in_words(store: Store) -> dict[str, list[str]]:
+    """What each design of the directory has chosen and decided so far, by the design's id."""
+    records = {record.spec.run_id: record for record in store.records()}
+    return {
+        design.design_id: progress_in_words(design, standing(design, records))
+        for design in store.designs()
+        if design.confirm_seeds
+    }
+
+
 def status(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The results directory of a sweep")],
     quiet: Annotated[bool, quiet_option("the last line, with the number of runs in each state")] = False,
@@ -79,8 +94,12 @@ def status(
                 for run in runs
             ]
             counts = Counter(run.state for run in runs)
-            print(json_text({"runs": facts, "counts": counts, "summary": time_left(runs)}))
+            document = {"runs": facts, "counts": counts, "designs": designs_in_words(store)}
+            print(json_text(document | {"summary": time_left(runs)}))
             return
-        for table in [] if quiet else tables_of(runs):
-            print_table(table, Console())
+        if not quiet:
+            for table in tables_of(runs):
+                print_table(table, Console())
+            for line in (line for lines in designs_in_words(store).values() for line in lines):
+                print(printable(line))
         print(time_left(runs))

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from momentum_bench.harness.optimizers.entry import (
     Hyperparameters,
     OptimizerEntry,
 )
-from momentum_bench.harness.optimizers.registry import OPTIMIZERS
+from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS
 from momentum_bench.harness.user_code import executed, line_of, offered, source_of
 
 ENTRY_POINTS = "momentum_bench.optimizers"
@@ -59,7 +60,7 @@ def find_optimizer(
         UserError: the name is unknown, two optimizers have it, the version is another one than asked
             for, the entry cannot be loaded, or a setting is none that the optimizer has.
     """
-    written = parse_arm(arm)
+    written = _of_library(parse_arm(arm), _tuple(optimizer_files))
     if written.is_class:
         settings = written.settings if hyperparameters is None else hyperparameters
         return _class(written.name, tuple(sorted(settings.items())), _tuple(optimizer_files))
@@ -70,6 +71,27 @@ def find_optimizer(
         )
     full_name, entry = _described(written.name, _tuple(optimizer_files))
     return arm_text(full_name, written.settings), with_settings(full_name, entry, written.settings)
+
+
+def _of_library(written: ArmText, files: tuple[Path, ...]) -> ArmText:
+    """The arm, with the class in place of its short name.
+
+    A file of the user, or an optimizer that a package offers, counts first if it has this name.
+
+    Raises:
+        UserError: the package that has the class is not installed.
+    """
+    name = written.optimizer
+    path = FROM_LIBRARIES.get(name)
+    if path is None or name in {*names_of_packages(), *(file.stem for file in files)}:
+        return written
+    package = path.partition(".")[0]
+    if find_spec(package) is None:
+        raise UserError(
+            f"--optimizers {name}: it is {path}, and {package} is not installed: "
+            f"pip install 'momentum-bench[optimizers]'"
+        )
+    return ArmText(path + written.name.removeprefix(name), written.settings)
 
 
 def _tuple(files: Sequence[Path] | None) -> tuple[Path, ...]:
@@ -219,7 +241,7 @@ def names_of_packages() -> list[str]:
 
 
 def _unknown(name: str, optimizer_files: Sequence[Path]) -> str:
-    known = [*OPTIMIZERS, *names_of_packages()]
+    known = [*OPTIMIZERS, *FROM_LIBRARIES, *names_of_packages()]
     known += [file.stem for file in optimizer_files]
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""

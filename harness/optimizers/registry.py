@@ -326,6 +326,12 @@ OPTIMIZERS: dict[str, OptimizerEntry] = {
     ),
 }
 
+FROM_LIBRARIES: Mapping[str, str] = {
+    "lion": "pytorch_optimizer.Lion",  # Chen et al., NeurIPS 2023
+    "schedule_free_sgd": "schedulefree.SGDScheduleFree",  # Defazio et al., NeurIPS 2024; its authors' code
+}
+"""Short names of classes in packages of the extra `optimizers`. In specs and tables their paths stand."""
+
 TWINS: tuple[tuple[str, str], ...] = (
     ("sgd", "sgdm"),
     ("signsgd", "signum"),

@@ -371,7 +371,7 @@ class Sweep(Stored):
     runs_at_a_time: Annotated[
         Annotated[int, Field(ge=1)] | Literal["auto"] | None,
         About(
-            "Runs at a time in each process, hence on its GPU (with Ray: on each GPU), or auto: as many as "
+            "Runs at a time in each process, and so on its GPU (Ray: on each GPU), or auto: as many as "
             "its memory holds; results do not depend on it",
             HARDWARE,
             default_text="by cores and memory; 1 on a GPU and under a launcher",

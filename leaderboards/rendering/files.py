@@ -14,7 +14,7 @@ from momentum_bench.harness.records.files import check_no_links, disk_errors, re
 from momentum_bench.harness.records.schema import RunRecord, canonical_json
 from momentum_bench.harness.records.store import DESIGNS, Store
 from momentum_bench.harness.reporting import png_bytes, svg_text
-from momentum_bench.leaderboards.archive import ARCHIVE, pack
+from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, pack
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rendering.page import page
@@ -45,12 +45,30 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool
     check_no_links(output_dir, files)
     try:
         _check_nothing_is_lost(output_dir, files)
+        if ARCHIVE in files and _has_the_records(output_dir / ARCHIVE, board):
+            del files[ARCHIVE]  # what was published stays as it is, byte for byte
         for name, content in files.items():
             path = output_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, content)
     except OSError as error:
         raise UserError(f"{output_dir} cannot be written: {error.strerror or error}") from error
+
+
+def _has_the_records(archive: Path, board: Leaderboard) -> bool:
+    """Whether an archive holds just the runs of a leaderboard, maybe as an earlier version wrote them."""
+    if not archive.is_file():
+        return False
+    try:
+        store = ArchivedStore(archive.parent, archive)
+    except UserError:  # it is damaged, and is replaced
+        return False
+    whole = {record.spec.run_id: record for record in store.records()}
+    return whole == _runs(board) and len(store.run_folders()) == len(whole)
+
+
+def _runs(board: Leaderboard) -> dict[str, RunRecord]:
+    return {run.spec.run_id: run for row in board.rows for run in row.runs}
 
 
 def write_board(store: Store) -> None:
@@ -128,8 +146,7 @@ def contents(board: Leaderboard, png: bool = False, archive: bool = False) -> di
     if png:
         files |= {f"plots/{stems[name]}.png": plot for name, plot in board_plots(board, png_bytes).items()}
     if archive:
-        runs = {run.spec.run_id: run for row in board.rows for run in row.runs}
-        files[ARCHIVE] = pack(runs.values())
+        files[ARCHIVE] = pack(_runs(board).values())
         files |= {f"{DESIGNS}/{each.design_id}.json": record_text(each) for each in board.designs}
     return files | {"index.html": page(board, plots, stems)}
 

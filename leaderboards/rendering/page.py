@@ -38,6 +38,7 @@ from momentum_bench.leaderboards.rendering.terminal import percent, percent_rang
 from momentum_bench.leaderboards.rendering.wording import Context, context
 from momentum_bench.leaderboards.rows import Row, by_setting
 from momentum_bench.leaderboards.tables import tables_of
+from momentum_bench.leaderboards.twins import Answer, momentum_answers
 
 
 def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) -> str:
@@ -62,6 +63,7 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
     comparison_heads, comparisons = _comparison_table(board.comparisons, words)
     row_heads, rows = _row_table(board.rows, words)
     cost_heads, costs = _cost_table(board.rows, words)
+    twin_heads, twins = _twin_table(momentum_answers(board.comparisons), words)
     tables = tables_of(board)
     by_id = {row.row_id: row for row in board.rows}
 
@@ -89,6 +91,8 @@ def page(board: Leaderboard, plots: dict[str, str], file_stems: dict[str, str]) 
         forest=svgs.get("forest"),
         over_tasks=[line.sentence for line in over_tasks(board.comparisons)],
         pooled=[line.sentence for line in board.pooled],
+        twin_heads=twin_heads,
+        twins=twins,
         comparison_heads=comparison_heads,
         comparisons=comparisons,
         notes=board.notes,
@@ -157,6 +161,29 @@ def _comparison_table(comparisons: Sequence[Comparison], words: Context) -> Head
                 Cell(_p(c["p_sign_flip"]), cell(c["p_sign_flip"])),
             ]
         )
+    return heads, lines
+
+
+def _twin_table(answers: Sequence[Answer], words: Context) -> HeadedLines:
+    heads = [
+        Head("Task"),
+        Head("Without and with momentum"),
+        Head("Does it pay?"),
+        Head("It adds, points", number=True),
+        Head("95 % interval", number=True),
+        Head("Pairs", number=True),
+    ]
+    lines = [
+        [
+            task_cell(answer.without, words),
+            Cell(f"{answer.without.label}, {answer.with_momentum.label}", sub=_question(answer.comparison)),
+            Cell(answer.words, kind=_verdict(answer.comparison)[0], sort=answer.words),
+            Cell(signed(answer.mean), cell(answer.mean)),
+            Cell(signed_range(answer.low, answer.high), cell(answer.low)),
+            Cell(str(answer.comparison.difference.n_pairs)),
+        ]
+        for answer in answers
+    ]
     return heads, lines
 
 

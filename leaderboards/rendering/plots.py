@@ -33,7 +33,7 @@ Rendered = TypeVar("Rendered")
 
 BAND = "#d7e8d4"
 
-LONGEST_TEXT, LONGEST_LABEL = 30, 52
+LONGEST_TEXT, LONGEST_LABEL = 30, 60
 """Characters of a line's name in a legend, and of a label of the forest plot."""
 
 VERDICT_MARKS = {
@@ -280,8 +280,11 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
     return [x for x, _ in points], [y for _, y in points]
 
 
-def forest(board: Leaderboard) -> Figure:
+def forest(board: Leaderboard, names: Sequence[str] | None = None) -> Figure:
     """All paired differences with their 95 % t intervals and the band of equivalence, in points.
+
+    Args:
+        names: of the lines, from top to bottom; None: `forest_labels`.
 
     A square is equivalent, a triangle points to the better arm, an open circle is inconclusive, and a cross
     has no verdict. A diamond is a mean over tasks, with an interval over tasks.
@@ -290,8 +293,8 @@ def forest(board: Leaderboard) -> Figure:
 
     entries = _entries(board)
     limit = 105 * max(_reach(board), 2 * board.margin)
-    names = forest_labels(board)
-    label_width, height = 0.2 + 0.075 * max(map(len, names)), 0.75 + 0.27 * len(entries)  # a letter: 0.075 in
+    names = forest_labels(board) if names is None else names
+    label_width, height = 0.2 + 0.08 * max(map(len, names)), 0.75 + 0.27 * len(entries)  # a letter: 0.08 in
     width = label_width + 3.2  # room for the axis label
     figure = Figure(figsize=(width, height))
     left = label_width / width
@@ -307,7 +310,9 @@ def forest(board: Leaderboard) -> Figure:
     axes.set_ylim(len(entries) - 0.5, -0.5)
     axes.set_yticks(range(len(entries)), names)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel("difference in points (second minus first)")
+    firsts = {pair.first.label for pair in board.comparisons}
+    subtracted = f"minus {plot_text(firsts.pop())}" if len(firsts) == 1 else "second minus first"
+    axes.set_xlabel(f"difference in points ({subtracted})")
     return figure
 
 
@@ -357,6 +362,7 @@ def _draw_intervals(
 def forest_labels(board: Leaderboard) -> list[str]:
     """A short name for each line of the forest plot: the task, and what else varies on the board."""
     pairs = {(c.first.label, c.second.label) for c in board.comparisons}
+    firsts = {first for first, _ in pairs}
     questions = {c.question for c in board.comparisons}
     context_of = context(board.rows)
     labels = []
@@ -364,7 +370,10 @@ def forest_labels(board: Leaderboard) -> list[str]:
         one = entry if isinstance(entry, Comparison) else entry.comparisons[0]
         words = [one.columns["task"] if isinstance(entry, Comparison) else f"{len(entry.comparisons)} tasks"]
         words += context_of.short(one.first)
-        words += [f"{one.second.label} - {one.first.label}"] if len(pairs) > 1 else []
+        if len(firsts) > 1:
+            words.append(f"{one.second.label} - {one.first.label}")
+        elif len(pairs) > 1:
+            words.append(one.second.label)
         words += [one.question] if len(questions) > 1 else []
         labels.append(", ".join(words))
     short = {label: plot_text(label, LONGEST_LABEL) for label in labels}

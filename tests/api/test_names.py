@@ -90,6 +90,7 @@ def test_importing_the_module_run_leaves_the_function(imports: str):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_type_checker_takes_run_for_the_function(tmp_path: Path):
     script = tmp_path / "uses.py"
     script.write_text(

@@ -183,6 +183,7 @@ def test_torch_is_as_it_was_and_a_second_precision_is_no_trouble(settings: dict[
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+@pytest.mark.slow
 def test_workers_do_not_run_a_script_again_that_has_no_main_guard(settings: dict[str, Any], tmp_path: Path):
     words = settings | {"data_dir": str(settings["data_dir"]), AT_A_TIME: 2, "output_dir": "out"}
     text = (
@@ -224,6 +225,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_callers_own_processes(
     assert done.stdout.splitlines() == ["interrupted", "0 0"], done.stderr
 
 
+@pytest.mark.slow
 def test_ranks_of_a_launcher_share_the_runs_of_a_script(settings: dict[str, Any], tmp_path: Path):
     words = settings | {"data_dir": str(settings["data_dir"]), "output_dir": "out"}
     (tmp_path / "program.py").write_text(

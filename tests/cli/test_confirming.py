@@ -128,6 +128,16 @@ def test_another_margin_is_named_in_every_comparison(fixed: Path):
     assert other.count("the design's margin was 1 point") == 3
 
 
+def test_status_says_what_was_chosen_and_decided(fixed: Path):
+    done = run_command("status", fixed, COLUMNS="80")
+    text = " ".join(done.stdout.split())
+    assert "sst2: dev of the tuning seeds chose the effective rate 0." in text
+    assert "sst2: sgdm and sgd at the matched rate, look at 3 seeds" in text
+    (lines,) = json.loads(run_command("status", fixed, "--json").stdout)["designs"].values()
+    assert all(line in text for line in lines)
+    assert len(lines) == 3
+
+
 def test_typing_it_again_runs_nothing(fixed: Path, tiny_model: Path, toy_data: Path):
     before = tables(fixed)
     words = confirming(tiny_model, toy_data, "--confirm-seeds", 3, "--confirm", "own")
@@ -156,6 +166,15 @@ def test_a_dry_run_is_readable_at_80_columns(tiny_model: Path, toy_data: Path, t
     assert "…" not in done.stdout
     for word in ("sgd", "sgdm", "0.01", "0.1", "missing"):
         assert word in done.stdout
+
+
+def test_a_dry_run_tells_arms_of_one_optimizer_apart(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    words = [*small_sweep(tiny_model, toy_data), "--optimizers", "sgd,sgdm:momentum=0.5,sgdm:momentum=0.9"]
+    done = run_command("run", *words, "--output-dir", tmp_path, "--dry-run", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "= 12 runs" in " ".join(done.stderr.split())
+    assert done.stdout.count("missing") == 12
+    assert done.stdout.count("sgdm momentum=0.5 ") == done.stdout.count("sgdm momentum=0.9 ") == 2
 
 
 @pytest.mark.parametrize(

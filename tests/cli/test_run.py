@@ -181,7 +181,10 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
     assert not list(tmp_path.glob("**/runs"))
 
 
-@pytest.mark.parametrize("to_all", [signal.SIGINT, None], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "to_all",
+    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(None, id="sigterm", marks=pytest.mark.slow)],
+)
 def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None
 ):
@@ -247,6 +250,7 @@ def test_a_run_that_fails_is_a_result_and_the_others_go_on(
     assert {r.status for r in Store(tmp_path / "results").records()} == {"done"}
 
 
+@pytest.mark.slow
 def test_several_processes_on_one_directory_do_each_run_once(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

@@ -82,7 +82,7 @@ def test_the_command(tmp_path: Path):
     assert done.exit_code == 0
     assert "local:tiny-bert by head, k = 4" in done.stdout
     assert table_lines(done.stdout) == [
-        ["task", "optimizer", "rate", "done", "diverged", "failed", "running", "missing"],
+        ["task", "optimizer", "rate", "done", "diverged", "failed", "missing"],
         ["sst2", "sgd", "0.1", "2", "1", "1", "2"],
     ]
     assert "2 done, 1 diverged, 1 failed, 2 missing" in done.stdout

@@ -166,6 +166,7 @@ def test_a_package_may_not_bring_torch_along(install: Callable[..., Path]) -> No
     assert "the package heavy: heavy_tasks:TASK imports torch. A task is data" in done.stderr
 
 
+@pytest.mark.slow
 def test_workers_find_the_file_and_the_leaderboard_needs_it_not(
     command, mine: Path, tickets: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -102,6 +102,7 @@ def killed_and_undisturbed(tiny_model: Path, toy_data: Path, folder: Path, n: in
     assert "its worker process died" in log
 
 
+@pytest.mark.slow
 def test_a_killed_worker_and_a_killed_parent_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path: Path):
     killed_and_undisturbed(tiny_model, toy_data, tmp_path, 2, "--seeds", "13")
 

@@ -116,6 +116,7 @@ def assert_same_run(ours: dict, theirs: dict) -> None:
         assert one == pytest.approx(other, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_ranks_that_share_batches_give_the_run_of_one_process(
     tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

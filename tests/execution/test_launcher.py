@@ -52,6 +52,7 @@ main(["run", *sys.argv[1:]])
 """
 
 
+@pytest.mark.slow
 def test_ranks_form_no_group_and_a_restart_goes_on_behind_a_rank_that_died(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
@@ -107,6 +108,7 @@ def test_what_no_launcher_sets_is_an_error(command, variables: dict[str, str], m
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_rank_whose_siblings_never_come_does_all_runs(
     command, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

@@ -92,6 +92,7 @@ def is_running_runs(node: Any) -> bool:
     return any(name.startswith("ray::_run_group") for name in names)
 
 
+@pytest.mark.slow
 def test_a_sweep_survives_the_death_of_a_node(
     command_here, cluster: Any, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

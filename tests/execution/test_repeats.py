@@ -26,6 +26,7 @@ from tests.helpers.specs import make_record, make_spec
 from tests.helpers.sweeps import small_sweep
 
 
+@pytest.mark.slow
 def test_on_a_cpu_a_run_repeats_to_the_bit_with_any_number_of_workers(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

@@ -54,7 +54,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
-@pytest.mark.parametrize("pool", ["sweep", "noise-floor"])
+@pytest.mark.parametrize("pool", ["sweep", pytest.param("noise-floor", marks=pytest.mark.slow)])
 def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_path: Path):
     (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "parent.py").write_text(PARENT)

@@ -7,7 +7,9 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -50,16 +52,53 @@ def listing(folder: Path) -> dict[str, str]:
     return found
 
 
+class Opened:
+    """The files that this process opens while it is watched. An audit hook cannot be taken away again.
+
+    Two ways of opening are left out: with `O_NOFOLLOW` a link ends in an error, and `plain_content`, which
+    alone opens with `O_NONBLOCK`, reads up to a bound, and no text of what it reads is shown.
+    """
+
+    def __init__(self) -> None:
+        self.paths: list[str] | None = None
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event != "open" or self.paths is None or not isinstance(arguments[0], str | bytes | Path):
+            return
+        flags = arguments[2] if isinstance(arguments[2], int) else 0
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+        if not flags & os.O_NOFOLLOW and (writes or not flags & os.O_NONBLOCK):
+            self.paths.append(os.path.realpath(os.fsdecode(arguments[0])))
+
+    @contextmanager
+    def watched(self) -> Iterator[list[str]]:
+        self.paths = found = []
+        try:
+            yield found
+        finally:
+            self.paths = None
+
+
+OPENED = Opened()
+
+
 @dataclass(frozen=True)
 class Victim:
-    """A person who publishes: a home, and the folder where the command is typed. Neither may change."""
+    """A person with a home, and the folder where the command is typed. Neither may change."""
 
     home: Path
     work: Path
 
     def types(self, *words: object) -> Result:
         """The result of a command that is typed in the folder `work`."""
-        return CliRunner().invoke(app, [str(word) for word in words])
+        with OPENED.watched() as paths:
+            done = CliRunner().invoke(app, [str(word) for word in words])
+        mine = {
+            str(path) for folder in (self.home, self.work) for path in folder.rglob("*") if path.is_file()
+        }
+        assert mine.isdisjoint(paths), f"{words}: opened {sorted(mine & set(paths))}"
+        return done
 
     def listing(self) -> list[dict[str, str]]:
         return [listing(self.home), listing(self.work)]
@@ -142,6 +181,53 @@ def test_a_link_in_a_clone_is_refused_and_not_followed(
     assert done.exit_code == 2, done.stderr
     assert f"error: {name} is a symbolic link in commit " in done.stderr
     assert "git rm" in done.stderr
+
+
+IN_RESULTS = {
+    **{name: target for name, target in LINKS.items() if name != "board"},
+    f"runs/{RUN_ID}/evaluations.jsonl": "HOME/.bashrc",
+    f"runs/{RUN_ID}/attempt.json": "HOME/.bashrc",
+    "plans/0123456789abcdef.json": "HOME/.bashrc",
+    "designs/0123456789abcdef.json": "HOME/.bashrc",
+    "designs": "HOME/folder",
+    "noise_floor/0123456789abcdef.json": "HOME/.bashrc",
+    "records.jsonl.xz": "HOME/.bashrc",
+    "momentum-bench.lock": "HOME/.bashrc",
+}
+"""What a stranger may put in the place of a file of a results directory."""
+
+
+@pytest.mark.parametrize("name", IN_RESULTS)
+def test_no_command_reads_or_writes_through_a_link_in_a_strangers_results(
+    name: str, victim: Victim, results: dict[str, Path], tmp_path: Path
+):
+    theirs = shutil.copytree(results[OWN_TASK], tmp_path / "theirs")
+    link = theirs / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir():
+        shutil.rmtree(link)
+    else:
+        link.unlink(missing_ok=True)
+    link.symlink_to(IN_RESULTS[name].replace("HOME", str(victim.home)))
+    of_victim = victim.listing()
+    row = build(Store(results[OWN_TASK])).rows[0].row_id
+    for words in (
+        ("leaderboard", "check", theirs),
+        ("leaderboard", "build", theirs),
+        ("leaderboard", "build", theirs, "--out", theirs),
+        ("leaderboard", "build", theirs, "--out", tmp_path / "out"),
+        ("leaderboard", "publish", theirs, "--to", tmp_path / "nowhere", "--dry-run"),
+        ("status", theirs),
+        ("reproduce", theirs, row),
+        ("reproduce", theirs, row, "--run", "--data-dir", tmp_path),
+        ("run", "--resume-from", theirs, "--output-dir", tmp_path / "mine", "--dry-run"),
+        ("run", "--task", "sst5", "--data-dir", tmp_path, "--output-dir", theirs),
+    ):
+        done = victim.types(*words)
+        assert done.exit_code in (0, 1, 2), (words, done.exception)
+        assert isinstance(done.exception, SystemExit | None), (words, done.exception)
+        assert "alias" not in done.output
+        assert victim.listing() == of_victim, words
 
 
 def in_the_index(clone: Path, mode: str, name: str, object_id: str) -> None:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.optimizers.arms import parse_arm
 from momentum_bench.harness.records.design import setting_of
 from momentum_bench.harness.records.files import record_text
 from momentum_bench.harness.records.schema import RunSpec
@@ -224,7 +225,10 @@ def test_a_model_card_of_one_seed_has_no_number_that_is_none():
 def cells(sweep: Sweep) -> set[tuple]:
     """The runs of a sweep, as far as they are known without data and model."""
     return {
-        (task, seed, sweep.batch_size, optimizer, rate, tuple(hyperparameters(sweep, optimizer).items()))
+        (
+            *(task, seed, sweep.batch_size, parse_arm(optimizer).name, rate),
+            tuple(hyperparameters(sweep, optimizer).items()),
+        )
         for task, seed, optimizer in product(sweep.task, sweep.grid_seeds, sweep.optimizers)
         for rate in rates(sweep, task, optimizer)
     }

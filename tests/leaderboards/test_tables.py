@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 from momentum_bench.harness.reporting import csv_text
+from momentum_bench.leaderboards.archive import ARCHIVE, pack, store_of
 from momentum_bench.leaderboards.build import board_of
 from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.rendering.files import write
 from momentum_bench.leaderboards.tables import COLUMNS, csv_tables, tables_of
 from tests.helpers.published import PUBLISHED, published_board
 from tests.helpers.specs import make_record
@@ -84,3 +86,14 @@ def test_a_published_folder_passes_as_it_is_and_with_the_tables_of_this_version(
     for name, text in csv_tables(published_board("digits-batch-size")).items():
         (folder / name).write_text(text)
     assert departures(folder) == []
+
+
+def test_an_archive_of_an_earlier_version_stays_as_it_is_when_its_board_is_built_again(tmp_path: Path):
+    folder = shutil.copytree(PUBLISHED / "six-tasks-minilm-head", tmp_path / "six")
+    before = (folder / ARCHIVE).read_bytes()
+    write(published_board("six-tasks-minilm-head"), folder, archive=True)
+    assert (folder / ARCHIVE).read_bytes() == before
+    assert pack(store_of(folder).records()) != before  # this version writes fields that it has not
+    (folder / ARCHIVE).write_bytes(before[:-40])  # a damaged one is replaced
+    write(published_board("six-tasks-minilm-head"), folder, archive=True)
+    assert store_of(folder).records() == store_of(PUBLISHED / "six-tasks-minilm-head").records()

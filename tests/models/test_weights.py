@@ -385,6 +385,7 @@ for folder, methods in ((sys.argv[3], ("prompt", "head")), (sys.argv[4], ("causa
 """
 
 
+@pytest.mark.slow
 def test_two_processes_start_from_the_same_parameters(tiny_model: Path, tiny_decoder: Path, toy_data: Path):
     """Whatever state torch's own generator is in."""
     said = [

@@ -17,6 +17,9 @@ from momentum_bench.harness.verdicts.looks import (
 )
 from momentum_bench.harness.verdicts.paired import LEVEL, MARGIN
 from momentum_bench.harness.verdicts.sequential import Replay, SeedDifference, replay
+from momentum_bench.leaderboards.archive import store_of
+from momentum_bench.leaderboards.build import build
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -133,6 +136,39 @@ def test_error_rates_of_a_family(looks, n_pairs):
 @pytest.mark.parametrize(("looks", "n_pairs"), [*DESIGNS, (DEFAULT_LOOKS, 18), ((5, 8, 12, 18, 27, 40), 1)])
 def test_error_rates_of_every_design(looks, n_pairs, sd):
     error_rates(looks, n_pairs, sd, families=1500)
+
+
+def matched_differences() -> list[np.ndarray]:
+    """The differences of each pair on our digits boards that has 20 seeds or more, shifted to mean 0."""
+    pools = []
+    for name in ("digits-batch-size", "digits-momentum"):
+        for pair in build(store_of(ROOT / "leaderboards" / "published" / name)).comparisons:
+            if pair.question == "matched" and pair.columns["n_pairs"] >= 20:
+                scores = [
+                    {seed: run.test.metric for seed, run in row.chosen.items() if run.test}
+                    for row in (pair.first, pair.second)
+                ]
+                shared = scores[0].keys() & scores[1].keys()
+                found = np.array([scores[1][seed] - scores[0][seed] for seed in sorted(shared)])
+                pools.append(found - found.mean())
+    return pools
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("looks", "low", "high"), [(DEFAULT_LOOKS, 0.06, 0.10), ((20, 40), 0.055, 0.08)])
+def test_skewed_differences_depart_from_the_level_as_far_as_the_manual_says(looks, low, high):
+    """No t test keeps its level on skewed differences of few seeds; docs/statistics.md names these bounds."""
+    rng = np.random.default_rng(8)
+    pools = matched_differences()
+    assert len(pools) >= 7
+    rates = []
+    for pool in pools:
+        draws = rng.choice(pool, (1500, 1, looks[-1]))
+        # the margin is far away, so that nothing ends in equivalence
+        found = [replay({0: seeds_of(of_pair[0])}, looks, 1e-9) for of_pair in draws]
+        rates.append(sum(f.pairs[0].p_difference < LEVEL for f in found) / len(found))
+    error = 3 * math.sqrt(high / 1500)
+    assert low - error <= min(rates) <= max(rates) <= high + error
 
 
 @pytest.mark.slow

@@ -1,0 +1,246 @@
+"""Writes docs/findings.md and its plot from the published leaderboards: `python docs/findings.py`.
+
+The words are in findings.md.j2, the numbers come from here. A sentence that interprets a result states the
+verdict on which it rests; where a board says something else by now, this program stops, and the sentence must
+be written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from math import isnan
+from pathlib import Path
+from statistics import fmean
+
+from jinja2 import Environment, StrictUndefined
+
+from momentum_bench.harness.reporting import plot_style, svg_text
+from momentum_bench.leaderboards.archive import ARCHIVE, store_of
+from momentum_bench.leaderboards.build import Leaderboard, build
+from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.over_tasks import over_tasks
+from momentum_bench.leaderboards.rendering.plots import STYLE, forest
+from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.tables import Lines, tables_of, tuned_rows
+
+DOCS = Path(__file__).resolve().parent
+PUBLISHED = DOCS.parent / "leaderboards" / "published"
+TEMPLATE, PAGE, PLOT = "findings.md.j2", "findings.md", "findings.svg"
+
+ORDER = ("six-tasks-minilm-head", "digits-momentum", "digits-batch-size")
+"""Boards in the order of the page; others follow. Of a comparison on two boards, the first counts."""
+
+Boards = dict[str, Leaderboard]
+
+
+class Changed(Exception):
+    """A board says something else than a sentence of the page."""
+
+
+def published() -> Boards:
+    """All published boards that have results, in the order of the page."""
+    names = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{ARCHIVE}"))
+    names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+    return {name: build(store_of(PUBLISHED / name)) for name in names}
+
+
+def page(boards: Boards) -> str:
+    """The text of the page."""
+    environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
+    return environment.from_string((DOCS / TEMPLATE).read_text(encoding="utf-8")).render(
+        designs=partial(_designs, boards),
+        differences=partial(_differences, boards),
+        digits=partial(_digits, boards),
+        six_tasks=partial(_six_tasks, boards),
+        sensitivity=partial(_sensitivity, boards),
+        budget=partial(_budget, boards),
+    )
+
+
+def plot(boards: Boards) -> str:
+    """All comparisons of the page as one forest plot, an SVG."""
+    kept = [*_distinct(boards, "matched"), *_distinct(boards, "tuned")]
+    rows = list({row.row_id: row for pair in kept for row in (pair.first, pair.second)}.values())
+    first = next(iter(boards.values()))
+    names = [f"{_where(pair.first)}: {pair.second.label}, {pair.question}" for pair in kept]
+    with plot_style(STYLE):
+        return svg_text(forest(replace(first, rows=rows, comparisons=kept, pooled=[]), names))
+
+
+def _distinct(boards: Boards, question: str) -> list[Comparison]:
+    """The comparisons with a verdict; what two boards have in common counts once."""
+    found: dict[tuple[str, ...], Comparison] = {}
+    for board in boards.values():
+        for pair in board.comparisons:
+            if pair.question == question and pair.difference.verdict:
+                key = pair.first.setting_key, pair.first.arm_key, pair.second.arm_key
+                found.setdefault(key, pair)
+    return sorted(found.values(), key=lambda pair: _place(pair.first))
+
+
+def _place(row: Row) -> tuple[str, int]:
+    """Sorts tables: text tasks first, in the order of their boards, then the digits by batch size."""
+    task, size = str(row.columns["task"]), row.runs[0].spec.batch_size
+    return (task, size) if task == "digits" else ("", 0)
+
+
+def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
+    """A table of Markdown. A heading that begins with a space is of numbers."""
+    texts = [" | ".join(map(str, line)) for line in lines]
+    rule = "|".join("---:" if title.startswith(" ") else "---" for title in head)
+    return "\n".join(
+        [
+            f"| {' | '.join(title.strip() for title in head)} |",
+            f"|{rule}|",
+            *(f"| {text} |" for text in texts),
+        ]
+    )
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:+.1f}"
+
+
+def _interval(pair: Comparison) -> str:
+    c = pair.columns
+    return f"{_points(c['mean_difference'])} ({_points(c['ci_low'])} to {_points(c['ci_high'])})"
+
+
+def _where(row: Row) -> str:
+    """The task, and the batch size where it is not that of the protocol."""
+    size = row.runs[0].spec.batch_size
+    return str(row.columns["task"]) + (f", batch {size}" if row.columns["task"] == "digits" else "")
+
+
+def _designs(boards: Boards) -> str:
+    def line(name: str, board: Leaderboard) -> tuple[object, ...]:
+        runs = list({run.spec.run_id: run for row in board.rows for run in row.runs}.values())
+        spec = runs[0].spec
+        costs = [run.costs for run in runs if run.costs]
+        seconds = sum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs)
+        looks = {design.looks for design in board.designs if design.confirm_seeds}
+        confirmed = "; ".join(f"until decided, looks at {_and(sorted(each))}" for each in looks) or "none"
+        steps = _and(sorted({run.spec.max_steps for run in runs}))
+        tasks = _and(dict.fromkeys(str(row.columns["task"]) for row in board.rows))
+        few = f"k = {spec.k}" if spec.k else "all training rows"
+        model = spec.model.partition(":")[2] if spec.method != "scratch" else "a small network"
+        how = "learned from scratch" if spec.method == "scratch" else f"by {spec.method}"
+        what = f"{tasks}; {model} {how}, {few}, {steps} steps"
+        return f"`{name}`", what, confirmed, len(runs), f"{seconds / 3600:.1f}"
+
+    head = ("board", "what", "confirming seeds", " runs", " core hours")
+    return _table(head, (line(name, board) for name, board in boards.items()))
+
+
+def _and(values: Iterable[object]) -> str:
+    *most, last = map(str, values)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _differences(boards: Boards, question: str) -> str:
+    def line(pair: Comparison) -> tuple[object, ...]:
+        c = pair.columns
+        if pair.first.name != "SGD":
+            raise Changed(f"{pair.sentence} The page compares with SGD only")
+        rate = [f"{c['first_learning_rate']:g}"] if question == "matched" else []
+        means = [f"{100 * _mean(row, c['seeds']):.1f}" for row in (pair.first, pair.second)]
+        better = {"a better": "SGD better", "b better": "second better"}
+        verdict = better.get(str(pair.difference.verdict), pair.verdict)
+        return _where(pair.first), pair.second.name, _interval(pair), c["n_pairs"], verdict, *means, *rate
+
+    head = ("task", "second", "second minus SGD, points", " seeds", "verdict", " SGD", " second")
+    return _table((*head, " rate") if question == "matched" else head, map(line, _distinct(boards, question)))
+
+
+def _mean(row: Row, seeds: str) -> float:
+    """The mean test score over the seeds of a comparison; its row may have more."""
+    tests = [run.test for seed, run in row.chosen.items() if str(seed) in seeds.split(";")]
+    return fmean(test.metric for test in tests if test)
+
+
+def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict: str) -> str:
+    """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
+    for pair in boards["digits-momentum"].comparisons:
+        spec, label = pair.first.runs[0].spec, f"{optimizer} momentum={momentum:g}"
+        if (pair.question, spec.batch_size, pair.second.label) == ("matched", batch, label):
+            if pair.difference.verdict != verdict:
+                raise Changed(f"{pair.sentence} The page says: {verdict}")
+            return f"{_interval(pair)} points"
+    raise Changed(f"no matched comparison of {label} at batch {batch}")
+
+
+def _six_tasks(boards: Boards) -> str:
+    pairs = [pair for pair in boards["six-tasks-minilm-head"].comparisons if pair.question == "tuned"]
+    (over,) = over_tasks(pairs)
+    if {pair.difference.verdict for pair in pairs} | {over.difference.verdict} != {"inconclusive"}:
+        raise Changed("one of the six tasks, or their mean, is decided")
+    mean, low, high = (
+        _points(value) for value in (over.difference.mean, over.difference.ci_low, over.difference.ci_high)
+    )
+    n_seeds = over.difference.n_pairs
+    return (
+        f"On the {len(pairs)} text tasks no comparison is decided by {n_seeds} seeds that are tuned one by\n"
+        f"one. Over these tasks SGDM minus SGD is {mean} points ({low} to {high}), inconclusive too."
+    )
+
+
+def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:
+    seen = set()
+    for board in boards.values():
+        for row in tuned_rows(board):
+            spec = row.runs[0].spec
+            key = row.setting_key, row.arm_key
+            if key not in seen and spec.optimizer in ("sgd", "sgdm"):
+                seen.add(key)
+                yield row
+
+
+def _lines(boards: Boards, table: str) -> Lines:
+    return [line for board in boards.values() for line in tables_of(board)[table]]
+
+
+def _sensitivity(boards: Boards) -> str:
+    by_row = {line["row_id"]: line for line in _lines(boards, "sensitivity")}
+
+    def line(row: Row) -> tuple[object, ...]:
+        s = by_row[row.row_id]
+        costs = [s["cost_step_down"], s["cost_step_up"]]
+        texts = ["" if cost is None or isnan(cost) else f"{100 * cost:.1f}" for cost in costs]
+        return _where(row), row.name, f"{s['best_learning_rate']:g}", f"{s['decades']:.1f}", *texts
+
+    head = (
+        "task",
+        "optimizer",
+        " best rate",
+        " decades within 2 points",
+        " one step too low",
+        " one step too high",
+    )
+    rows = sorted((row for row in _sgd_and_sgdm(boards) if row.row_id in by_row), key=_place)
+    return _table(head, map(line, rows))
+
+
+def _budget(boards: Boards) -> str:
+    found: dict[tuple[object, ...], dict[int, dict[str, object]]] = {}
+    names = {row.row_id: row for row in sorted(_sgd_and_sgdm(boards), key=_place)}
+    for each in _lines(boards, "tuning_budget"):
+        if each["first_row_id"] in names and each["second_row_id"] in names:
+            row = names[each["second_row_id"]]
+            found.setdefault((_where(row), row.name), {})[int(each["n_rates"])] = dict(each)
+
+    def line(key: tuple[object, ...]) -> tuple[object, ...]:
+        of = found[key]
+        cells = [of[n] for n in (1, 2, 3, max(of))]
+        return *key, *(_points(float(str(cell["mean_difference"]))) for cell in cells)
+
+    head = ("task", "optimizer minus SGD", " 1 rate tried", " 2", " 3", " the whole grid")
+    found = {key: found[key] for row in names.values() if (key := (_where(row), row.name)) in found}
+    return _table(head, map(line, found))
+
+
+if __name__ == "__main__":
+    boards = published()
+    (DOCS / PAGE).write_text(page(boards), encoding="utf-8")
+    (DOCS / PLOT).write_text(plot(boards), encoding="utf-8")

@@ -1,0 +1,36 @@
+"""Short names of optimizers, for tables and sentences."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from momentum_bench.harness.records.schema import canonical_json
+from momentum_bench.harness.reporting import cell
+
+Arm = tuple[str, Mapping[str, Any]]
+"""An optimizer and its hyperparameters."""
+
+
+def arm_key(arm: Arm) -> str:
+    """A text that tells arms apart."""
+    optimizer, hyperparameters = arm
+    return canonical_json([optimizer, dict(hyperparameters)])
+
+
+def arm_labels(arms: Iterable[Arm]) -> dict[str, str]:
+    """A short name for each arm, by its key.
+
+    It is the optimizer, with its hyperparameters where an optimizer occurs with several.
+    """
+    found = {arm_key(arm): arm for arm in arms}
+    often = Counter(optimizer for optimizer, _ in found.values())
+    return {
+        key: " ".join([optimizer, *(_words(hyperparameters) if often[optimizer] > 1 else [])])
+        for key, (optimizer, hyperparameters) in found.items()
+    }
+
+
+def _words(hyperparameters: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={cell(value)}" for name, value in sorted(hyperparameters.items())]

@@ -1,0 +1,64 @@
+"""docs/findings.md against the published boards from which it is made."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from types import ModuleType
+
+import matplotlib
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def findings() -> ModuleType:
+    """docs/findings.py, which is a script and no part of the package."""
+    spec = importlib.util.spec_from_file_location("findings", ROOT / "docs" / "findings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_the_records_give(findings: ModuleType):
+    boards = findings.published()
+    assert findings.page(boards) == (ROOT / "docs" / findings.PAGE).read_text()
+    drawn = (ROOT / "docs" / findings.PLOT).read_text()
+    constraints = (ROOT / "constraints.txt").read_text()
+    if f"matplotlib=={matplotlib.__version__}\n" in constraints:  # another version draws other paths
+        assert findings.plot(boards) == drawn
+
+
+def test_a_sentence_whose_verdict_has_changed_stops_the_page(findings: ModuleType):
+    boards = findings.published()
+    board = boards["digits-momentum"]
+    changed = [
+        replace(pair, difference=replace(pair.difference, verdict="inconclusive"))
+        if pair.question == "matched"
+        else pair
+        for pair in board.comparisons
+    ]
+    with pytest.raises(findings.Changed, match="The page says: equivalent"):
+        findings.page(boards | {"digits-momentum": replace(board, comparisons=changed)})
+
+
+def test_the_readme_says_what_the_board_says(findings: ModuleType):
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    said = {
+        (256, "0.5"): "6.6 points with 0.5",
+        (256, "0.9"): "4.5 with 0.9",
+        (1024, "0.5"): "0.5 gains 14.4 points",
+        (1024, "0.9"): "0.9 loses 9.0",
+    }
+    for pair in findings.published()["digits-momentum"].comparisons:
+        size, beta = pair.first.runs[0].spec.batch_size, pair.second.label.removeprefix("sgdm momentum=")
+        if pair.question == "matched" and (text := said.pop((size, beta), None)):
+            assert text in readme
+            assert f"{abs(100 * pair.difference.mean):.1f}" in text
+            assert pair.difference.verdict == ("a better" if "loses" in text else "b better")
+        if pair.question == "matched" and size == 64 and beta in ("0.5", "0.9"):
+            assert pair.difference.verdict == "equivalent"
+    assert not said

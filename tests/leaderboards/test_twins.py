@@ -1,0 +1,80 @@
+"""Does momentum pay? What a leaderboard says of optimizers that differ in momentum alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.leaderboards.build import Leaderboard, board_of
+from momentum_bench.leaderboards.rendering.files import contents
+from momentum_bench.leaderboards.twins import momentum_answers
+from tests.helpers.published import published_board
+from tests.helpers.synthetic import Scores, sweep_records
+
+ADAM = {"beta2": 0.999, "eps": 1e-8}
+
+
+Arms = dict[str, dict[str, float]]
+
+
+def board(arms: Arms, *more: Arms, gain: float = 0.0) -> Leaderboard:
+    def score(spec: RunSpec) -> Scores:
+        momentum = max(spec.hyperparameters.get("momentum", 0), spec.hyperparameters.get("beta1", 0))
+        return Scores(test_metric=0.8 + 0.0001 * (spec.seed % 7) + gain * momentum)
+
+    return board_of([record for each in (arms, *more) for record in sweep_records(score, arms=each)])
+
+
+@pytest.mark.parametrize(
+    ("arms", "more"),
+    [
+        ({"sgd": {}, "sgdm": {"momentum": 0.9}}, None),
+        ({"signsgd": {}, "signum": {"momentum": 0.9}}, None),
+        ({"adamw": {"beta1": 0.0, **ADAM}}, {"adamw": {"beta1": 0.9, **ADAM}}),
+        ({"sgdm": {"momentum": 0.0}}, {"sgdm": {"momentum": 0.9}}),
+    ],
+)
+@pytest.mark.parametrize(
+    ("gain", "words"),
+    [(0.1, "yes"), (-0.1, "no, it costs"), (0.0, "no, it makes no difference")],
+)
+def test_each_pair_of_twins_has_an_answer(arms: dict, more: dict | None, gain: float, words: str):
+    found = board(arms, *([more] if more else []), gain=gain)
+    (answer,) = momentum_answers(found.comparisons)
+    assert answer.words == words
+    assert answer.mean == pytest.approx(0.9 * gain, abs=1e-9)
+    assert answer.low <= answer.mean <= answer.high
+    assert 0.9 in answer.with_momentum.runs[0].spec.hyperparameters.values()
+    page = contents(found)["index.html"]
+    assert isinstance(page, str)
+    assert "Does momentum pay?" in page
+    assert words in page
+
+
+@pytest.mark.parametrize(
+    "arms",
+    [
+        {"sgd": {}, "signum": {"momentum": 0.9}},
+        {"sgdm": {"momentum": 0.9}, "nesterov": {"momentum": 0.9}},
+        {"sgd": {}, "sgd_matched": {"momentum": 0.9}},
+        {"sgd": {}, "adamw": {"beta1": 0.9, **ADAM}},
+    ],
+)
+def test_other_pairs_are_no_twins(arms: dict[str, dict[str, float]]):
+    found = board(arms)
+    assert momentum_answers(found.comparisons) == []
+    assert "Does momentum pay?" not in str(contents(found)["index.html"])
+
+
+def test_other_hyperparameters_must_be_equal():
+    found = board({"adamw": {"beta1": 0.0, **ADAM}}, {"adamw": {"beta1": 0.9, "beta2": 0.9, "eps": 1e-8}})
+    assert len(found.comparisons) == 1
+    assert momentum_answers(found.comparisons) == []
+
+
+def test_the_published_digits_have_one_answer_for_each_batch_size_momentum_and_question():
+    answers = momentum_answers(published_board("digits-momentum").comparisons)
+    assert len(answers) == 3 * 3 * 2
+    assert {answer.without.label for answer in answers} == {"sgd"}
+    matched = [answer for answer in answers if answer.comparison.question == "matched"]
+    assert [answer.words for answer in matched].count("yes") == 3

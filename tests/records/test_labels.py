@@ -1,0 +1,16 @@
+"""Short names of optimizers."""
+
+from __future__ import annotations
+
+from momentum_bench.harness.records.labels import arm_key, arm_labels
+
+
+def test_hyperparameters_are_named_where_an_optimizer_occurs_with_several():
+    arms = [("sgd", {}), ("sgdm", {"momentum": 0.5}), ("sgdm", {"momentum": 0.9}), ("adamw", {"beta1": 0.9})]
+    labels = arm_labels([*arms, ("sgd", {})])
+    assert [labels[arm_key(arm)] for arm in arms] == [
+        "sgd",
+        "sgdm momentum=0.5",
+        "sgdm momentum=0.9",
+        "adamw",
+    ]
