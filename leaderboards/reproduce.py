@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import at_revision, recorded_hub_id, recorded_reading
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.optimizers.arms import arm_text, parse_arm
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
@@ -16,7 +17,7 @@ from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep
 from momentum_bench.leaderboards.printable import short_line, toml_text
 from momentum_bench.leaderboards.rows import Row, rows_of
-from momentum_bench.tasks import get_task, task_names
+from momentum_bench.tasks import HubSource, get_task, task_names
 
 OR_NONE = ("max_grad_norm", "test_limit")
 """Settings with a value `none`; in other settings, None stands for the model's or the task's own value."""
@@ -47,9 +48,30 @@ def sweep_text(row: Row) -> str:
     settings = _sweep_settings(row, spec)
     if _is_ours(spec.optimizer):
         _check_same(settings, spec)
+    settings |= _how_read(row)
     lines = [*(f"# {short_line(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]
     return "\n".join(lines) + "\n"
+
+
+def _how_read(row: Row) -> dict[str, str]:
+    """The settings by which the rows were read, which are no part of a spec."""
+    # all runs of a row have the same rows, so any of their readings gives them
+    readings = [recorded_reading(origin) for origin in _origins(row)]
+    tsv = next((each.tsv for each in readings if each.tsv), None)
+    revision = next((each.data_revision for each in readings if each.data_revision), None)
+    if revision and _is_from_its_source(row):
+        return {"data_revision": revision}
+    return {"tsv": tsv} if tsv else {}
+
+
+def _is_from_its_source(row: Row) -> bool:
+    """Whether rows from the hub came from the data set from which this version reads them."""
+    spec = row.runs[0].spec
+    if spec.task not in task_names():
+        return True
+    source = get_task(spec.task).source_for(spec.protocol)
+    return isinstance(source, HubSource) and source.id in map(recorded_hub_id, _origins(row))
 
 
 def _command(row: Row) -> str:
@@ -72,6 +94,7 @@ def _sweep_settings(row: Row, spec: RunSpec) -> dict[str, Any]:
     for name in RunSpec.model_fields:
         if name in Sweep.model_fields:
             settings[name] = getattr(spec, name)
+    settings["model"] = at_revision(spec.model, spec.model_revision)
     settings |= {name: "none" for name in OR_NONE if settings[name] is None}
     if spec.max_steps:
         settings |= {

@@ -251,6 +251,7 @@ def test_the_top_level_is_the_one_that_was_agreed():
     papers = {"README.md", "LICENSE", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff"}
     tools = {
         "pyproject.toml",
+        "MANIFEST.in",
         "constraints.txt",
         ".ci",
         ".gitignore",

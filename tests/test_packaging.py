@@ -211,6 +211,38 @@ def test_the_sdist_builds_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Pat
 
 
 @needs_pip
+def test_the_sdist_holds_all_that_git_holds(sdist: Path, checkout: Path):
+    with tarfile.open(sdist) as archive:
+        names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
+    files = {
+        str(path.relative_to(checkout))
+        for path in checkout.rglob("*")
+        if path.is_file() and not path.is_symlink() and "src" not in path.relative_to(checkout).parts
+    }
+    assert sorted(name for name in files - names if not made_by_building(name)) == []
+    assert (
+        sorted(name for name in names - files if not (made_by_building(name) or name.startswith("src/")))
+        == []
+    )
+
+
+def made_by_building(name: str) -> bool:
+    """Whether a file is one that building a package writes."""
+    return name in ("PKG-INFO", "setup.cfg") or "build" in Path(name).parts or "__pycache__" in name
+
+
+def test_the_lower_bounds_are_the_versions_that_are_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / ".ci" / "constraints-oldest.txt").read_text().splitlines()
+    tested = dict(line.lower().replace("_", "-").split("==") for line in lines if not line.startswith("#"))
+    asked = [*project["dependencies"], *project["optional-dependencies"]["run"]]
+    for requirement in (each for each in asked if "'darwin'" not in each or "!=" in each):
+        name, bound = requirement.partition(";")[0].lower().replace("_", "-").split(">=")
+        version = tested[name.strip()].split(".")
+        assert version[: bound.count(".") + 1] == bound.split("."), requirement
+
+
+@needs_pip
 def test_the_metadata_says_who_what_and_where(wheel: Path):
     (metadata,) = [
         text.decode() for name, text in contents(wheel).items() if name.endswith("dist-info/METADATA")

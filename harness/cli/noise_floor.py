@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,10 +12,9 @@ import typer
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.inputs import AS_IT_IS, Inputs, at_revision, recorded_reading
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.records.files import disk_errors, write_record
 from momentum_bench.harness.records.noise_floor import NoiseFloor, Spread, path_of
 from momentum_bench.harness.records.schema import RunRecord
@@ -50,7 +50,7 @@ def noise_floor(
         spec = record.spec
         if model is None and spec.model.startswith("local:"):
             raise UserError(f"run {spec.run_id} used a model in a folder: add --model DIR")
-        if data_dir is None and record.split and record.split.origin == "folder":
+        if data_dir is None and record.split and record.split.origin.startswith("folder"):
             raise UserError(f"run {spec.run_id} used data in a folder: add --data-dir DIR")
         with disk_errors(directory), store.alone():  # now, because the repetitions may take hours
             tempfile.TemporaryFile(dir=directory).close()
@@ -59,7 +59,10 @@ def noise_floor(
 
         note(f"{spec.label}, run {spec.run_id}: {repeats} repetitions in each of two ways")
         asked = model or at_revision(spec.model, spec.model_revision)
-        inputs = Inputs(asked, data_dir, tuple(optimizer_file or ()) or None, task_file)
+        reading = recorded_reading(record.split.origin) if record.split else AS_IT_IS
+        files = tuple(optimizer_file or ()) or None
+        reading = replace(reading, protocol=spec.protocol)
+        inputs = Inputs(asked, data_dir, files, task_file, reading=reading)
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
         with disk_errors(directory), store.alone():
             write_record(path_of(directory, spec), found)

@@ -15,7 +15,6 @@ from momentum_bench.harness.cli.output import print_board, results_in
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
-from momentum_bench.harness.models.files import at_revision
 from momentum_bench.harness.sweeps.make import make_sweep
 
 if TYPE_CHECKING:
@@ -80,7 +79,6 @@ def _run_again(row: Row, given: Mapping[str, Any]) -> bool:
     name = row.runs[0].spec.model
     if name.startswith("local:") and "model" not in given:
         raise UserError(f"the row's model is a folder named {name.removeprefix('local:')}: add --model PATH")
-    given = {"model": at_revision(name, row.runs[0].spec.model_revision), **given}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "sweep.toml")
         file.write_text(text, encoding="utf-8")

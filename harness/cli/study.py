@@ -44,6 +44,8 @@ WHAT_IS_TRAINED: dict[str, Any] = {
 HOW_IT_RUNS: dict[str, Any] = {
     "threads_per_run": Annotated[int | None, _option("CPU threads of each model [1]")],
     "data_dir": Annotated[Path | None, _option("Read the rows from DIR/TASK/")],
+    "data_revision": Annotated[str | None, _option("Revision of the data set on the hub [the task's own]")],
+    "tsv": Annotated[str | None, _option("Quotes in TSV files, raw or quoted [as the files say]")],
     "output_dir": Annotated[Path | None, _option("[results]")],
     "runs_at_a_time": Annotated[
         int | None,

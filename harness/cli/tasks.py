@@ -16,11 +16,12 @@ from rich.table import Table
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option, option_of
 from momentum_bench.harness.cli.output import json_option, json_text, quiet_option
-from momentum_bench.harness.data.export import jsonl_texts, lmbff_texts, write_texts
+from momentum_bench.harness.data.export import held_out_texts, jsonl_texts, lmbff_texts, write_texts
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import Reading
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -36,6 +37,7 @@ from momentum_bench.tasks import (
 )
 from momentum_bench.tasks.types import (
     CANDIDATE,
+    AnySource,
     AnyTask,
     ImageTask,
     SklearnDigits,
@@ -112,6 +114,7 @@ def show_task(
     data_dir: Annotated[
         Path | None, option("Fill the template with a row from DIR/TASK", metavar="DIR")
     ] = None,
+    tsv: Annotated[str | None, option_of("tsv")] = None,
 ) -> None:
     """Print all facts of a task, and what a model is given of a real row.
 
@@ -124,9 +127,9 @@ def show_task(
             for fact, value in (facts | {"source": _source(task), "version": task.version}).items():
                 print(f"{fact:<17}{value}")
             return
-        facts = _facts(task)
+        facts, reading = _facts(task), _reading(tsv, data_dir)
         try:
-            facts |= _first_row(task, data_dir)
+            facts |= _first_row(task, data_dir, reading)
         except UserError as error:
             if data_dir is not None:
                 raise
@@ -142,12 +145,15 @@ def check_task(
     model: Annotated[str | None, option_of("model")] = None,
     method: Annotated[str | None, option_of("method")] = None,
     k: Annotated[int | None, option_of("k")] = None,
+    tsv: Annotated[str | None, option_of("tsv")] = None,
+    data_revision: Annotated[str | None, option_of("data_revision")] = None,
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
         check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
+        words |= {"tsv": tsv, "data_revision": data_revision}
         given = {word: value for word, value in words.items() if value is not None}
         from momentum_bench.harness.execution import task_check
 
@@ -177,28 +183,62 @@ def write_splits(
             metavar="NAME",
         ),
     ] = "lm-bff",
+    tsv: Annotated[str | None, option_of("tsv")] = None,
+    data_revision: Annotated[str | None, option_of("data_revision")] = None,
+    test_fraction: Annotated[
+        float | None,
+        option(
+            "Write no few-shot splits: cut a test split of about this share from the one file of a task, "
+            "by a hash of each row's texts",
+            "--test-fraction",
+            metavar="X",
+        ),
+    ] = None,
 ) -> None:
     """Write few-shot splits to OUT/TASK/K-SEED/, as the files of LM-BFF's script or as JSON lines."""
     with plain_errors("the files that were written are whole"):
+        if test_fraction is not None:
+            if k is not None or test_limit is not None:
+                raise UserError("--test-fraction draws no few-shot split: leave out --k and --test-limit")
+            _write_held_out(name, out, data_dir, test_fraction, tsv)
+            return
         if form not in ("lm-bff", "jsonl"):
             raise UserError(f"--format {form}: expected lm-bff or jsonl")
         task, file = _text_task(name)
         words = {"k": k, "seeds": seeds, "protocol": protocol, "test_limit": test_limit, "task_file": file}
+        words |= {"data_dir": data_dir, "tsv": tsv, "data_revision": data_revision}
         given = {word: value for word, value in words.items() if value is not None}
         sweep = make_sweep({"task": task.name} | given, None)
         if form == "lm-bff":
             texts = lmbff_texts(task, data_dir, sweep.k, sweep.seeds, sweep.test_limit)
         else:
-            texts = jsonl_texts(task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit)
-        write_texts(out, texts)
+            texts = jsonl_texts(
+                task, data_dir, sweep.k, sweep.seeds, sweep.protocol, sweep.test_limit, sweep.reading
+            )
+        _write(out, texts)
         if form == "lm-bff" and task.accumulates_shuffles and sweep.test_limit is not None:
             note(
                 f"{task.name}: the test files differ between seeds, because LM-BFF's script shuffles one "
                 f"test list again for each seed. `run --test-limit` scores the same rows for all seeds: "
                 f"those of --format jsonl"
             )
-        for path, text in texts.items():
-            print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
+
+
+def _write_held_out(name: str, out: Path, data_dir: Path | None, fraction: float, tsv: str | None) -> None:
+    if not 0 < fraction < 1:
+        raise UserError(f"--test-fraction {fraction:g}: expected a number between 0 and 1, for example 0.2")
+    task, _ = _text_task(name)
+    texts = held_out_texts(task, data_dir, fraction, _reading(tsv, data_dir))
+    _write(out, texts)
+    counts = ", ".join(f"{len(text.splitlines())} in {path}" for path, text in texts.items())
+    note(f"rows: {counts}. To use them: --data-dir {out}")
+
+
+def _write(out: Path, texts: Mapping[str, str]) -> None:
+    """Write files, and print their paths and digests."""
+    write_texts(out, texts)
+    for path, text in texts.items():
+        print(out / path, hashlib.md5(text.encode()).hexdigest(), sep="\t")
 
 
 def _named(name: str) -> tuple[AnyTask, Path | None]:
@@ -223,7 +263,10 @@ def _text_task(name: str) -> tuple[Task, Path | None]:
 
 
 def _source(task: AnyTask) -> str:
-    source = task.source
+    return _source_text(task.source)
+
+
+def _source_text(source: AnySource) -> str:
     if isinstance(source, HubSource):
         config = f" ({source.config})" if source.config else ""
         return f"{source.id}{config}"
@@ -241,6 +284,7 @@ def _facts(task: Task) -> dict[str, str]:
         "title": task.title,
         "suites": ", ".join(suites_of(task.name)),
         "source": _source(task),
+        "source of lm-bff": _source_text(task.lmbff_source) if task.lmbff_source else "",
         "revision": task.source.revision if isinstance(task.source, HubSource) else "",
         "no copy because": task.source.reason if isinstance(task.source, LocalOnly) else "",
         "label there": (task.source.label or "") if isinstance(task.source, HubSource) else "",
@@ -269,8 +313,14 @@ def _facts(task: Task) -> dict[str, str]:
     return {fact: value for fact, value in facts.items() if value}
 
 
-def _first_row(task: Task, data_dir: Path | None) -> dict[str, str]:
-    data = load_task_data(task, data_dir, cached_only=True)
+def _reading(tsv: str | None, data_dir: Path | None) -> Reading:
+    """Raises: UserError, for a word that --tsv does not take, or without a folder."""
+    given = {name: value for name, value in {"tsv": tsv, "data_dir": data_dir}.items() if value is not None}
+    return make_sweep(given, None).reading
+
+
+def _first_row(task: Task, data_dir: Path | None, reading: Reading) -> dict[str, str]:
+    data = load_task_data(task, data_dir, cached_only=True, reading=reading)
     example = data.train[0]
     right = int(example.label) if task.kind != "regression" else None
     words = candidate_texts(task, example)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.data import lmbff, task_kinds
+from momentum_bench.harness.data.examples import Example
+from momentum_bench.harness.data.leakage import asked
 from momentum_bench.harness.data.load import load_task_data, missing_data
+from momentum_bench.harness.data.row_files import split_files
 from momentum_bench.harness.data.splits import draw_split, select_test_rows
-from momentum_bench.harness.data.text_rows import stored_rows
+from momentum_bench.harness.data.text_rows import labelled_rows, stored_rows
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.harness.records.files import check_no_links, write_atomically
+from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.tasks import Task
 
 
@@ -47,15 +53,21 @@ def lmbff_texts(
 
 
 def jsonl_texts(
-    task: Task, data_dir: Path | None, k: int, seeds: Sequence[int], protocol: str, test_limit: int | None
+    task: Task,
+    data_dir: Path | None,
+    k: int,
+    seeds: Sequence[int],
+    protocol: str,
+    test_limit: int | None,
+    reading: Reading = AS_IT_IS,
 ) -> dict[str, str]:
     """The rows of each split as `run` draws it, by path, `sst2/16-13/train.jsonl`.
 
     Raises:
         UserError: there is no such data, or a split cannot be drawn.
     """
-    data = load_task_data(task, data_dir)
-    train, test = stored_rows(task, data_dir)
+    data = load_task_data(task, data_dir, reading=reading)
+    train, test = stored_rows(task, data_dir, reading)
     questions = task_kinds.questions(task, data.test)
     test_text = _lines(test[row] for row in select_test_rows(len(data.test), test_limit, questions))
     texts = {}
@@ -66,6 +78,57 @@ def jsonl_texts(
         texts[f"{folder}/dev.jsonl"] = _lines(train[row] for row in few.dev)
         texts[f"{folder}/test.jsonl"] = test_text
     return texts
+
+
+def held_out_texts(
+    task: Task, data_dir: Path | None, fraction: float, reading: Reading = AS_IT_IS
+) -> dict[str, str]:
+    """The rows of the one file of a task as two, train and test, by path, `sst2/train.jsonl`.
+
+    A row is in test if the SHA-256 of its texts, as canonical JSON in UTF-8, is below `fraction` when it is
+    read as a number from 0 to 1. So the cut depends on nothing else: rows that are added later leave the
+    others where they are, and equal texts are in one split. Rows that are grouped by a passage stay together.
+
+    Raises:
+        UserError: the folder has a test file already, a row cannot be read, or a split would lack a class.
+    """
+    if data_dir is None:
+        raise UserError("--test-fraction cuts the rows of a folder: add --data-dir DIR")
+    folder = data_dir / (task.folder or task.name)
+    if there := split_files(folder, task.test):
+        raise UserError(
+            f"--test-fraction is for tasks without a test split, and {there[0]} is one: leave out "
+            f"--test-fraction, or remove the file"
+        )
+    rows, examples = labelled_rows(task, data_dir, reading)
+    is_test = [_fraction_of(task, example) < fraction for example in examples]
+    texts = {}
+    for split, of_test in ((task.train, False), (task.test, True)):
+        chosen = [row for row, each in enumerate(is_test) if each == of_test]
+        _check_classes(task, split, fraction, [examples[row] for row in chosen])
+        texts[f"{folder.name}/{split}.jsonl"] = _lines(
+            {column: rows[row][column] for column in task.columns} for row in chosen
+        )
+    return texts
+
+
+def _check_classes(task: Task, split: str, fraction: float, examples: Sequence[Example]) -> None:
+    """Raises: UserError, if a split has no row, or none of a class."""
+    found = set() if task.kind == "multiple_choice" else set(task_kinds.strata(task, examples))
+    names = [] if task.kind == "multiple_choice" else list(task.labels.values())
+    missing = [name for number, name in enumerate(names) if number not in found]
+    if missing or not examples:
+        of = f" of {', '.join(missing)}" if missing else ""
+        raise UserError(
+            f"--test-fraction {fraction:g} leaves the {split} split of {task.name} without a row{of}: choose "
+            f"another fraction, or give more rows"
+        )
+
+
+def _fraction_of(task: Task, example: Example) -> float:
+    """A number from 0 to 1 that follows from what the example asks."""
+    digest = hashlib.sha256(canonical_json(asked(task, example)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _lines(rows: Iterable[Mapping[str, Any]]) -> str:

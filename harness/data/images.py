@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from momentum_bench.harness.data.examples import Example, TaskData
-from momentum_bench.harness.data.hub import hub_splits
+from momentum_bench.harness.data.hub import hub_splits, source_of
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.harness.records.files import is_litter
 from momentum_bench.tasks.types import HubSource, ImageTask, LocalOnly, SklearnDigits
 
@@ -42,7 +43,7 @@ def missing_images(task: ImageTask, data_dir: Path | None) -> str | None:
     return None
 
 
-def load_image_data(task: ImageTask, data_dir: Path | None) -> TaskData:
+def load_image_data(task: ImageTask, data_dir: Path | None, reading: Reading = AS_IT_IS) -> TaskData:
     """Find the images of both roles; see `load.load_task_data`.
 
     Images of a folder or of the hub are decoded one by one, when they are used.
@@ -51,10 +52,11 @@ def load_image_data(task: ImageTask, data_dir: Path | None) -> TaskData:
         raise UserError(missing)
     if data_dir is not None:
         return _from_folder(task, data_dir / task.name)
-    if isinstance(task.source, HubSource):
-        return _from_hub(task, task.source)
-    assert isinstance(task.source, SklearnDigits)  # the data of LocalOnly is missing
-    return _from_sklearn(task, task.source)
+    source = source_of(task, reading)
+    if isinstance(source, HubSource):
+        return _from_hub(task, source)
+    assert isinstance(source, SklearnDigits)  # the data of LocalOnly is missing
+    return _from_sklearn(task, source)
 
 
 def _data(

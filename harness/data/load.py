@@ -7,10 +7,13 @@ from pathlib import Path
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.images import load_image_data, missing_images
 from momentum_bench.harness.data.text_rows import load_text_data, missing_text
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
 
-def load_task_data(task: AnyTask, data_dir: Path | None, cached_only: bool = False) -> TaskData:
+def load_task_data(
+    task: AnyTask, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
+) -> TaskData:
     """Read and check the rows of both roles, training and test.
 
     Args:
@@ -18,13 +21,15 @@ def load_task_data(task: AnyTask, data_dir: Path | None, cached_only: bool = Fal
             with `<task>/{train,test}/<class>/*.png` for images; None: the task's own source.
         cached_only: of the hub, read what it left on this machine, and download nothing.
 
+        reading: what the user chose about how rows are read.
+
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label, or
             another number of classes than the task has.
     """
     if isinstance(task, ImageTask):
-        return load_image_data(task, data_dir)
-    return load_text_data(task, data_dir, cached_only)
+        return load_image_data(task, data_dir, reading)
+    return load_text_data(task, data_dir, cached_only, reading)
 
 
 def missing_data(task: AnyTask, data_dir: Path | None) -> str | None:

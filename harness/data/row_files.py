@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import Quotes
 from momentum_bench.tasks import Task, TextFolders
 
 MOST_CHARACTERS = 2**31 - 1
@@ -40,8 +41,15 @@ _OTHER_FILES = {
 }
 
 
+_OTHER_STEMS = {"validation": ("val", "valid", "dev"), "test": ("eval",)}
+"""What others call a split, by our name of it."""
+
+
 def near_files(folder: Path, split: str) -> str:
     """What stands in a folder in place of a split's file, and what to do with it, as the end of a message."""
+    for stem in _OTHER_STEMS.get(split.removesuffix("_matched"), ()):
+        for path in split_files(folder, stem):
+            return f"; found {path.name}: call it {split}{path.name.removeprefix(stem)}"
     for path in sorted(folder.iterdir()):
         for pattern, advice in _OTHER_FILES.items():
             if re.fullmatch(re.escape(split) + pattern, path.name):
@@ -49,21 +57,26 @@ def near_files(folder: Path, split: str) -> str:
     return ""
 
 
-def read_folder(task: Task, data_dir: Path) -> list[Iterator[dict[str, Any]]]:
-    """The rows of train and of test from the task's folder; each file is read as its rows are used.
+def read_folder(
+    task: Task, data_dir: Path, splits: Sequence[str], tsv: Quotes | None = None
+) -> list[Iterator[dict[str, Any]]]:
+    """The rows of each split from the task's folder; each file is read as its rows are used.
+
+    Args:
+        tsv: what quotes in TSV files are; None: the files say it.
 
     Raises:
-        UserError: a split has several files; and, while rows are read: a broken line, or two columns
-            of one name.
+        UserError: a split has several files; the quotes of a TSV may be both; and, while rows are read: a
+            broken line, or two columns of one name.
     """
     folder = data_dir / (task.folder or task.name)
     chosen = []
-    for split in (task.train, task.test):
+    for split in splits:
         paths = split_files(folder, split)
         if len(paths) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in paths]}")
         chosen.append(paths[0])
-    quoted = _are_quoted(chosen)
+    quoted = tsv == "quoted" if tsv else _are_quoted(chosen)
     return [_read_file(path, quoted) for path in chosen]
 
 
@@ -189,14 +202,14 @@ def _table_rows(text: str, is_tsv: bool, quoted: bool) -> Iterator[tuple[int, di
 def _are_quoted(paths: Sequence[Path]) -> bool:
     """Whether the quotes in the TSV files of a task are those of CSV, which is a fact of the files.
 
-    They are if each cell with a quote is quoted as a whole, as all writers of CSV do it. GLUE's files have
-    quotes that only belong to the text. The splits of a task are read alike.
+    Writers of CSV quote a cell as a whole: all cells of a column, or those that need it, because they hold a
+    quote, a tab or the end of a line. GLUE's files have quotes that only belong to the text, anywhere in it.
+    The splits of a task are read alike.
 
     Raises:
-        UserError: the files contradict each other.
+        UserError: the files contradict each other, or nothing in them decides.
     """
-    as_csv: list[tuple[Path, str]] = []
-    raw: list[tuple[Path, str]] = []
+    found: dict[str, tuple[Path, int]] = {}
     for path in paths:
         if path.suffix != ".tsv":
             continue
@@ -205,30 +218,60 @@ def _are_quoted(paths: Sequence[Path]) -> bool:
         except (_BrokenLine, OSError):
             continue  # the code that reads the rows says what is wrong
         if '"' in text:
-            (as_csv if _is_quoted_throughout(text) else raw).append((path, text))
-    if as_csv and raw:
-        broken = [path for path, text in as_csv if not _has_equal_rows(text, quoted=False)]
-        if broken:
-            raise UserError(
-                f"{broken[0]} has quotes as CSV has them, and {raw[0][0]} has quotes that belong to the "
-                f"text: both cannot be read alike. Convert the two files to .jsonl"
-            )
-        return False
-    return bool(as_csv)
+            kind, line = _kind_of_quotes(text)
+            found.setdefault(kind, (path, line))
+    if "quoted" in found and "raw" in found:
+        (first, _), (second, line) = found["quoted"], found["raw"]
+        raise UserError(
+            f"{first} has quotes as CSV has them, and {second}, line {line} has quotes that belong to the "
+            f"text: both cannot be read alike. {_TSV}"
+        )
+    if set(found) == {"either"}:
+        path, line = found["either"]
+        raise UserError(
+            f"{path}, line {line}: a text in quotes. Nothing in the files decides whether the quotes belong "
+            f"to the text. {_TSV}"
+        )
+    return bool(found.keys() & {"quoted", "column"}) and "raw" not in found
 
 
-_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(?:[\t\r\n]|\Z)')
-"""A cell and what ends it: quoted as a whole, or without any quote."""
+_TSV = "Add --tsv raw if they do, or --tsv quoted if a program wrote them as in CSV"
+
+_CELL = re.compile(r'(?:"[^"]*(?:""[^"]*)*"|[^"\t\r\n]*)(?=[\t\r\n]|\Z)')
+"""A cell, quoted as a whole or without any quote."""
+_NEEDED = re.compile(r'["\t\r\n]')
+"""What only a quoted cell can hold."""
 
 
-def _is_quoted_throughout(text: str) -> bool:
-    place = 0
+def _kind_of_quotes(text: str) -> tuple[str, int]:
+    """What the quotes in a TSV are, and the line of the first that shows it.
+
+    `quoted`: those of CSV; `raw`: they belong to the text; `column`: all cells of a column are quoted, so it
+    is CSV unless another file says otherwise; `either`: the file does not decide.
+    """
+    place, column, line = 0, 0, 1
+    needed: int | None = None
+    first: int | None = None
+    quoted_in: dict[int, set[bool]] = {}
     while place < len(text):
         cell = _CELL.match(text, place)
         if cell is None:
-            return False
-        place = cell.end()
-    return _has_equal_rows(text, quoted=True)
+            return "raw", line
+        content, end = cell[0], text[cell.end() : cell.end() + 1]
+        if is_quoted := content.startswith('"'):
+            first = first or line
+            needed = needed or (line if _NEEDED.search(content[1:-1]) else None)
+        if content and line > 1:  # a header may be written without quotes
+            quoted_in.setdefault(column, set()).add(is_quoted)
+        line += content.count("\n") + (end == "\n")
+        column = column + 1 if end == "\t" else 0
+        place = cell.end() + 1
+    if not _has_equal_rows(text, quoted=True):
+        return "raw", first or 1
+    if needed:
+        return "quoted", needed
+    is_whole_column = all(len(kinds) == 1 for kinds in quoted_in.values())
+    return "column" if is_whole_column else "either", first or 1
 
 
 def _has_equal_rows(text: str, quoted: bool) -> bool:

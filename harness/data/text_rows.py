@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 
 from momentum_bench.harness.data import lmbff
 from momentum_bench.harness.data.examples import Example, TaskData, content_hash
-from momentum_bench.harness.data.hub import read_hub
+from momentum_bench.harness.data.hub import read_hub, source_of
+from momentum_bench.harness.data.nested_rows import flat_rows
 from momentum_bench.harness.data.row_files import SUFFIXES, near_files, read_folder, read_package, split_files
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.tasks.types import PLACEHOLDER, HubSource, LocalOnly, Task, TextFolders
 
 HIDDEN = ("-1", "-1.0")
@@ -38,9 +40,11 @@ class StoredRows(NamedTuple):
     left_out: tuple[int, ...] = ()
 
 
-def load_text_data(task: Task, data_dir: Path | None, cached_only: bool = False) -> TaskData:
+def load_text_data(
+    task: Task, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
+) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
-    stored = _stored(task, data_dir, cached_only)
+    stored = _stored(task, data_dir, cached_only, reading)
     train_examples, train_dropped = _examples(task, stored.train, task.train, stored.label)
     test_examples, test_dropped = _examples(task, stored.test, task.test, stored.label)
     both = train_examples + test_examples
@@ -84,9 +88,11 @@ def missing_text(task: Task, data_dir: Path | None) -> str | None:
     return None
 
 
-def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def stored_rows(
+    task: Task, data_dir: Path | None, reading: Reading = AS_IT_IS
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The stored rows of train and test, one for each example of `load_task_data`, with our column names."""
-    stored = _stored(task, data_dir)
+    stored = _stored(task, data_dir, reading=reading)
     names = dict(zip(task.columns, (*task.columns[:-1], stored.label), strict=True))
     train, test = (
         [
@@ -99,18 +105,47 @@ def stored_rows(task: Task, data_dir: Path | None) -> tuple[list[dict[str, Any]]
     return train, test
 
 
-def _stored(task: Task, data_dir: Path | None, cached_only: bool = False) -> StoredRows:
+def labelled_rows(
+    task: Task, data_dir: Path, reading: Reading = AS_IT_IS
+) -> tuple[list[dict[str, Any]], list[Example]]:
+    """The stored training rows of a folder that have a label, and the checked example of each.
+
+    Raises:
+        UserError: there is no such file, or a row cannot be read.
+    """
+    folder = data_dir / (task.folder or task.name)
+    if not split_files(folder, task.train):
+        near = near_files(folder, task.train) if folder.is_dir() else ""
+        raise UserError(f"{folder} has no {task.train} file (.{', .'.join(SUFFIXES)}){near}")
+    [read] = read_folder(task, data_dir, (task.train,), reading.tsv)
+    rows = list(flat_rows(task, read, task.train))
+    examples, _ = _examples(task, rows, task.train, task.label)
+    return [row for row in rows if not _dropped(task, row[task.label])], examples
+
+
+def _stored(
+    task: Task, data_dir: Path | None, cached_only: bool = False, reading: Reading = AS_IT_IS
+) -> StoredRows:
     if missing := missing_text(task, data_dir):
         raise UserError(missing)
     if data_dir is not None:
         if files := _lmbff_files(task, data_dir):
+            if reading.tsv == "quoted" and files.layout.suffix == "tsv":
+                raise UserError(
+                    f"--tsv quoted: {files.train} and {files.test.name} are LM-BFF's files, whose quotes "
+                    f"belong to the text. Leave out --tsv, or give files named {task.train} and {task.test}"
+                )
             return _read_lmbff(task, files)
-        train, test = read_folder(task, data_dir)
-        return StoredRows(train, test, "folder", task.label)
-    if isinstance(task.source, TextFolders):
-        return StoredRows(*read_package(task, task.source), task.label)
-    assert isinstance(task.source, HubSource)  # the data of LocalOnly is missing
-    return StoredRows(*read_hub(task, task.source, cached_only), task.source.label or task.label)
+        splits = (task.train, task.test)
+        read = read_folder(task, data_dir, splits, reading.tsv)
+        train, test = (flat_rows(task, rows, split) for rows, split in zip(read, splits, strict=True))
+        chosen = f", --tsv {reading.tsv}" if reading.tsv else ""
+        return StoredRows(train, test, f"folder{chosen}", task.label)
+    source = source_of(task, reading)
+    if isinstance(source, TextFolders):
+        return StoredRows(*read_package(task, source), task.label)
+    assert isinstance(source, HubSource)  # the data of LocalOnly is missing
+    return StoredRows(*read_hub(task, source, cached_only), source.label or task.label)
 
 
 def _examples(

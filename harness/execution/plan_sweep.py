@@ -69,7 +69,14 @@ class PlannedSweep:
     def inputs(self) -> Inputs:
         """Where the inputs are on this machine."""
         sweep = self.sweep
-        return Inputs(sweep.model, sweep.data_dir, sweep.optimizer_file, sweep.task_file, sweep.device)
+        return Inputs(
+            sweep.model,
+            sweep.data_dir,
+            sweep.optimizer_file,
+            sweep.task_file,
+            sweep.device,
+            sweep.reading,
+        )
 
     def finished(self) -> dict[str, RunRecord]:
         """The records of runs that are finished, by run id."""
@@ -122,7 +129,10 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     store = Store(sweep.output_dir)
     if store.exists:
         store.check_version()
-    data = [load_task_data(find_task(name, sweep.task_file), sweep.data_dir) for name in sweep.task]
+    data = [
+        load_task_data(find_task(name, sweep.task_file), sweep.data_dir, reading=sweep.reading)
+        for name in sweep.task
+    ]
     sweep, data, too_short = without_short_tasks(sweep, data, asked.task)
     for text in (*left_out, *too_short):
         events.message(text)

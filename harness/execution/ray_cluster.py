@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -27,7 +28,7 @@ from momentum_bench.harness.execution.failures_alike import FailuresAlike
 from momentum_bench.harness.execution.job import Job, run_and_store
 from momentum_bench.harness.execution.local import SECONDS_BETWEEN_LOOKS
 from momentum_bench.harness.execution.workers import ending_with_its_device, kept_session
-from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.inputs import Inputs, Reading
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.training.cuda_graphs import check_recordable
@@ -253,7 +254,7 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunR
         ]
 
 
-Places = tuple[str, str | None, str | None, tuple[str, ...] | None, str | None]
+Places = tuple[str, str | None, str | None, tuple[str, ...] | None, str | None, tuple[str | None, ...]]
 
 
 def _as_text(inputs: Inputs) -> Places:
@@ -268,17 +269,18 @@ def _as_text(inputs: Inputs) -> Places:
     )
     files = inputs.optimizer_file
     optimizer_files = None if files is None else tuple(str(file.resolve()) for file in files)
-    return model, inputs.device, data_dir, optimizer_files, task_file
+    return model, inputs.device, data_dir, optimizer_files, task_file, astuple(inputs.reading)
 
 
 def _from_text(places: Places) -> Inputs:
-    model, device, data_dir, optimizer_files, task_file = places
+    model, device, data_dir, optimizer_files, task_file, reading = places
     return Inputs(
         model,
         None if data_dir is None else Path(data_dir),
         None if optimizer_files is None else tuple(map(Path, optimizer_files)),
         None if task_file is None else Path(task_file),
         device,
+        Reading(*reading),  # type: ignore[arg-type]  # each field is a text of its own kind
     )
 
 

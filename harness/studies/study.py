@@ -154,7 +154,7 @@ def _planned(settings: Mapping[str, Any], tell: Tell) -> PlannedStudy:
     """The runs of plain SGD that follow from the settings. Nothing is written."""
     models_at_a_time = settings.get("runs_at_a_time")
     sweep = study_sweep({name: value for name, value in settings.items() if name != "runs_at_a_time"})
-    data = load_task_data(find_task(sweep.task[0], sweep.task_file), sweep.data_dir)
+    data = load_task_data(find_task(sweep.task[0], sweep.task_file), sweep.data_dir, reading=sweep.reading)
     tell(f"{data.task.name}: {len(data.train)} train rows, {data.origin}")
     source = resolve_model(sweep.model, sweep.task_file)
     tell(f"{source.name}: revision {source.revision}")
@@ -203,7 +203,7 @@ def finish_cells(
     todo = [cell for cell in cells if cell.cell_id not in done]
     tell(f"{len(cells)} cells, {len(done)} of them already there")
     if todo:
-        inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file)
+        inputs = Inputs(sweep.model, sweep.data_dir, task_file=sweep.task_file, reading=sweep.reading)
         session = prepare(
             [cell.sgd for cell in todo],
             inputs,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
 
 from momentum_bench.harness.data.find_task import find_task, task_of
+from momentum_bench.harness.inputs import Quotes, Reading
 from momentum_bench.harness.optimizers.arms import parse_arm
 from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
@@ -167,7 +168,7 @@ class Sweep(Stored):
             METHOD,
             metavar="MODEL",
         ),
-    ] = "roberta-large"
+    ] = "FacebookAI/roberta-large"
     method: Annotated[
         AnyMethod,
         About(
@@ -421,6 +422,27 @@ class Sweep(Stored):
             metavar="DIR",
         ),
     ] = None
+    tsv: Annotated[
+        Quotes | None,
+        OrNone,
+        About(
+            "Quotes in TSV files of --data-dir: raw, they belong to the text, or quoted, as CSV has them",
+            FILES,
+            default_text="as the files say",
+            metavar="NAME",
+        ),
+    ] = None
+    data_revision: Annotated[
+        str | None,
+        Field(min_length=1),
+        OrNone,
+        About(
+            "Commit, branch or tag of the data set on the hub",
+            FILES,
+            default_text="the task's own",
+            metavar="REVISION",
+        ),
+    ] = None
     output_dir: Annotated[Path, About("Folder of records, tables and the page", FILES, metavar="DIR")] = Path(
         "results"
     )
@@ -493,6 +515,11 @@ class Sweep(Stored):
         if looks is not None:
             check_looks(looks)
         return looks
+
+    @property
+    def reading(self) -> Reading:
+        """What is chosen about how the rows are read."""
+        return Reading(self.tsv, self.data_revision, self.protocol)
 
     @property
     def confirms(self) -> bool:

@@ -138,6 +138,11 @@ EXCLUSIVE: tuple[Exclusive, ...] = (
         "Give the number of runs that share a GPU.",
     ),
     Exclusive(
+        Choice("data_revision"),
+        Choice("data_dir"),
+        "only a data set on the hub has revisions",
+    ),
+    Exclusive(
         Choice("ray_address"),
         Choice("executor", but=("ray",)),
         "only Ray has an address",
@@ -220,6 +225,12 @@ def _two_arms(sweep: Sweep) -> str | None:
     )
 
 
+def _tsv_is_in_a_folder(sweep: Sweep) -> str | None:
+    if sweep.tsv is None or sweep.data_dir is not None:
+        return None
+    return f"{typed(sweep, 'tsv')} is about files of a folder: add --data-dir DIR, or leave out --tsv"
+
+
 ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _warm_up,
     _micro_batches,
@@ -229,6 +240,7 @@ ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _confirming_is_asked,
     _looks_are_until_decided,
     _two_arms,
+    _tsv_is_in_a_folder,
 )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
+from momentum_bench.harness.data.hub import source_of
 from momentum_bench.harness.data.load import missing_data
 from momentum_bench.harness.data.splits import (
     draw_split,
@@ -39,7 +40,24 @@ def expand_suites(sweep: Sweep) -> tuple[Sweep, list[str]]:
                 tasks[name] = None
     if not tasks:
         raise UserError(f"no task of {', '.join(sweep.task)} has data. {next(iter(left_out.values()))}")
+    _check_revision(sweep, list(tasks))
     return sweep.model_copy(update={"task": tuple(tasks)}), list(left_out.values())
+
+
+def _check_revision(sweep: Sweep, tasks: Sequence[str]) -> None:
+    """Raises: UserError, if one revision is asked for of several data sets, or of one that has none."""
+    if sweep.data_revision is None:
+        return
+    ids = {}
+    for name in tasks:
+        source = source_of(find_task(name, sweep.task_file), sweep.reading)
+        ids[name] = getattr(source, "id", None)
+    if len(set(ids.values())) > 1:
+        found = ", ".join(f"{name} from {id}" for name, id in ids.items())
+        raise UserError(
+            f"--data-revision {sweep.data_revision}: a revision belongs to one data set, and these tasks "
+            f"have several ({found}): give each a sweep of its own"
+        )
 
 
 def _misfit(sweep: Sweep, name: str) -> str | None:

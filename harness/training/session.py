@@ -106,7 +106,7 @@ class Session:
     def data(self, task: AnyTask) -> TaskData:
         """The task's checked rows."""
         if task.name not in self._data:
-            self._data[task.name] = load_task_data(task, self.inputs.data_dir)
+            self._data[task.name] = load_task_data(task, self.inputs.data_dir, reading=self.inputs.reading)
         return self._data[task.name]
 
     def check_inputs(self, spec: RunSpec) -> None:

@@ -9,11 +9,13 @@ import re
 import time
 from collections.abc import Iterable
 from fnmatch import fnmatch
+from functools import partial
 from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from momentum_bench.harness.errors import UserError, first_line
+from momentum_bench.harness.hub_requests import patiently
 from momentum_bench.harness.records.files import is_litter
 from momentum_bench.harness.records.schema import RUN_ID
 from momentum_bench.harness.records.store import DESIGNS, MARKER
@@ -68,7 +70,7 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
     api = HfApi()
     try:
         for attempt in range(ATTEMPTS):
-            info = api.dataset_info(name)
+            info = patiently(partial(api.dataset_info, name))
             names = [file.rfilename for file in info.siblings or ()]
             wanted = _wanted(names)
             with TemporaryDirectory(prefix="momentum-bench-") as scratch:
@@ -89,13 +91,16 @@ def publish_to_hub(own: Path, name: str, replace: bool, dry_run: bool) -> Change
             added = [CommitOperationAdd(place, content) for place, content in files.items()]
             removed = [CommitOperationDelete(place) for place in changes.removed]
             try:
-                api.create_commit(
-                    name,
-                    [*added, *removed],
-                    commit_message=changes.title,
-                    commit_description="\n".join(changes.rows),
-                    repo_type="dataset",
-                    parent_commit=info.sha,
+                patiently(
+                    partial(
+                        api.create_commit,
+                        name,
+                        [*added, *removed],
+                        commit_message=changes.title,
+                        commit_description="\n".join(changes.rows),
+                        repo_type="dataset",
+                        parent_commit=info.sha,
+                    )
                 )
                 return changes
             except HfHubHTTPError as error:

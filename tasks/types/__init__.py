@@ -6,7 +6,7 @@ milliseconds.
 
 from momentum_bench.tasks.types.base import BaseTask, EvaluateMetric, Facts, MetricName
 from momentum_bench.tasks.types.image import RESNET_6, RESNET_32, RESNET_50, AnyMethod, AnyTask, ImageTask
-from momentum_bench.tasks.types.sources import HubSource, LocalOnly, SklearnDigits, TextFolders
+from momentum_bench.tasks.types.sources import AnySource, HubSource, LocalOnly, SklearnDigits, TextFolders
 from momentum_bench.tasks.types.templates import (
     CANDIDATE,
     FILTERS,
@@ -28,6 +28,7 @@ __all__ = [
     "RESNET_32",
     "RESNET_50",
     "AnyMethod",
+    "AnySource",
     "AnyTask",
     "BaseTask",
     "EvaluateMetric",

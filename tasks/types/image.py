@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from momentum_bench.tasks.types.base import BaseTask, check_metrics, digest_of
-from momentum_bench.tasks.types.sources import HubSource, LocalOnly, SklearnDigits
+from momentum_bench.tasks.types.sources import AnySource, HubSource, LocalOnly, SklearnDigits
 from momentum_bench.tasks.types.text import Task
 
 AnyMethod = Literal["prompt", "head", "causal", "scratch"]
@@ -82,6 +82,10 @@ class ImageTask(BaseTask):
             )
         check_metrics(self, "classes", self.n_classes)
         return self
+
+    def source_for(self, protocol: str | None) -> AnySource:
+        """The source, which is the same under every protocol."""
+        return self.source
 
     @property
     def methods(self) -> tuple[AnyMethod, ...]:

@@ -15,6 +15,8 @@ class HubSource(Facts):
         config: the configuration of the data set, if it has several.
         revision: a branch or a commit. `main` is resolved to a commit when it is first used, and every
             run records that commit.
+        text: the text columns of this copy in the order of the task's, if they have other names. Empty: the
+            task's names.
         label: the label column of this copy, if it differs from the task's. It holds the names of the
             labels where the numbers of this copy differ from the task's.
     """
@@ -22,6 +24,7 @@ class HubSource(Facts):
     id: str
     config: str | None = None
     revision: str = "main"
+    text: tuple[str, ...] = ()
     label: str | None = None
 
 
@@ -52,3 +55,7 @@ class SklearnDigits(Facts):
     """
 
     test_every: int = Field(default=4, ge=2)
+
+
+AnySource = HubSource | TextFolders | LocalOnly | SklearnDigits
+"""Where rows or images may come from."""

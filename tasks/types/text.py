@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field, model_validator
 
 from momentum_bench.tasks.types.base import BaseTask, check_metrics, digest_of
-from momentum_bench.tasks.types.sources import HubSource, LocalOnly, TextFolders
+from momentum_bench.tasks.types.sources import AnySource, HubSource, LocalOnly, TextFolders
 from momentum_bench.tasks.types.templates import CANDIDATE, MARKED, parse_template
 
 Method = Literal["prompt", "head", "causal"]
@@ -23,6 +23,8 @@ class Task(BaseTask):
         kind: what a model predicts for a row: one of the `labels`, a number between the two of them, or
             one of several texts that the row itself holds, its candidates.
         source: where the rows come from without `--data-dir`.
+        lmbff_source: where they come from under the protocol `lm-bff`, if LM-BFF used another version of the
+            data set. None: from `source`.
         folder: their folder under `--data-dir`, if it is not the task's name.
         test: the split that is scored at the end.
         text: the text columns, in reading order. Without `head_text`: one column, or two for pairs.
@@ -58,6 +60,7 @@ class Task(BaseTask):
 
     kind: Literal["classification", "regression", "multiple_choice"] = "classification"
     source: HubSource | TextFolders | LocalOnly
+    lmbff_source: HubSource | None = None
     folder: str | None = None
     test: str
     text: tuple[str, ...] = Field(min_length=1, max_length=4)
@@ -153,6 +156,10 @@ class Task(BaseTask):
         before, after = re.split(r"\{mask\}", self.template)
         return None if "{" in after or not before else f"{before} {{{CANDIDATE}}}"
 
+    def source_for(self, protocol: str | None) -> AnySource:
+        """Where the rows come from under a protocol, without `--data-dir`."""
+        return (self.lmbff_source if protocol == "lm-bff" else None) or self.source
+
     @property
     def methods(self) -> tuple[Method, ...]:
         """The methods that can learn the task."""
@@ -194,7 +201,7 @@ class Task(BaseTask):
         that has its default, except `labels`. So a new field for a new kind of task leaves the versions of
         all other tasks as they are. For the same reason a published default never changes.
         """
-        people = {"title", "licence", "citation", "learning_rates", "source", "folder"}
+        people = {"title", "licence", "citation", "learning_rates", "source", "lmbff_source", "folder"}
         others = set() if method == "causal" else {"causal_template"}
         facts = self.model_dump(mode="json", exclude=people | others, exclude_defaults=True)
         facts["labels"] = list(self.labels.items())  # JSON objects would turn the keys to text

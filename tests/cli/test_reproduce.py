@@ -116,6 +116,41 @@ def test_the_settings_of_an_arm_are_in_its_sweep_file(toy_data: Path, optimizer:
     assert "--optimizer-file" not in sweep_text(row)
 
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("origin", "protocol", "revision"),
+    [
+        (f"nyu-mll/glue (sst2) @ {COMMIT}", "mezo", COMMIT),
+        (f"SetFit/sst2 @ {COMMIT}", "lm-bff", COMMIT),
+        (f"nyu-mll/glue (sst2) @ {COMMIT}", "lm-bff", None),  # of another data set than it is read from today
+        ("folder", "mezo", None),
+    ],
+)
+def test_the_recorded_revisions_of_model_and_data_are_in_the_sweep_file(
+    origin: str, protocol: str, revision: str | None, toy_data: Path, tmp_path: Path
+):
+    asked = {"task": "sst2", "k": 4, "optimizers": "sgd", "protocol": protocol}
+    spec = planned(toy_data, asked, model="roberta-large")[0].model_copy(update={"model_revision": COMMIT})
+    record = make_record(spec, Scores())
+    assert record.split
+    split = record.split.model_copy(update={"origin": origin})
+    [row] = rows_of([record.model_copy(update={"split": split})])
+    (tmp_path / "sweep.toml").write_text(sweep_text(row), encoding="utf-8")
+    sweep = make_sweep({}, tmp_path / "sweep.toml")
+    assert (sweep.model, sweep.data_revision) == (f"roberta-large@{COMMIT}", revision)
+
+
+def test_how_the_rows_were_read_is_in_the_sweep_file(toy_data: Path, tmp_path: Path):
+    record = make_record(planned(toy_data, {"task": "sst2", "k": 4, "optimizers": "sgd"})[0], Scores())
+    assert record.split
+    split = record.split.model_copy(update={"origin": "folder, --tsv quoted"})
+    [row] = rows_of([record.model_copy(update={"split": split})])
+    (tmp_path / "sweep.toml").write_text(sweep_text(row), encoding="utf-8")
+    assert make_sweep({"data_dir": str(toy_data)}, tmp_path / "sweep.toml").tsv == "quoted"
+
+
 def test_a_row_is_found_by_the_beginning_of_its_id(toy_data: Path):
     found = rows(planned(toy_data, {"task": "sst2", "k": 4}))
     assert row_of(found, found[0].row_id[:8]) is found[0]

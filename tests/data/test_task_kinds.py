@@ -89,6 +89,95 @@ def test_numbers_may_be_text_and_candidates_change_the_fingerprint(tmp_path: Pat
     assert len({content_hash([[example]]) for example in (plain, other, Example(("a",), 0))}) == 3
 
 
+NESTED: dict[str, dict] = {
+    # as SuperGLUE's and FewGLUE's own files have them
+    "wsc": {
+        "text": "Mark told Pete lies. He lied.",
+        "target": {"span1_text": "Mark", "span1_index": 0, "span2_text": "He", "span2_index": 4},
+        "idx": 0,
+        "label": True,
+    },
+    "multirc": {
+        "idx": 0,
+        "version": 1.1,
+        "passage": {
+            "text": "Rain fell.",
+            "questions": [
+                {
+                    "question": "What fell?",
+                    "answers": [{"text": "Rain", "label": 1}, {"text": "Ann", "label": 0}],
+                },
+                {"question": "Where?", "answers": [{"text": "Here", "label": 0, "idx": 2}], "idx": 1},
+            ],
+        },
+    },
+    "record": {
+        "source": "ours",
+        "passage": {
+            "text": "Ann met Bob. Bob ran.",
+            "entities": [{"start": 0, "end": 2}, {"start": 8, "end": 10}, {"start": 13, "end": 15}],
+        },
+        "qas": [
+            {"query": "@placeholder ran", "answers": [{"start": 8, "end": 10, "text": "Bob"}], "idx": 0},
+            {"query": "@placeholder met him", "answers": [{"start": 0, "end": 2, "text": "Ann"}], "idx": 1},
+        ],
+        "idx": 0,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "flat"),
+    [
+        (
+            "wsc",
+            [
+                {"text": NESTED["wsc"]["text"], "span1_text": "Mark", "span1_index": 0}
+                | {"span2_text": "He", "span2_index": 4, "label": 1}
+            ],
+        ),
+        (
+            "multirc",
+            [
+                {"paragraph": "Rain fell.", "question": question, "answer": answer, "label": label}
+                for question, answer, label in (
+                    ("What fell?", "Rain", 1),
+                    ("What fell?", "Ann", 0),
+                    ("Where?", "Here", 0),
+                )
+            ],
+        ),
+        (
+            "record",
+            [
+                {
+                    "passage": "Ann met Bob. Bob ran.",
+                    "query": query,
+                    "entities": ["Ann", "Bob"],
+                    "answers": [name],
+                }
+                for query, name in (("@placeholder ran", "Bob"), ("@placeholder met him", "Ann"))
+            ],
+        ),
+    ],
+)
+def test_nested_rows_of_superglue_are_read_as_the_flat_ones(name: str, flat: list[dict], tmp_path: Path):
+    for folder, rows in (("nested", [NESTED[name]]), ("flat", flat)):
+        for split in ("train", "validation"):
+            write_rows(tmp_path / folder / name / f"{split}.jsonl", rows)
+    nested, plain = (load_task_data(get_task(name), tmp_path / folder) for folder in ("nested", "flat"))
+    assert nested.train == plain.train
+    assert nested.fingerprint == plain.fingerprint
+
+
+def test_a_nested_row_without_a_part_is_named(tmp_path: Path):
+    broken = NESTED["record"] | {"qas": [{"query": "@placeholder ran"}]}  # a test row, without answers
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "record" / f"{split}.jsonl", [broken])
+    with pytest.raises(UserError, match=r"record, train, row 1: a nested row, .* lacks 'answers'"):
+        load_task_data(RECORD, tmp_path)
+
+
 FIELDS = {"name": "x", "title": "", "source": {"reason": ""}, "test": "t", "licence": "", "citation": ""}
 
 

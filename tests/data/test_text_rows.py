@@ -14,8 +14,9 @@ from pyarrow import parquet
 
 from momentum_bench.harness.data.examples import Example, content_hash
 from momentum_bench.harness.data.load import load_task_data
-from momentum_bench.harness.data.text_rows import marked
+from momentum_bench.harness.data.text_rows import marked, stored_rows
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.inputs import Quotes, Reading, recorded_hub_id, recorded_reading
 from momentum_bench.tasks import get_task
 from tests.conftest import needs_quickstart, sentiment_rows, write_rows
 
@@ -218,6 +219,9 @@ class TestHub:
             asked.append(("load", path, name, split, revision))
             rows = [{"text": f"q{i}", "coarse_label": i % 6, "fine_label": i} for i in range(12)]
             rows = rows if path == "CogComp/trec" else sentiment_rows(12)
+            if path == "SetFit/sst2":
+                names = ("negative", "positive")
+                rows = [{"text": row["sentence"], "label_text": names[row["label"]]} for row in rows]
             dataset = datasets.Dataset.from_list(rows)
             dataset.info.download_checksums = {f"hf://datasets/{path}@{self.COMMIT}/train.parquet": {}}
             return dataset
@@ -236,6 +240,26 @@ class TestHub:
         ]
         assert data.origin == f"nyu-mll/glue (sst2) @ {self.COMMIT}"
         assert len(data.train) == 12
+
+    def test_another_revision_may_be_asked_for(self, calls: list[tuple]):
+        load_task_data(SST2, None, reading=Reading(data_revision="v2"))
+        assert calls[0] == ("resolve", "nyu-mll/glue", "v2")
+        with pytest.raises(UserError, match="--data-revision v2: the rows of bbc_news do not come from"):
+            load_task_data(get_task("bbc_news"), None, reading=Reading(data_revision="v2"))
+
+    def test_lm_bff_has_its_own_version_of_sst2(self, calls: list[tuple]):
+        ours = load_task_data(SST2, None)
+        theirs = load_task_data(SST2, None, reading=Reading(protocol="lm-bff"))
+        assert calls[3] == ("resolve", "SetFit/sst2", SST2.lmbff_source.revision)
+        assert theirs.origin == f"SetFit/sst2 @ {self.COMMIT}"
+        assert theirs.train == ours.train  # the columns have other names there
+        assert load_task_data(SST2, None, reading=Reading(protocol="mezo")).origin == ours.origin
+
+    @pytest.mark.parametrize("name", ["sst2", "trec"])
+    def test_a_record_says_the_revision_to_read_again(self, calls: list[tuple], name: str):
+        origin = load_task_data(get_task(name), None).origin
+        assert recorded_reading(origin) == Reading(data_revision=self.COMMIT)
+        assert recorded_hub_id(origin) == get_task(name).source.id
 
     def test_offline_the_commit_is_read_back_from_the_cache(
         self, calls: list[tuple], monkeypatch: pytest.MonkeyPatch
@@ -291,12 +315,45 @@ def test_quotes_in_a_tsv_are_a_fact_of_the_file(body: str, texts: list[str], tmp
     assert [example.label for example in data.train] == [1, 0]
 
 
+@pytest.mark.parametrize("tsv", ["raw", "quoted"])
+def test_where_nothing_decides_what_quotes_are_the_user_does(tsv: Quotes, tmp_path: Path):
+    """A text in quotes that need not be there, in a column where other texts have none."""
+    folder = put(tmp_path / "data", "tsv", HEAD + 'plain\t0\n"so it goes"\t1\n')
+    with pytest.raises(UserError, match=r"train\.tsv, line 3: .*Add --tsv raw .* or --tsv quoted "):
+        load_task_data(SST2, folder)
+    data = load_task_data(SST2, folder, reading=Reading(tsv=tsv))
+    assert data.train[1].texts == ({"raw": '"so it goes"', "quoted": "so it goes"}[tsv],)
+    assert recorded_reading(data.origin) == Reading(tsv=tsv)
+    rows, _ = stored_rows(SST2, folder, Reading(tsv=tsv))
+    assert rows[1]["sentence"] == data.train[1].texts[0]
+
+
+@pytest.mark.parametrize(
+    "other", ['a "fine" film\t0\n', '"a ""fine"" film"\t0\n'], ids=["it is raw", "it is quoted"]
+)
+def test_one_file_of_a_task_decides_for_the_other(other: str, tmp_path: Path):
+    undecided = 'plain\t0\n"so it goes"\t1\n'
+    data = load_task_data(SST2, put(tmp_path / "data", "tsv", HEAD + undecided, HEAD + other))
+    assert data.train[1].texts == (('"so it goes"' if other.startswith("a") else "so it goes"),)
+
+
+def test_lm_bffs_files_have_no_quotes_of_csv(tmp_path: Path):
+    for name in ("train", "dev"):
+        path = tmp_path / "SST-2" / f"{name}.tsv"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(HEAD + '"plain"\t0\n')
+    assert load_task_data(SST2, tmp_path).train[0].texts == ('"plain"',)
+    with pytest.raises(UserError, match="LM-BFF's files, whose quotes belong to the text"):
+        load_task_data(SST2, tmp_path, reading=Reading(tsv="quoted"))
+
+
 def test_the_two_splits_of_a_tsv_are_read_alike(tmp_path: Path):
     raw, paired = 'a "fine" film\t1\n', '"plain"\t0\n'
     data = load_task_data(SST2, put(tmp_path / "a", "tsv", HEAD + raw, HEAD + paired))
     assert data.test[0].texts == ('"plain"',)
     with pytest.raises(
-        UserError, match=r"train\.tsv has quotes as CSV has them, and .*validation\.tsv has quo"
+        UserError,
+        match=r"train\.tsv has quotes as CSV has them, and .*validation\.tsv, line 2 has .*Add --tsv raw",
     ):
         load_task_data(SST2, put(tmp_path / "b", "tsv", HEAD + '"two\nlines"\t1\n', HEAD + raw))
 
@@ -381,6 +438,13 @@ def test_a_file_that_people_give_by_mistake_is_explained(
 def test_a_file_of_another_name_is_named(name: str, message: str, toy_data: Path):
     (toy_data / "sst2" / "train.jsonl").rename(toy_data / "sst2" / name)
     with pytest.raises(UserError, match=message):
+        load_task_data(SST2, toy_data)
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "dev"])
+def test_what_others_call_validation_is_named(name: str, toy_data: Path):
+    (toy_data / "sst2" / "validation.jsonl").rename(toy_data / "sst2" / f"{name}.jsonl")
+    with pytest.raises(UserError, match=rf"found {name}\.jsonl: call it validation\.jsonl"):
         load_task_data(SST2, toy_data)
 
 

@@ -23,6 +23,7 @@ class Hub:
     Attributes:
         before_commit: called once, ahead of the first commit: where another publisher comes in between.
         tokens: what stood in the Authorization headers.
+        n_limited: so many of the next requests are answered with 429.
         refused: how many commits were refused because their parent was no longer the latest.
     """
 
@@ -31,6 +32,7 @@ class Hub:
         self.before_commit: Callable[[], object] | None = None
         self.tokens: set[str | None] = set()
         self.refused = 0
+        self.n_limited = 0
         self.address = ""
         self.lock = threading.Lock()
 
@@ -86,8 +88,18 @@ class Handler(BaseHTTPRequestHandler):
     def json(self, status: int, value: object) -> None:
         self.answer(status, json.dumps(value).encode(), Content_Type="application/json")
 
+    def is_limited(self) -> bool:
+        """Answer with 429, if this request is one too many."""
+        with self.hub.lock:
+            self.hub.n_limited -= 1
+        if limited := self.hub.n_limited >= 0:
+            self.answer(429, b"", Retry_After="0")
+        return limited
+
     def do_GET(self) -> None:
         self.hub.tokens.add(self.headers.get("Authorization"))
+        if self.is_limited():
+            return
         path = unquote(urlsplit(self.path).path)
         if found := re.fullmatch(rf"/datasets/{NAME}/resolve/(\w+)/(.+)", path):
             self.one_file(*self.hub.at(found[1]), found[2])
@@ -118,6 +130,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.hub.tokens.add(self.headers.get("Authorization"))
         content = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.is_limited():
+            return
         if self.path.startswith(f"/api/datasets/{NAME}/preupload/"):
             names = [file["path"] for file in json.loads(content)["files"]]
             modes = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]

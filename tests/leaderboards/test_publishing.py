@@ -284,6 +284,16 @@ def test_two_processes_on_the_hub_lose_nothing(results: dict[str, Path], tmp_pat
     assert not any(TOKEN.encode() in content for content in (*written, out.encode(), err.encode()))
 
 
+def test_a_busy_hub_is_asked_again(results: dict[str, Path], tmp_path: Path):
+    hub = Hub()
+    hub.n_limited = 2
+    with serving(hub) as address:
+        to = f"hf://datasets/{NAME}"
+        _, err = ended(publishing(results["cr"], "--to", to, **hub_environment(address, tmp_path)))
+    assert len(hub.commits) == 2
+    assert err.count("the hub is busy (status 429)") == 2
+
+
 def test_a_hub_that_refuses_or_is_not_there(results: dict[str, Path], tmp_path: Path):
     hub = Hub()
     with serving(hub) as address:

@@ -10,7 +10,8 @@ import torch
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.models.files import PINNED, ModelSource, at_revision, resolve_model
+from momentum_bench.harness.inputs import at_revision
+from momentum_bench.harness.models.files import PINNED, ModelSource, resolve_model
 from momentum_bench.harness.models.pretrained import (
     agree_on_padding,
     draw_new_parameters,
@@ -74,12 +75,17 @@ def test_a_hub_model_is_known_by_its_commit(
         return str(snapshot)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    source = resolve_model("roberta-large")
-    assert (source.name, source.revision) == ("roberta-large", commit)
-    assert asked[0][:2] == ("FacebookAI/roberta-large", PINNED["FacebookAI/roberta-large"])
+    # both names are one model, and records keep the short one, so that old records are comparable
+    for typed in ("roberta-large", "FacebookAI/roberta-large"):
+        source = resolve_model(typed)
+        assert (source.name, source.revision) == ("roberta-large", commit)
+        assert asked[-1][:2] == ("FacebookAI/roberta-large", PINNED["FacebookAI/roberta-large"])
     assert not any(".bin" in pattern or pattern == "*" for pattern in asked[0][2])
     assert {"bpe.codes", "*.txt", "*.model"} <= set(asked[0][2])
-    for typed in ("FacebookAI/roberta-large@v1", "made-up/model@main"):
+    for typed in ("roberta-large@v1", "FacebookAI/roberta-large@v1"):
+        assert resolve_model(typed).name == "roberta-large"
+        assert asked[-1][:2] == ("FacebookAI/roberta-large", "v1")
+    for typed in ("made-up/roberta-large@v1", "made-up/model@main"):
         assert resolve_model(typed).name == typed.partition("@")[0]
         assert asked[-1][:2] == tuple(typed.split("@"))
     resolve_model("made-up/model")

@@ -24,7 +24,7 @@ def planned(rows: Path, **flags) -> list[RunSpec]:
 
 def test_the_default_is_the_protocol_of_mezo_on_roberta_large():
     sweep = make_sweep({"task": "sst2"}, None)
-    assert (sweep.model, sweep.method, sweep.k) == ("roberta-large", "prompt", 16)
+    assert (sweep.model, sweep.method, sweep.k) == ("FacebookAI/roberta-large", "prompt", 16)
     assert (sweep.max_steps, sweep.eval_every, sweep.batch_size) == (1000, 100, 8)
     assert (sweep.lr_schedule, sweep.warmup_steps, sweep.weight_decay) == ("linear", 0, 0)
     assert (sweep.max_grad_norm, sweep.test_limit, sweep.precision) == (1.0, 1000, "fp32")

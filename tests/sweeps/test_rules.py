@@ -16,6 +16,8 @@ VALUES: dict[str, Any] = {
     "checkpoint_every": 10,
     "confirm_seeds": 5,
     "cuda_graphs": True,
+    "data_dir": "rows",
+    "data_revision": "main",
     "data_parallel_ranks": True,  # a flag without a value on the command line
     "decay_steps": "500,750",
     "dropout": 0.1,
@@ -113,6 +115,7 @@ def test_each_choice_alone_is_no_mistake_of_this_rule(pair: Exclusive):
             {"lr_schedule": "step", "decay_steps": "900,1000"},
             "--decay-steps 900,1000 must ascend between --warmup-steps 0 and --max-steps 1000",
         ),
+        ({"tsv": "raw"}, "--tsv raw is about files of a folder: add --data-dir DIR"),
     ],
 )
 def test_numbers_that_do_not_fit_are_explained(flags: dict, message: str):

@@ -178,3 +178,17 @@ def test_tasks_start_without_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("sst2,trec", r"sst2 from nyu-mll/glue, trec from CogComp/trec.*a sweep of its own"),
+        ("bbc_news", r"--data-revision v2: the rows of bbc_news do not come from the hub"),
+    ],
+)
+def test_one_revision_is_of_one_data_set(tasks: str, message: str):
+    with pytest.raises(UserError, match=message):
+        expand_suites(make_sweep({"task": tasks, "data_revision": "v2"}, None))
+    expand_suites(make_sweep({"task": "sst2,rte", "data_revision": None}, None))
+    expand_suites(make_sweep({"task": "sst2,mrpc", "data_revision": "v2"}, None))

@@ -35,9 +35,10 @@ def test_a_task_is_one_short_file_of_data(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_task_of_the_hub_is_pinned_to_a_commit(name: str):
-    source = tasks.get_task(name).source
-    if isinstance(source, tasks.HubSource):
-        assert re.fullmatch("[0-9a-f]{40}", source.revision)
+    for protocol in ("mezo", "lm-bff"):
+        source = tasks.get_task(name).source_for(protocol)
+        if isinstance(source, tasks.HubSource):
+            assert re.fullmatch("[0-9a-f]{40}", source.revision)
 
 
 def test_an_unknown_name_comes_with_the_nearest_ones():
