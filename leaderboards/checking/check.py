@@ -6,6 +6,7 @@ folder are not followed, and every text is made printable before it is shown.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
@@ -71,6 +72,8 @@ def record_departures(directory: Path) -> list[str]:
 def checked_runs(directory: Path) -> dict[str, RunRecord]:
     """The records of a results directory or of a board with an archive, by run id, if they pass the check.
 
+    Runs that have not ended are left out: the directory may be one that was interrupted, or that is growing.
+
     Raises:
         UserError: there is no folder of runs and no archive, it cannot be read, or a record is wrong.
     """
@@ -78,7 +81,8 @@ def checked_runs(directory: Path) -> dict[str, RunRecord]:
     if archive is None and not (directory / "runs").is_dir():
         raise UserError(f"{directory} has no folder runs/ and no {ARCHIVE}: name one that has finished runs")
     folder = folder_of(directory)
-    records, found = _checked_records(_stored(folder) if archive is None else _archived(folder))
+    read = _ended(folder) if archive is None else _archived(folder)
+    records, found = _checked_records(read)
     if found := [*_folder_departures(folder), *found]:
         raise UserError(f"{directory} does not pass the check, so nothing is taken from it: {found[0]}")
     return {record.spec.run_id: record for record in records}
@@ -87,6 +91,13 @@ def checked_runs(directory: Path) -> dict[str, RunRecord]:
 def _stored(folder: Folder) -> Iterator[_ReadRecord]:
     for name in run_folders(folder):
         yield name, *_read(folder, f"runs/{name}/record.json", name)
+
+
+def _ended(folder: Folder) -> Iterator[_ReadRecord]:
+    """Those of the runs in a folder that have a record."""
+    for name, record, found in _stored(folder):
+        if os.path.lexists(folder.root / "runs" / name / "record.json"):
+            yield name, record, found
 
 
 def _read(folder: Folder, file: str, run_id: str) -> tuple[RunRecord | None, list[str]]:

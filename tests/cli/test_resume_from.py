@@ -36,6 +36,19 @@ def test_runs_of_another_directory_are_taken_and_not_done_again(
     assert len(records(tmp_path / "second")) == 8
 
 
+def test_runs_that_have_not_ended_are_not_taken(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    words = small_sweep(tiny_model, toy_data, "--seeds", 13)
+    assert run_command("run", *words, "--output-dir", tmp_path / "first").returncode == 0
+    left = min((tmp_path / "first" / "runs").iterdir()) / "record.json"
+    left.unlink()  # as where a process was killed
+    left.with_name("evaluations.jsonl").write_text("")
+    done = run_command(
+        "run", *words, "--output-dir", tmp_path / "second", "--resume-from", tmp_path / "first"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 finished run(s) were taken from elsewhere" in done.stderr
+
+
 def test_nothing_is_taken_from_what_does_not_pass_the_check(tiny_model: Path, toy_data: Path, tmp_path: Path):
     words = small_sweep(tiny_model, toy_data, "--seeds", 13)
     assert run_command("run", *words, "--output-dir", tmp_path / "first").returncode == 0
