@@ -16,8 +16,10 @@ from statistics import fmean
 
 from jinja2 import Environment, StrictUndefined
 
+from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import plot_style, svg_text
-from momentum_bench.leaderboards.archive import ARCHIVE, store_of
+from momentum_bench.harness.sweeps.confirming import standing
+from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.over_tasks import over_tasks
@@ -40,10 +42,17 @@ class Changed(Exception):
 
 
 def published() -> Boards:
-    """All published boards that have results, in the order of the page."""
+    """All published boards that are finished, in the order of the page."""
     names = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{ARCHIVE}"))
     names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    return {name: build(store_of(PUBLISHED / name)) for name in names}
+    stores = {name: store_of(PUBLISHED / name) for name in names}
+    return {name: build(store) for name, store in stores.items() if _is_finished(store)}
+
+
+def _is_finished(store: Store | ArchivedStore) -> bool:
+    """Whether nothing is left to run; a board of many hours is committed now and then while it grows."""
+    records = {record.spec.run_id: record for record in store.records()}
+    return all(standing(design, records).has_ended for design in store.designs())
 
 
 def page(boards: Boards) -> str:

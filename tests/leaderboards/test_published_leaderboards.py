@@ -240,11 +240,16 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     assert sweeps
     if not (folder / "leaderboard.csv").exists():
         pytest.skip("its sweep is not run yet")
-    assert departures(folder) == []
     assert not (folder / "runs").exists()  # the archive replaces them
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 5_000_000
     store = store_of(folder)
     records = {record.spec.run_id: record for record in store.records()}
+    if not all(standing(design, records).has_ended for design in store.designs()):
+        # the board grows: it is kept so that any machine goes on, and lacks nothing but runs to come
+        assert all(": no run of seed " in line for line in departures(folder))
+        assert folder.name not in (ROOT / "docs" / "findings.md").read_text()
+        return
+    assert departures(folder) == []
     specs = [record.spec for record in records.values()]
     confirming: set[int] = set()
     for design in store.designs():
