@@ -132,8 +132,7 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
     if any(row.axes for row in setting if row.row_id in apart):
         advice = (
             " Each optimizer needs the same number of points. Run the one with fewer points alone, with more "
-            "--learning-rates and the same --output-dir; or give the momentum of one arm with its name, for "
-            "example --optimizers sgd,sgdm:momentum=0.9."
+            "--learning-rates and the same --output-dir; or draw equally many for each, with --trials N."
         )
     return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
 

@@ -137,6 +137,8 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     missing = row.columns["n_missing"]
     if missing:
         yield f"{missing} cells of this grid are missing in the row; they will be run too"
+    if row.axes:
+        yield f"The row has {len(row.grid)} points of this grid. If they were drawn, others will run too"
     yield f"Task {spec.task} in version {spec.task_version}"
     if spec.task not in task_names():
         yield "The task comes with an installed package, or from a file: --task-file FILE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from itertools import product
@@ -13,7 +14,7 @@ from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import Axis, Point, RunSpec
+from momentum_bench.harness.records.schema import Axis, Point, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.tasks import SUITES
@@ -73,7 +74,7 @@ def check_number_of_runs(sweep: Sweep) -> None:
     """
     of_arms = {name: math.prod(map(len, axes(sweep, name).values())) for name in sweep.optimizers}
     n_runs = len(sweep.grid_seeds) * sum(
-        of_arms[name] * (1 if task in SUITES else len(grid(sweep, task, name)))
+        sweep.trials or of_arms[name] * (1 if task in SUITES else len(grid(sweep, task, name)))
         for task in sweep.task
         for name in sweep.optimizers
     )
@@ -86,14 +87,47 @@ def check_number_of_runs(sweep: Sweep) -> None:
 def points(
     sweep: Sweep, task: str, optimizer: str, added: Mapping[tuple[str, str], tuple[float, ...]] | None = None
 ) -> tuple[Point, ...]:
-    """The whole grid of one optimizer, ascending: its rates times the values of its further axes.
+    """The grid of one optimizer, ascending: its rates times the values of its further axes, or trials of it.
 
     Args:
         added: as in `rates`.
+
+    Raises:
+        UserError: more trials are asked for than the product has points.
     """
     of_arm = rates(sweep, task, optimizer, NO_RATES if added is None else added)
     settings = [tuple(each.items()) for each in products(sweep, optimizer)]
-    return tuple(sorted(Point(rate, each) for rate in of_arm for each in settings))
+    whole = tuple(sorted(Point(rate, each) for rate in of_arm for each in settings))
+    if sweep.trials is None:
+        return whole
+    if sweep.trials > len(whole):
+        raise UserError(
+            f"--trials {sweep.trials}: the grid of {optimizer} has {len(whole)} points: give at most that "
+            f"many, or more --learning-rates"
+        )
+    return _drawn(of_arm, axes(sweep, optimizer), sweep.trials)
+
+
+def _drawn(rates: Sequence[float], of_arm: Mapping[Axis, Sequence[float]], n: int) -> tuple[Point, ...]:
+    """The first n different points of a product on which a scrambled Sobol sequence falls, ascending.
+
+    Such a sequence spreads evenly over all axes. Its seed follows from the axes and their values alone, so
+    that optimizers with equal axes get equal points, and the same sweep always gets the same.
+    """
+    from scipy.stats import qmc
+
+    values = [tuple(rates), *map(tuple, of_arm.values())]
+    digest = hashlib.sha256(canonical_json([list(of_arm), values]).encode()).digest()
+    sequence = qmc.Sobol(len(values), rng=int.from_bytes(digest[:8], "big"))
+    found: dict[Point, None] = {}
+    size = 1  # a power of two each time, which keeps the sequence balanced
+    while len(found) < n:
+        for place in sequence.random(size):
+            rate, *settings = (axis[int(x * len(axis))] for axis, x in zip(values, place, strict=True))
+            if len(found) < n:
+                found[Point(rate, tuple(zip(of_arm, settings, strict=True)))] = None
+        size = sequence.num_generated
+    return tuple(sorted(found))
 
 
 def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:

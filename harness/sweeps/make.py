@@ -16,7 +16,7 @@ from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
-from momentum_bench.harness.sweeps.grids import axes, check_entry, entry_of, hyperparameters
+from momentum_bench.harness.sweeps.grids import axes, check_entry, entry_of, hyperparameters, points
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
 from momentum_bench.harness.sweeps.request import (
     ELSEWHERE,
@@ -28,7 +28,7 @@ from momentum_bench.harness.sweeps.request import (
     renamed,
 )
 from momentum_bench.harness.sweeps.rules import check_rules, typed
-from momentum_bench.tasks import task_names
+from momentum_bench.tasks import SUITES, task_names
 from momentum_bench.tasks.types import ImageTask
 
 
@@ -118,6 +118,10 @@ def _check_arms(sweep: Sweep) -> None:
             raise UserError(
                 f"{typed(sweep, 'weight_decay')}: {arm} takes no weight decay: leave out one of them"
             )
+    if sweep.trials is not None:
+        for task in sweep.task:
+            for arm in () if task in SUITES else sweep.optimizers:
+                points(sweep, task, arm)  # raises where a grid has fewer points
     for name in sweep.axes:
         if not any(name in axes(sweep, arm) for arm in sweep.optimizers):
             raise UserError(

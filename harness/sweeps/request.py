@@ -240,6 +240,17 @@ class Sweep(Stored):
         Literal["effective", "torch"],
         About("What --learning-rates means: effective rates, or torch's own", GRID, metavar="NAME"),
     ] = "effective"
+    trials: Annotated[
+        int | None,
+        Field(ge=1),
+        OrNone,
+        About(
+            "With lists of --momentum, --batch-size or --weight-decay: points of each optimizer's grid that "
+            "are drawn in place of all of it, the same number for each; or none",
+            GRID,
+            metavar="N",
+        ),
+    ] = None
     extend_grid: Annotated[
         int,
         Field(ge=0),

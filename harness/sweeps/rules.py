@@ -213,9 +213,19 @@ def _looks_are_until_decided(sweep: Sweep) -> str | None:
 
 
 def _axes_are_tuned(sweep: Sweep) -> str | None:
-    """Where a list of values cannot be tuned."""
+    """Where a list of values cannot be tuned, or trials not be drawn."""
     if not sweep.axes:
-        return None
+        if sweep.trials is None:
+            return None
+        return (
+            f"{typed(sweep, 'trials')} draws points of a grid with several axes: give a list of --momentum, "
+            f"--batch-size or --weight-decay, or leave out --trials"
+        )
+    if sweep.trials is not None and sweep.extend_grid:
+        return (
+            f"{typed(sweep, 'trials')} does not go with {typed(sweep, 'extend_grid')}: a drawn grid has no "
+            f"edge to grow at. Leave out one of them."
+        )
     what = typed(sweep, next(iter(sweep.axes)))
     if not sweep.max_steps:
         return f"{what} does not go with --max-steps 0: {_NOTHING_TRAINED}. Give one value."

@@ -49,6 +49,22 @@ def test_the_best_of_the_product_is_the_result_and_equal_searches_are_compared(
     assert checked.returncode == 0, checked.stdout
 
 
+def test_equally_many_trials_of_each_optimizer_are_compared(
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    lists = (*AXES, "--momentum", "0.5,0.9,0.99", "--learning-rates", "0.1,0.3", "--trials", "3")
+    done = command_here("run", *small_sweep(tiny_model, toy_data), *lists)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "out" / "leaderboard.csv")
+    assert [(row["optimizer"], row["n_runs"], row["n_missing"]) for row in rows] == [
+        ("sgd", "3", "0"),
+        ("sgdm", "3", "0"),
+    ]
+    [pair] = table(tmp_path / "out" / "comparison.csv")
+    assert pair["n_pairs"] == "1"
+    assert command_here("leaderboard", "check", "out").returncode == 0
+
+
 def test_a_sweep_of_more_than_ten_thousand_runs_needs_a_word(
     command_here, tiny_model: Path, toy_data: Path
 ) -> None:

@@ -27,6 +27,28 @@ def test_the_grid_of_an_arm_is_the_product_of_the_axes_that_it_has():
     assert first == (0.01, (("batch_size", 4), ("momentum", 0.5)))
 
 
+def test_trials_are_as_many_different_points_for_every_arm_and_always_the_same():
+    asked = sweep(**LISTS, weight_decay="0,0.01", optimizers="sgd,nesterov,sgdm", trials=7)
+    drawn = {arm: points(asked, "sst2", arm) for arm in asked.optimizers}
+    wholes = {arm: points(asked.model_copy(update={"trials": None}), "sst2", arm) for arm in drawn}
+    for arm, found in drawn.items():
+        assert len(set(found)) == 7
+        assert set(found) < set(wholes[arm])
+        assert list(found) == sorted(found)
+    assert drawn == {arm: points(asked, "sst2", arm) for arm in asked.optimizers}
+    assert drawn["sgdm"] == drawn["nesterov"]  # they have the same axes
+
+
+@pytest.mark.parametrize("n", range(1, 13))
+def test_trials_reach_every_number_of_points_and_spread(n: int):
+    found = points(sweep(**LISTS, optimizers="sgdm", trials=n), "sst2", "sgdm")
+    assert len(set(found)) == n
+    if n >= 8:  # every value of every axis is tried
+        assert {point.learning_rate for point in found} == {0.01, 0.1}
+        for place in range(2):
+            assert len({point.settings[place] for point in found}) == (2, 3)[place]
+
+
 def test_one_value_tunes_nothing_whether_it_is_a_list_or_not():
     assert sweep(momentum=[0.9], batch_size="8").axes == {}
     assert sweep(momentum=[0.9]) == sweep(momentum=0.9)
@@ -49,6 +71,10 @@ def test_one_value_tunes_nothing_whether_it_is_a_list_or_not():
         ({"momentum": "0.5,0.9", "learning_rates": "0.1", "learning_rate_axis": "torch"}, "axis torch"),
         ({"momentum": "0.5,0.9", "optimizers": "sgd"}, "none of sgd takes it from this option"),
         ({"weight_decay": "0,0.01", "optimizers": "sgd,torch.optim.Rprop"}, "takes no weight decay"),
+        ({"trials": 4}, "--trials 4 draws points of a grid with several axes"),
+        ({"trials": 0, "momentum": "0.5,0.9"}, "--trials: Input should be greater than or equal to 1"),
+        ({"trials": 4, "extend_grid": 1, "momentum": "0.5,0.9"}, "does not go with --extend-grid 1"),
+        ({"trials": 9, "momentum": "0.5,0.9"}, "--trials 9: the grid of sgd has 6 points"),
         ({"task": "digits", "batch_size": "16,64"}, "the steps of digits follow from one batch size"),
     ],
 )
