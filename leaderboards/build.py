@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from momentum_bench.harness.optimizers.accumulated import NOT_FAR_ENOUGH
-from momentum_bench.harness.records.design import Design
+from momentum_bench.harness.records.design import Design, arm_of, setting_of
 from momentum_bench.harness.records.noise_floor import noise_floors, noise_sentence
 from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.store import Store, SweepStore
@@ -277,7 +277,10 @@ def _grids_apart(rows: Iterable[Row]) -> list[str]:
     return [
         f"{of_this[0].columns['task']}: {of_this[0].label} has {len(of_this)} rows, because its seeds ran "
         f"over different learning rates: "
-        + "; ".join(f"{_counted(row.budget, 'seed')} over {_counted(row.grid, 'rate')}" for row in of_this)
+        + "; ".join(
+            f"{_counted(row.budget, 'seed')} over {_counted(row.grid, 'point' if row.axes else 'rate')}"
+            for row in of_this
+        )
         + "."
         for of_this in of_arm.values()
         if len(of_this) > 1
@@ -423,11 +426,11 @@ def _left_out_cells(rows: Sequence[Row], missing: Iterable[RunSpec]) -> list[Lef
 
 def _arm(spec: RunSpec) -> str:
     """What the runs of one row share, except for the layout of their batches."""
-    return canonical_json(spec.model_dump(mode="json", exclude={"seed", "learning_rate"}))
+    return canonical_json([setting_of(spec), arm_of(spec)])
 
 
 def _cells(specs: Iterable[RunSpec]) -> set[Cell]:
-    return {(spec.seed, spec.learning_rate) for spec in specs}
+    return {(spec.seed, spec.point) for spec in specs}
 
 
 def _sentences(who: str, task: str, cells: Mapping[str, set[Cell]]) -> list[LeftOut]:

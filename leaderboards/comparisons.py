@@ -69,19 +69,25 @@ def same_search(first: Row, second: Row, seed: int) -> bool:
     Rates are compared on the axis of effective rates, and else as torch ran them, because a sweep may ask
     for equal rates on either axis. An optimizer with a rate of its own shares no axis with others. There the
     two searches are equal if both rows have a result in each cell of their grids, and equally many cells.
+    So it is where further axes are tuned, because one of the two may lack an axis.
     """
     rates, others = first.budget[seed], second.budget[seed]
     if rates == others:
         return True
-    if first.has_effective_rate and second.has_effective_rate:
+    if _share_an_axis(first, second):
         ran = _torch_rates(first, seed)
         return ran is not None and ran == _torch_rates(second, seed)
     return len(rates) == len(others) and rates == first.grid and others == second.grid
 
 
+def _share_an_axis(first: Row, second: Row) -> bool:
+    """Whether the grids of both rows are effective rates alone."""
+    return first.has_effective_rate and second.has_effective_rate and not (first.axes or second.axes)
+
+
 def _torch_rates(row: Row, seed: int) -> set[float] | None:
     """The rates of a seed's budget as torch ran them, to 12 digits; None if one is not recorded."""
-    runs = [run for run in row.runs if run.spec.seed == seed and run.spec.learning_rate in row.budget[seed]]
+    runs = [run for run in row.runs if run.spec.seed == seed and run.spec.point in row.budget[seed]]
     recorded = [run.read_back.torch_learning_rate for run in runs if run.read_back]
     return {float(f"{rate:.12g}") for rate in recorded} if len(recorded) == len(runs) else None
 
@@ -89,11 +95,11 @@ def _torch_rates(row: Row, seed: int) -> set[float] | None:
 def lacking(first: Row, second: Row, seeds: Iterable[int]) -> str:
     """The cells that make the searches of two rows unequal on some seeds, with their states, in words."""
     seeds = list(seeds)
-    shared = first.has_effective_rate and second.has_effective_rate
+    shared = _share_an_axis(first, second)
     parts = []
     for row, other in ((first, second), (second, first)):
         wanted = other.budget if shared else dict.fromkeys(seeds, row.grid)
-        cells = [(s, rate) for s in seeds for rate in sorted(wanted[s] - row.budget[s])]
+        cells = [(s, point) for s in seeds for point in sorted(wanted[s] - row.budget[s])]
         failed = set(row.left_out["failed"])
         states: dict[str, list[Cell]] = defaultdict(list)
         for cell in cells:
@@ -122,15 +128,24 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
             groups[_budget(row)].append(row.label)
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
     what = f"{setting[0].columns['task']}: optimizers with different search budgets are not compared"
-    return f"{what} ({'; '.join(parts)})." if parts else "", gaps
+    advice = ""
+    if any(row.axes for row in setting if row.row_id in apart):
+        advice = (
+            " Each optimizer needs the same number of points. Run the one with fewer points alone, with more "
+            "--learning-rates and the same --output-dir; or draw equally many for each, with --trials N."
+        )
+    return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
 
 
 def _budget(row: Row) -> str:
-    """The rates of a row that ended in a result on each seed, in words."""
+    """The points of a row that ended in a result on each seed, in words."""
     if len(budgets := set(row.budget.values())) == 1:
-        rates = sorted(budgets.pop())
-        return f"{len(rates)} rates ({' '.join(f'{rate:g}' for rate in rates)})"
-    return cells_in_words((seed, rate) for seed, rates in row.budget.items() for rate in rates)
+        points = sorted(budgets.pop())
+        rates = " ".join(f"{rate:g}" for rate in sorted({point.learning_rate for point in points}))
+        if row.axes:
+            return f"{len(points)} points (learning rates {rates}; {row.columns['axes']})"
+        return f"{len(points)} rates ({rates})"
+    return cells_in_words((seed, point) for seed, points in row.budget.items() for point in points)
 
 
 def compare(
@@ -322,7 +337,7 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
 
 def _only_rate(row: Row) -> float:
     """The one learning rate of a row of confirming seeds; NaN for a tuned row, which has several."""
-    return math.nan if row.role == "tuned" else min(row.grid)
+    return math.nan if row.role == "tuned" else min(row.grid).learning_rate
 
 
 def _worst(differences: Sequence[float], mean: float) -> float:

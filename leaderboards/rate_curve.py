@@ -58,9 +58,12 @@ class RatePoint:
 def matched_curve(first: Row, second: Row) -> list[RatePoint]:
     """The matched differences of two rows of one table, at each effective rate that both ran, ascending.
 
-    It is empty if a row has an optimizer without an effective rate, has no score, or shares no rate.
+    It is empty if a row has an optimizer without an effective rate, has no score, tunes further axes (several
+    runs then have one rate), or shares no rate.
     """
-    if first.mixed or second.mixed or not (first.has_effective_rate and second.has_effective_rate):
+    if first.mixed or second.mixed or first.axes or second.axes:
+        return []
+    if not (first.has_effective_rate and second.has_effective_rate):
         return []
     by_cell = [{(run.spec.learning_rate, run.spec.seed): run for run in row.runs} for row in (first, second)]
     rates = sorted({rate for rate, _ in by_cell[0]} & {rate for rate, _ in by_cell[1]})

@@ -16,7 +16,7 @@ from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep
 from momentum_bench.leaderboards.printable import short_line, toml_text
-from momentum_bench.leaderboards.rows import Row, rows_of
+from momentum_bench.leaderboards.rows import Row, point_text, rows_of
 from momentum_bench.tasks import HubSource, get_task, task_names
 
 OR_NONE = ("max_grad_norm", "test_limit")
@@ -104,6 +104,8 @@ def _sweep_settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         }
     if "momentum" in spec.hyperparameters and not _is_class(spec.optimizer):
         settings["momentum"] = spec.hyperparameters["momentum"]
+    for place, axis in enumerate(row.axes):
+        settings[axis] = sorted({run.spec.point.settings[place][1] for run in row.runs})
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -139,7 +141,8 @@ def _check_same(settings: dict[str, Any], spec: RunSpec) -> None:
             f"the row has task {spec.task} in version {short_line(spec.task_version)}, and this version of "
             f"momentum-bench has {version}: use the version that wrote the records"
         )
-    used = hyperparameters(sweep, sweep.optimizers[0]) if spec.max_steps else {}
+    settings_of_run = dict(spec.point.settings)
+    used = hyperparameters(sweep, sweep.optimizers[0], settings_of_run) if spec.max_steps else {}
     if used != spec.hyperparameters:
         raise UserError(
             f"the row's {spec.optimizer} has hyperparameters {short_line(spec.hyperparameters)}, and this "
@@ -157,6 +160,8 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     missing = row.columns["n_missing"]
     if missing:
         yield f"{missing} cells of this grid are missing in the row; they will be run too"
+    if row.axes:
+        yield f"The row has {len(row.grid)} points of this grid. If they were drawn, others will run too"
     yield f"Task {spec.task} in version {spec.task_version}"
     if spec.task not in task_names():
         yield "The task comes with an installed package, or from a file: --task-file FILE"
@@ -200,8 +205,8 @@ def check_planned(row: Row, planned: Iterable[RunSpec]) -> None:
     if not missing:
         return
     spec = missing[0]
-    cells = {(s.seed, s.learning_rate): s for s in planned}
-    other = cells.get((spec.seed, spec.learning_rate))
+    cells = {(s.seed, s.point): s for s in planned}
+    other = cells.get((spec.seed, spec.point))
     differing = [
         f"{name} is {short_line(getattr(other, name))} here and {short_line(getattr(spec, name))} there"
         for name in RunSpec.model_fields
@@ -229,15 +234,15 @@ def differences(row: Row, again: Iterable[RunRecord]) -> list[str]:
         other = second.get(run.spec.run_id)
         words = ["was not run again"] if other is None else list(_differences(run, other))
         found += [f"{printable(run.spec.label)}: {', '.join(words)}"] if words else []
-    rates = {
-        seed: best.spec.learning_rate
+    points = {
+        seed: best.spec.point
         for new in rows_of([run for run_id, run in second.items() if run_id in ids], mix_environments=True)
         for seed, best in new.chosen.items()
     }
     for seed, best in row.chosen.items():
-        if (rate := rates.get(seed)) != best.spec.learning_rate:
-            chosen = "none" if rate is None else f"{rate:g}"
-            found.append(f"seed {seed}: dev chose rate {best.spec.learning_rate:g}, now {chosen}")
+        if (point := points.get(seed)) != best.spec.point:
+            chosen = "none" if point is None else point_text(point)
+            found.append(f"seed {seed}: dev chose rate {point_text(best.spec.point)}, now {chosen}")
     return found
 
 

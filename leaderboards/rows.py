@@ -16,8 +16,8 @@ from typing import Any, Literal
 from momentum_bench.harness.metrics.constant import best_constant
 from momentum_bench.harness.optimizers.accumulated import accumulated_rate
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
-from momentum_bench.harness.records.design import Design, setting_of
-from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.design import Design, arm_of, fixed_hyperparameters, setting_of
+from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import Selection, dev_result, select
 from momentum_bench.harness.reporting import cell, joined
 from momentum_bench.harness.sweeps.confirming import Standing
@@ -36,8 +36,8 @@ seeds, which confirm at one effective rate for all arms. `own`: fresh seeds, eac
 RESULTS = ("done", "diverged")
 """The states of a run that has a result. A failed run has none."""
 
-Cell = tuple[int, float]
-"""The seed and the effective learning rate of a run in its row."""
+Cell = tuple[int, Point]
+"""The seed and the point of a run in its row."""
 
 
 IN_CAPITALS = {"sgd": "SGD", "sgdm": "SGDM", "qhm": "QHM", "sngm": "SNGM"}
@@ -51,10 +51,11 @@ class Row:
         setting: what compared rows must share: the spec without the fields of its arm, and the batch layout.
         label: the optimizer; with its hyperparameters if the setting has this optimizer more than once.
         chosen: the selected run of each seed.
-        runs: all runs of the row with any status, sorted by seed and learning rate.
+        runs: all runs of the row with any status, sorted by seed and point.
         facts: the environments of the runs that have a result.
         mixed: the facts in which these runs differ, in words, if the row has no score because of them.
         columns: the row of leaderboard.csv.
+        grid: all points that were to run on each of the row's seeds, whatever became of them.
         bagged: of tuned seeds: the test score of each seed's bagged choice, where all its runs have dev
             predictions.
         role: what its seeds are for.
@@ -68,6 +69,7 @@ class Row:
     facts: Facts
     mixed: str
     columns: dict[str, Any]
+    grid: frozenset[Point]
     bagged: dict[int, float] = field(default_factory=dict)
     role: Role = "tuned"
     design: Design | None = None
@@ -111,8 +113,12 @@ class Row:
     @property
     def arm_key(self) -> str:
         """The optimizer and its hyperparameters, as `DesignArm.key` gives them."""
-        spec = self.runs[0].spec
-        return canonical_json([spec.optimizer, spec.hyperparameters])
+        return canonical_json(arm_of(self.runs[0].spec))
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The further axes that are tuned next to the learning rate, sorted."""
+        return self.runs[0].spec.tuned or ()
 
     @property
     def chosen_ids(self) -> list[str]:
@@ -120,26 +126,21 @@ class Row:
         return [run.spec.run_id for run in self.chosen.values()]
 
     @cached_property
-    def budget(self) -> dict[int, frozenset[float]]:
-        """The search budget of each seed: the learning rates whose run ended in a result.
+    def budget(self) -> dict[int, frozenset[Point]]:
+        """The search budget of each seed: the points whose run ended in a result.
 
-        A run that failed or is missing had no chance to be chosen, so its rate was not searched.
+        A run that failed or is missing had no chance to be chosen, so its point was not searched.
         """
         return {
-            seed: frozenset(run.spec.learning_rate for run in part if run.status in RESULTS)
+            seed: frozenset(run.spec.point for run in part if run.status in RESULTS)
             for seed, part in groupby(self.runs, key=lambda run: run.spec.seed)  # they are sorted by seed
         }
 
     @cached_property
-    def grid(self) -> frozenset[float]:
-        """All learning rates that were to run on each of the row's seeds, whatever became of them."""
-        return frozenset(map(float, str(self.columns["grid"]).split(";")))
-
-    @cached_property
     def left_out(self) -> dict[str, list[Cell]]:
         """The cells of the grid without a result: those whose run `failed`, and those that are `missing`."""
-        there = {(run.spec.seed, run.spec.learning_rate): run.status for run in self.runs}
-        cells = [(seed, rate) for seed in sorted({seed for seed, _ in there}) for rate in sorted(self.grid)]
+        there = {(run.spec.seed, run.spec.point): run.status for run in self.runs}
+        cells = [(seed, point) for seed in sorted({seed for seed, _ in there}) for point in sorted(self.grid)]
         return {
             "failed": [cell for cell in cells if there.get(cell) == "failed"],
             "missing": [cell for cell in cells if cell not in there],
@@ -193,16 +194,21 @@ def model_names(rows: Iterable[Row]) -> dict[tuple[str, str], str]:
 
 def cells_in_words(cells: Iterable[Cell]) -> str:
     """Cells of one row, such as `rates 0.001, 0.01 on seeds 13, 21; rate 0.1 on seed 13`."""
-    seeds_of: dict[float, list[int]] = defaultdict(list)
-    for seed, rate in sorted(cells):
-        seeds_of[rate].append(seed)
-    rates_of: dict[tuple[int, ...], list[float]] = defaultdict(list)
-    for rate, seeds in sorted(seeds_of.items()):
-        rates_of[tuple(seeds)].append(rate)
+    seeds_of: dict[Point, list[int]] = defaultdict(list)
+    for seed, point in sorted(cells):
+        seeds_of[point].append(seed)
+    points_of: dict[tuple[int, ...], list[Point]] = defaultdict(list)
+    for point, seeds in sorted(seeds_of.items()):
+        points_of[tuple(seeds)].append(point)
     return "; ".join(
-        f"{_counted('rate', [f'{rate:g}' for rate in rates])} on {_counted('seed', map(str, seeds))}"
-        for seeds, rates in rates_of.items()
+        f"{_counted('rate', map(point_text, points))} on {_counted('seed', map(str, seeds))}"
+        for seeds, points in points_of.items()
     )
+
+
+def point_text(point: Point) -> str:
+    """A point in words, such as `0.01 (batch_size=8)`."""
+    return f"{point.learning_rate:g}" + (f" ({point.settings_text})" if point.settings else "")
 
 
 def _counted(noun: str, values: Iterable[str]) -> str:
@@ -241,8 +247,7 @@ def rows_of(
     arms: dict[tuple[str, ...], list[RunRecord]] = defaultdict(list)
     for setting, of_setting in settings.items():
         for run, layout in zip(of_setting, _layouts(of_setting), strict=True):
-            hyperparameters = canonical_json(run.spec.hyperparameters)
-            arms[setting, layout, run.spec.optimizer, hyperparameters].append(run)
+            arms[setting, layout, run.spec.optimizer, canonical_json(arm_of(run.spec))].append(run)
     often = Counter(key[:3] for key in arms)
     planned = _PlannedGrids([design for design, _ in standings])
     rows = []
@@ -267,47 +272,47 @@ class _About:
 
 
 class _PlannedGrids:
-    """The learning rates that designs planned for the seeds of an arm."""
+    """The points that designs planned for the seeds of an arm."""
 
     def __init__(self, designs: Sequence[Design]):
-        self._grids: dict[tuple[str, str], list[tuple[Design, tuple[float, ...]]]] = defaultdict(list)
+        self._grids: dict[tuple[str, str], list[tuple[Design, tuple[Point, ...]]]] = defaultdict(list)
         self._confirming: dict[str, set[int]] = defaultdict(set)
         for design in designs:
             for task in design.tasks:
                 setting = canonical_json(design.setting(task))
                 self._confirming[setting] |= set(design.confirm_seeds)
-                for arm, rates in zip(design.arms, task.grids, strict=True):
-                    self._grids[setting, arm.key].append((design, rates))
+                for arm, points in zip(design.arms, task.whole_grids, strict=True):
+                    self._grids[setting, arm.key].append((design, points))
 
     def confirms(self, spec: RunSpec) -> bool:
         """Whether the run's seed is a confirming seed of some design."""
         return spec.seed in self._confirming[canonical_json(setting_of(spec))]
 
-    def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[float]]:
-        """The rates that were to run on each seed of one arm.
+    def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[Point]]:
+        """The points that were to run on each seed of one arm.
 
         For a seed of a design they are known. For another they are those that ran; if these are part of
-        another seed's rates, the others are taken to be missing.
+        another seed's points, the others are taken to be missing.
         """
         spec = runs[0].spec
-        arm = canonical_json([spec.optimizer, spec.hyperparameters])
-        rates: dict[int, set[float]] = defaultdict(set)
+        arm = canonical_json(arm_of(spec))
+        tried: dict[int, set[Point]] = defaultdict(set)
         for run in runs:
-            rates[run.spec.seed].add(run.spec.learning_rate)
+            tried[run.spec.seed].add(run.spec.point)
         of_design: set[int] = set()
         for design, planned in self._grids[canonical_json(setting_of(spec)), arm]:
-            seeds = [seed for seed in design.tune_seeds if seed in rates]
+            seeds = [seed for seed in design.tune_seeds if seed in tried]
             # a grid that grows has grown on all of its seeds, or will
-            grown = set().union(*(rates[seed] for seed in seeds)) if design.extend_grid else set()
+            grown = set().union(*(tried[seed] for seed in seeds)) if design.extend_grid else set()
             for seed in seeds:
-                rates[seed] |= {*planned, *grown}
+                tried[seed] |= {*planned, *grown}
             of_design |= set(seeds)
-        largest_first = sorted(map(frozenset, rates.values()), key=lambda grid: (-len(grid), sorted(grid)))
+        largest_first = sorted(map(frozenset, tried.values()), key=lambda grid: (-len(grid), sorted(grid)))
         return {
             seed: frozenset(of_seed)
             if seed in of_design
             else next(grid for grid in largest_first if grid >= of_seed)
-            for seed, of_seed in rates.items()
+            for seed, of_seed in tried.items()
         }
 
 
@@ -317,15 +322,20 @@ def _tuned_rows(runs: Sequence[RunRecord], about: _About, planned: _PlannedGrids
     if not runs:
         return []
     grids = planned.of(runs)
-    of_grid: dict[frozenset[float], list[RunRecord]] = defaultdict(list)
+    of_grid: dict[frozenset[Point], list[RunRecord]] = defaultdict(list)
     for run in runs:
         of_grid[grids[run.spec.seed]].append(run)
     largest_first = sorted(of_grid, key=lambda grid: (-len(grid), -len(of_grid[grid]), sorted(grid)))
     return [
         # the first has the id that the only row of an arm has, whatever else is in the leaderboard
-        _row(of_grid[grid], about, sorted(grid), {"grid": sorted(grid)} if place else None)
+        _row(of_grid[grid], about, sorted(grid), {"grid": _stated_grid(grid)} if place else None)
         for place, grid in enumerate(largest_first)
     ]
+
+
+def _stated_grid(grid: Iterable[Point]) -> list[object]:
+    """A grid as a row's id states it: of rates alone, it is their list."""
+    return [point if point.settings else point.learning_rate for point in sorted(grid)]
 
 
 def _confirming_rows(runs: Sequence[RunRecord], about: _About, design: Design, now: Standing) -> list[Row]:
@@ -333,7 +343,7 @@ def _confirming_rows(runs: Sequence[RunRecord], about: _About, design: Design, n
     spec = runs[0].spec
     setting = setting_of(spec)
     tasks = [task for task in design.tasks if design.setting(task) == setting]
-    arm_key = canonical_json([spec.optimizer, spec.hyperparameters])
+    arm_key = canonical_json(arm_of(spec))
     places = [place for place, arm in enumerate(design.arms) if arm.key == arm_key]
     if not (tasks and places and design.confirm_seeds):
         return []
@@ -347,7 +357,7 @@ def _confirming_rows(runs: Sequence[RunRecord], about: _About, design: Design, n
         found = [run for run in runs if run.spec.run_id in wanted]
         if found and rate:
             identity = {"role": role, "design": design.design_id}
-            row = _row(found, about, [rate], identity, role, design)
+            row = _row(found, about, [Point(rate)], identity, role, design)
             grid = of_task.grids[place]
             row.columns["on_grid_edge"] = len(row.chosen) if rate in (grid[0], grid[-1]) else 0
             rows.append(row)
@@ -367,7 +377,9 @@ def _layouts(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def _hyperparameters(spec: RunSpec) -> list[str]:
-    return [f"{name}={cell(value)}" for name, value in sorted(spec.hyperparameters.items())]
+    fixed = fixed_hyperparameters(spec)
+    tuned = {name: "tuned" for name in spec.hyperparameters if name not in fixed}
+    return [f"{name}={cell(value)}" for name, value in sorted((fixed | tuned).items())]
 
 
 def _sort_key(row: Row) -> tuple[Any, ...]:
@@ -376,13 +388,14 @@ def _sort_key(row: Row) -> tuple[Any, ...]:
     protocol = [
         int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", row.columns["protocol"])
     ]
-    return (*(row.columns[n] for n in setting), protocol, row.setting_key, *(row.columns[n] for n in arm))
+    of_arm = [-1.0 if row.columns[n] is None else row.columns[n] for n in arm]  # a tuned momentum comes first
+    return (*(row.columns[n] for n in setting), protocol, row.setting_key, *of_arm)
 
 
 def _row(
     runs: list[RunRecord],
     about: _About,
-    grid: list[float],
+    grid: list[Point],
     identity: dict[str, Any] | None,
     role: Role = "tuned",
     design: Design | None = None,
@@ -390,10 +403,10 @@ def _row(
     """A row.
 
     Args:
-        grid: the rates that were to run on each seed, ascending.
+        grid: the points that were to run on each seed, ascending.
         identity: what the row's id follows from, apart from its setting and arm; None: nothing.
     """
-    runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.learning_rate))
+    runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.point))
     by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}
     facts = facts_of(run for run in runs if run.status in RESULTS)
     apart = "" if about.mix_environments else mixed(facts)
@@ -404,7 +417,7 @@ def _row(
         if not apart and (found := [dev_result(run) for run in part if run.status == "done"])
     }
     selections = {
-        seed: select(found, [run.spec.learning_rate for run in by_seed[seed] if run.status in RESULTS])
+        seed: select(found, [run.spec.point for run in by_seed[seed] if run.status in RESULTS])
         for seed, found in results.items()
     }
     chosen = {seed: done[selection.run_id] for seed, selection in selections.items()}
@@ -423,13 +436,15 @@ def _row(
         "method": spec.method,
         "k": spec.k,
         "optimizer": spec.optimizer,
-        "momentum": spec.hyperparameters.get("momentum", 0.0),
+        "momentum": None if "momentum" in (spec.tuned or ()) else spec.hyperparameters.get("momentum", 0.0),
         "hyperparameters": hyperparameters,
         "role": role,
         "seeds": joined(chosen),
         "learning_rates": joined(run.spec.learning_rate for run in best),
         "torch_learning_rates": joined(run.read_back.torch_learning_rate for run in best if run.read_back),
-        "grid": joined(grid),
+        "grid": joined(sorted({point.learning_rate for point in grid})),
+        "axes": _axes_text(grid),
+        "chosen_settings": joined(run.spec.point.settings_text for run in best) if spec.tuned else "",
         "n_seeds": len(chosen),
         "n_runs": len(runs),
         "n_missing": len(grid) * len(by_seed) - len(runs),
@@ -446,9 +461,10 @@ def _row(
         "majority": _majority(best),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
-        "accumulated_rate": accumulated_rate(spec),
+        "accumulated_rate": None if "momentum" in (spec.tuned or ()) else accumulated_rate(spec),
         # without training there is no grid, so there is no edge
         "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
+        "ends": _ends_text(spec, selections.values()),
         "n_tied": sum(selection.n_tied for selection in selections.values()),
         "clipped_fraction": clipped.mean,
         "optimizer_state_bytes": max(
@@ -467,18 +483,39 @@ def _row(
         "data_fingerprint": spec.data_fingerprint,
         "model_revision": spec.model_revision,
         "design": design.design_id if design else "",
-        "row_id": _id([_stated(setting), spec.optimizer, spec.hyperparameters, *further]),
+        "row_id": _id([_stated(setting), *arm_of(spec), *further]),
         "chosen_runs": joined(run.spec.run_id for run in best),
     }
     of_seeds = {seed: bagged_score(by_seed[seed]) for seed in chosen if role == "tuned" and spec.max_steps}
     bagged = {seed: score for seed, score in of_seeds.items() if score is not None}
     if len(bagged) == len(chosen):
         columns["test_bagged_mean"] = summary(list(bagged.values())).mean
-    row = Row(setting, about.label, chosen, runs, facts, apart, columns, bagged, role, design)
+    row = Row(
+        setting, about.label, chosen, runs, facts, apart, columns, frozenset(grid), bagged, role, design
+    )
     columns["left_out"] = "; ".join(
         f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
     )
     return row
+
+
+def _axes_text(grid: Sequence[Point]) -> str:
+    """The further axes and their values, such as `batch_size=4/8 momentum=0.5/0.9`; empty without them."""
+    values: dict[str, set[float]] = defaultdict(set)
+    for point in grid:
+        for name, value in point.settings:
+            values[name].add(value)
+    return " ".join(
+        f"{name}={'/'.join(f'{value:g}' for value in sorted(of_axis))}" for name, of_axis in values.items()
+    )
+
+
+def _ends_text(spec: RunSpec, selections: Iterable[Selection]) -> str:
+    """How many seeds chose an end of each axis, such as `learning_rate=2 momentum=1`; empty with one axis."""
+    if not spec.tuned:
+        return ""
+    counts = Counter(name for selection in selections for name in selection.ends)
+    return " ".join(f"{name}={counts[name]}" for name in ("learning_rate", *spec.tuned))
 
 
 def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:

@@ -21,7 +21,8 @@ from momentum_bench.leaderboards.tuning import (
 
 ROW_COLUMNS = (
     *("task", "model", "method", "k", "optimizer", "momentum", "hyperparameters", "role"),
-    *("seeds", "learning_rates", "torch_learning_rates", "grid", "n_seeds", "n_runs"),
+    *("seeds", "learning_rates", "torch_learning_rates", "grid", "axes", "chosen_settings"),
+    *("n_seeds", "n_runs"),
     *("n_missing", "n_diverged", "n_failed", "metric", "test_mean", "test_std", "test_ci_low"),
     *(
         "test_ci_high",
@@ -32,7 +33,7 @@ ROW_COLUMNS = (
         "majority",
         "dev_mean",
     ),
-    *("dev_std", "accumulated_rate", "on_grid_edge", "n_tied", "clipped_fraction"),
+    *("dev_std", "accumulated_rate", "on_grid_edge", "ends", "n_tied", "clipped_fraction"),
     *(
         "optimizer_state_bytes",
         "short_classes",

@@ -78,9 +78,10 @@ def whole_seeds(row: Row) -> dict[int, list[RunRecord]]:
     """The runs of each seed on which every rate of the row's grid ended in a result.
 
     On another seed the grid is not the one that was asked for, so it says nothing about a search. A row of
-    mixed environments has no such seed, because it has no score.
+    mixed environments has no such seed, because it has no score. A row with further tuned axes is left out,
+    because what is said here is about the learning rate alone.
     """
-    if row.mixed:
+    if row.mixed or row.axes:
         return {}
     return {
         seed: [run for run in row.runs if run.spec.seed == seed]
@@ -188,7 +189,7 @@ def sensitivity(row: Row, tolerance: float = TOLERANCE) -> Sensitivity | None:
     A rate at which a run diverged on some seed has no mean and counts as bad.
     """
     runs_of = whole_seeds(row)
-    rates = sorted(row.grid)
+    rates = sorted(point.learning_rate for point in row.grid)
     if not runs_of or len(rates) < 2:
         return None
     scores = {

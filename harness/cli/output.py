@@ -88,4 +88,9 @@ def say_left_out(board: Leaderboard) -> None:
 def run_facts(spec: RunSpec, state: str) -> dict[str, Any]:
     """A run in a document: its id, what tells it from the others of its sweep, and its state."""
     names = ("task", "model", "method", "k", "optimizer", "learning_rate", "seed")
-    return {"run_id": spec.run_id} | {name: getattr(spec, name) for name in names} | {"state": state}
+    return (
+        {"run_id": spec.run_id}
+        | {name: getattr(spec, name) for name in names}
+        | ({"settings": dict(spec.point.settings)} if spec.tuned else {})
+        | {"state": state}
+    )

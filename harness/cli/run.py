@@ -28,8 +28,9 @@ from momentum_bench.harness.cli.output import (
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
-from momentum_bench.harness.records.labels import arm_key, arm_labels
+from momentum_bench.harness.records.labels import arm_at_point, arm_key, arm_labels
 from momentum_bench.harness.records.status import STATES
+from momentum_bench.harness.sweeps.grids import MOST_RUNS, check_number_of_runs
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
@@ -73,6 +74,9 @@ def run(
     dry_run: Annotated[
         bool, option("Print the runs and which of them are there, and stop", "--dry-run", group=OUTPUT)
     ] = False,
+    yes: Annotated[
+        bool, option(f"Start a sweep of more than {MOST_RUNS:,} runs", "--yes", group=OUTPUT)
+    ] = False,
     quiet: Annotated[bool, quiet_option("the paths of the results", OUTPUT)] = False,
     as_json: Annotated[bool, json_option(OUTPUT)] = False,
     **given: Any,
@@ -94,6 +98,8 @@ def run(
         if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # not under nohup
             signal.signal(signal.SIGHUP, signal.default_int_handler)  # and so is a terminal that closes
         events = terminal_events(quiet)
+        if not yes:
+            check_number_of_runs(asked)
         planned = plan_sweep(asked, events)
         if dry_run:
             planned = _with_what_follows(planned)
@@ -216,14 +222,14 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
         print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    labels = arm_labels((spec.optimizer, spec.hyperparameters) for spec in specs)
+    labels = arm_labels(map(arm_at_point, specs))
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
-        label = labels[arm_key((spec.optimizer, spec.hyperparameters))]
+        label = labels[arm_key(arm_at_point(spec))]
         line = lines.setdefault((spec.task, label, spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
     headers: list[str]
-    if len(seeds) > MOST_SEEDS_IN_A_LINE:
+    if len(seeds) > MOST_SEEDS_IN_A_LINE or any(spec.tuned for spec in specs):
         found = [state for state in STATES if any(state in cells.values() for cells in lines.values())]
         title, headers = f"Runs by effective rate, of {len(seeds)} seeds", list(map(str, found))
         texts = {key: [_count(cells, state) for state in found] for key, cells in lines.items()}

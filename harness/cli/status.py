@@ -16,14 +16,15 @@ from rich.text import Text
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.output import json_option, json_text, quiet_option, run_facts
 from momentum_bench.harness.messages import print_table, printable
-from momentum_bench.harness.records.labels import arm_key, arm_labels
+from momentum_bench.harness.records.labels import arm_at_point, arm_key, arm_labels
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.status import STATES, RunStatus, status_of, time_left
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.sweeps.confirming import progress_in_words, standing
 
 MOST_COLUMNS = 5
-"""Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states."""
+"""Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states, and so
+it does where tuned axes make names longer."""
 
 
 def tables_of(runs: Sequence[RunStatus]) -> list[Table]:
@@ -40,14 +41,14 @@ def tables_of(runs: Sequence[RunStatus]) -> list[Table]:
 def _table_of(title: str, runs: Iterable[RunStatus]) -> Table:
     runs = list(runs)
     seeds = sorted({run.spec.seed for run in runs})
-    by_seed = len(seeds) <= MOST_COLUMNS
+    by_seed = len(seeds) <= MOST_COLUMNS and not any(run.spec.tuned for run in runs)
     found = [state for state in STATES if any(run.state == state for run in runs)]
     columns = list(map(str, seeds)) if by_seed else list(map(str, found))
-    labels = arm_labels((run.spec.optimizer, run.spec.hyperparameters) for run in runs)
+    labels = arm_labels(arm_at_point(run.spec) for run in runs)
     lines: dict[tuple[str, str, float], dict[str, Counter[str]]] = {}
     for run in runs:
         spec = run.spec
-        label = labels[arm_key((spec.optimizer, spec.hyperparameters))]
+        label = labels[arm_key(arm_at_point(spec))]
         cells = lines.setdefault((spec.task, label, spec.learning_rate), {})
         word = f"{run.fraction:.0%}" if run.state == "running" else run.state
         place, word = (str(spec.seed), word) if by_seed else (run.state, "")

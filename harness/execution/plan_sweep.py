@@ -17,7 +17,7 @@ from momentum_bench.harness.records.design import Design
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.sweeps.confirming import Standing, standing
-from momentum_bench.harness.sweeps.grids import NO_RATES, extended, rates
+from momentum_bench.harness.sweeps.grids import NO_RATES, extended, points
 from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.plan import design_of, plan, work
 from momentum_bench.harness.sweeps.request import Sweep
@@ -174,12 +174,14 @@ def _arithmetic(planned: PlannedSweep) -> str:
     sweep, n_runs = planned.sweep, len(planned.specs)
     if not sweep.max_steps:
         return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {n_runs} runs without training"
-    sizes = {len(rates(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
-    rates_text = f"{sizes.pop()} rates" if len(sizes) == 1 else "own grids of rates"
+    sizes = {len(points(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
+    what = "points" if sweep.axes else "rates"
+    rates_text = f"{sizes.pop()} {what}" if len(sizes) == 1 else f"own grids of {what}"
+    batches = sweep.batch_size if isinstance(sweep.batch_size, tuple) else (sweep.batch_size,)
     return (
         f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
         f"{len(sweep.grid_seeds)} {'tuning ' if sweep.confirms else ''}seeds = {n_runs} runs of "
-        f"{sweep.max_steps} steps x batch {sweep.batch_size}{_to_come(planned)}"
+        f"{sweep.max_steps} steps x batch {'/'.join(map(str, batches))}{_to_come(planned)}"
     )
 
 

@@ -10,7 +10,17 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from momentum_bench.harness.records.schema import RunSpec, Stored, StoredSetting, canonical_json, content_id
+from pydantic import model_validator
+
+from momentum_bench.harness.records.schema import (
+    Axis,
+    Point,
+    RunSpec,
+    Stored,
+    StoredSetting,
+    canonical_json,
+    content_id,
+)
 
 ARM = ("seed", "optimizer", "hyperparameters", "learning_rate")
 """The fields in which two compared runs may differ; all others must be equal."""
@@ -25,26 +35,39 @@ class DesignArm(Stored):
     """One optimizer of a design.
 
     Attributes:
+        hyperparameters: those that all its runs have, without one that is tuned.
         shares_axis: whether its rates are effective rates, which all such arms have in common.
+        tuned: the hyperparameters that are tuned, sorted; None: none is.
     """
 
     optimizer: str
     hyperparameters: dict[str, StoredSetting]
     shares_axis: bool
+    tuned: tuple[Axis, ...] | None = None
 
     @property
     def key(self) -> str:
         """A text that tells the arms of a design apart."""
-        return canonical_json([self.optimizer, self.hyperparameters])
+        return canonical_json(_arm(self.optimizer, self.hyperparameters, self.tuned or ()))
 
 
 class DesignTask(Stored):
-    """One task of a design; `grids` holds the rates of each arm, ascending, in the order of the arms."""
+    """One task of a design; `grids` holds the rates of each arm, ascending, in the order of the arms.
+
+    Attributes:
+        points: the whole grid of each arm, where further axes are tuned; None: the rates are the grid.
+    """
 
     task: str
     task_version: str
     data_fingerprint: str
     grids: tuple[tuple[float, ...], ...]
+    points: tuple[tuple[Point, ...], ...] | None = None
+
+    @property
+    def whole_grids(self) -> tuple[tuple[Point, ...], ...]:
+        """The points of each arm."""
+        return self.points or tuple(tuple(map(Point, rates)) for rates in self.grids)
 
 
 class Design(Stored):
@@ -71,6 +94,15 @@ class Design(Stored):
     pairs: tuple[tuple[int, int], ...] = ()
     margin: float
     extend_grid: int = 0
+
+    @model_validator(mode="after")
+    def _confirms_rates_alone(self) -> Design:
+        further = [task.points for task in self.tasks if task.points is not None]
+        if further and self.confirm_seeds:
+            raise ValueError("confirming seeds confirm a learning rate alone, and further axes are tuned")
+        if any(len(points) != len(self.arms) for points in further):
+            raise ValueError("expected the points of each arm")
+        return self
 
     @property
     def design_id(self) -> str:
@@ -102,8 +134,25 @@ class Design(Stored):
 
 
 def setting_of(spec: RunSpec) -> dict[str, Any]:
-    """The fields of a spec that compared runs share."""
-    return spec.model_dump(mode="json", exclude=set(ARM))
+    """The fields of a spec that compared runs share. A field that is tuned is not shared: its name is."""
+    fields = spec.model_dump(mode="json", exclude=set(ARM))
+    shared = [name for name in spec.tuned or () if name in RunSpec.model_fields]
+    return {name: fields[name] for name in fields if name not in shared} | {"tuned": shared or None}
+
+
+def arm_of(spec: RunSpec) -> list[Any]:
+    """What tells a run's arm from others of its setting: optimizer, hyperparameters, and those it tunes."""
+    own = tuple(name for name in spec.tuned or () if name not in RunSpec.model_fields)
+    return _arm(spec.optimizer, fixed_hyperparameters(spec), own)
+
+
+def fixed_hyperparameters(spec: RunSpec) -> dict[str, Any]:
+    """The hyperparameters that all runs of the spec's arm share."""
+    return {name: v for name, v in spec.hyperparameters.items() if name not in (spec.tuned or ())}
+
+
+def _arm(optimizer: str, hyperparameters: dict[str, Any], tuned: tuple[str, ...]) -> list[Any]:
+    return [optimizer, hyperparameters, *([list(tuned)] if tuned else [])]
 
 
 def fresh_seeds(number: int, taken: tuple[int, ...]) -> tuple[int, ...]:

@@ -6,11 +6,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from momentum_bench.harness.records.schema import canonical_json
+from momentum_bench.harness.records.schema import RunSpec, canonical_json
 from momentum_bench.harness.reporting import cell
 
 Arm = tuple[str, Mapping[str, Any]]
 """An optimizer and its hyperparameters."""
+
+
+def arm_at_point(spec: RunSpec) -> Arm:
+    """The optimizer of a run, with the values of all axes that its sweep tunes next to the learning rate."""
+    return spec.optimizer, spec.hyperparameters | dict(spec.point.settings)
 
 
 def arm_key(arm: Arm) -> str:

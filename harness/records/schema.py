@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
@@ -21,6 +21,8 @@ PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
 AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
 HeadName = Literal["kept"]
 FrozenPart = Literal["embeddings", "encoder"]
+Axis = Literal["batch_size", "momentum", "weight_decay"]
+"""What a sweep may tune next to the learning rate."""
 
 RUN_ID = re.compile("[0-9a-f]{16}")
 """What a `content_id` looks like: the name of a run's folder, and of a plan's file. Others are not ours."""
@@ -76,6 +78,24 @@ def drawn(k: int) -> str:
     return f"k = {k}" if k else "all training rows"
 
 
+class Point(NamedTuple):
+    """A point of an arm's grid: an effective learning rate, and a value on each further axis.
+
+    Points sort by the rate, and then by the values of the axes, in the order of the axes' names.
+
+    Attributes:
+        settings: the further axes with their values, sorted by name; empty where the rate alone is tuned.
+    """
+
+    learning_rate: float
+    settings: tuple[tuple[Axis, float], ...] = ()
+
+    @property
+    def settings_text(self) -> str:
+        """The values of the further axes, such as `batch_size=8 momentum=0.9`; empty without them."""
+        return " ".join(f"{name}={value:g}" for name, value in self.settings)
+
+
 class RunSpec(Stored):
     """Everything that determines one run's outcome, and nothing else.
 
@@ -112,6 +132,8 @@ class RunSpec(Stored):
         decay_steps: the steps after which the schedule `step` decays; None: another schedule.
         k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
             out a share of them as dev.
+        tuned: the further axes that the sweep tunes for this optimizer, sorted by name; None: it tunes the
+            learning rate alone. Runs that differ in these fields are points of one grid, and not arms.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -147,6 +169,18 @@ class RunSpec(Stored):
     decay_steps: tuple[int, ...] | None = None
     head: HeadName | None = None
     checkpoint_activations: Literal[True] | None = None
+    tuned: tuple[Axis, ...] | None = None
+
+    @field_validator("tuned")
+    @classmethod
+    def _axes(cls, names: tuple[str, ...] | None, info: ValidationInfo) -> tuple[str, ...] | None:
+        if names is None:
+            return None
+        if not names or list(names) != sorted(set(names)):
+            raise ValueError(f"expected names in order, each once, found {list(names)}")
+        if "momentum" in names and "momentum" not in info.data.get("hyperparameters", {}):
+            raise ValueError("momentum is tuned, and the optimizer has none")
+        return names
 
     @field_validator("hyperparameters")
     @classmethod
@@ -166,11 +200,18 @@ class RunSpec(Stored):
         return content_id(self)
 
     @property
+    def point(self) -> Point:
+        """Where the run stands in the grid of its arm."""
+        fields = self.__dict__ | {"momentum": self.hyperparameters.get("momentum")}
+        return Point(self.learning_rate, tuple((name, fields[name]) for name in self.tuned or ()))
+
+    @property
     def label(self) -> str:
         """The run in a few words, for progress lines and messages."""
         if not self.max_steps:
             return f"{self.task} zero-shot seed {self.seed}"
-        return f"{self.task} {self.optimizer} lr {self.learning_rate:g} seed {self.seed}"
+        words = [f"{self.task} {self.optimizer} lr {self.learning_rate:g}", self.point.settings_text]
+        return " ".join([*filter(None, words), f"seed {self.seed}"])
 
 
 class Evaluation(Stored):

@@ -532,7 +532,7 @@ def _cells(planned: PlannedStudy) -> list[BatchSizeSpec]:
     settings, sweep = planned.settings, planned.sweep
     n_train = len(draw_split(planned.data, sweep.k, sweep.seeds[0], sweep.protocol).train)
     counts = {name: settings[name] for name in ("n_times", "n_examples")}
-    return batch_size_cells(planned.specs, settings["batch_sizes"], n_train, sweep.momentum, **counts)
+    return batch_size_cells(planned.specs, settings["batch_sizes"], n_train, planned.momentum, **counts)
 
 
 BATCH_SIZE = Study(

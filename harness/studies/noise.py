@@ -443,7 +443,7 @@ def noise_report(records: Sequence[NoiseRecord]) -> list[str]:
 
 def _cells(planned: PlannedStudy) -> list[NoiseSpec]:
     counts = {name: planned.settings[name] for name in ("n_times", "n_examples")}
-    return noise_cells(planned.specs, planned.sweep.momentum, **counts)
+    return noise_cells(planned.specs, planned.momentum, **counts)
 
 
 NOISE = Study(

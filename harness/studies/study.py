@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
@@ -17,14 +17,14 @@ from momentum_bench.harness.execution.prepare import prepare
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.models.files import resolve_model
 from momentum_bench.harness.records.files import read_record, write_atomically, write_record
-from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.schema import Axis, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import csv_text
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec
 from momentum_bench.harness.sweeps.launcher_rules import check_launcher
 from momentum_bench.harness.sweeps.make import image_tasks, make_sweep
 from momentum_bench.harness.sweeps.plan import plan
-from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.harness.sweeps.request import Sweep, flag_of, listed
 from momentum_bench.harness.training.session import Session
 
 Cell = TypeVar("Cell", bound=CellSpec)
@@ -72,6 +72,12 @@ class PlannedStudy:
     data: TaskData
     specs: Sequence[RunSpec]
     models_at_a_time: int | None
+
+    @property
+    def momentum(self) -> float:
+        """beta of SGDM; `study_sweep` refuses several values."""
+        assert isinstance(self.sweep.momentum, float)
+        return self.sweep.momentum
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,11 @@ def study_sweep(settings: Mapping[str, Any]) -> Sweep:
     """
     flags = {name: value for name, value in settings.items() if name in Sweep.model_fields} | FIXED
     flags |= {"max_steps": settings["steps"], "eval_every": 1}
+    for name in get_args(Axis):
+        values = listed(settings.get(name)) or ()
+        if len(values) > 1:
+            given = ",".join(map(str, values))
+            raise UserError(f"{flag_of(name)} {given}: a study tunes nothing, so give one value")
     if images := image_tasks(settings):
         raise UserError(f"--task {images[0].name}: this is a task of images, and studies take tasks of text")
     method = make_sweep(flags, None).method

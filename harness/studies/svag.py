@@ -309,7 +309,7 @@ def svag_tables(records: Sequence[SvagRecord]) -> Tables:
 
 def _cells(planned: PlannedStudy) -> list[SvagSpec]:
     settings = planned.settings
-    return svag_cells(planned.specs, planned.sweep.momentum, settings["levels"], settings["n_times"])
+    return svag_cells(planned.specs, planned.momentum, settings["levels"], settings["n_times"])
 
 
 SVAG = Study(

@@ -57,10 +57,14 @@ class Question:
 def tuned(design: Design, task: DesignTask, records: Records) -> Tuned:
     """The chosen rates of one task.
 
+    Where further axes are tuned nothing is confirmed, so no single rate is chosen.
+
     The grids grow as `sweeps.grids.extended` lets them grow, as long as all runs of the grids before
     have ended.
     """
     grids = list(task.grids)
+    if task.points is not None:
+        return Tuned(task.grids, (), None, (None,) * len(grids))
     for growth in range(design.extend_grid + 1):
         runs, missing = _tuning_runs(design, task, grids, records)
         if missing:

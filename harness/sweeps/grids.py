@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +14,17 @@ from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
+from momentum_bench.harness.records.schema import Axis, Point, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
+from momentum_bench.tasks import SUITES
 
 if TYPE_CHECKING:
-    from momentum_bench.harness.records.schema import RunRecord, RunSpec
+    from momentum_bench.harness.records.schema import RunRecord
 
 
 NO_RATES: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType({})
+NO_SETTINGS: Mapping[Axis, float] = MappingProxyType({})
 
 
 def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
@@ -30,16 +35,99 @@ def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
 def check_entry(sweep: Sweep, optimizer: str) -> None:
     """Raises: UserError, where a function of the entry refuses the sweep, or is broken."""
     entry = entry_of(sweep, optimizer)
-    try:
-        used = hyperparameters(sweep, optimizer)
-        found = (entry.torch_rate(used), *entry.schedule([1.0, 1.0], used))
-        sound = len(found) == 3 and all(math.isfinite(rate) and rate >= 0 for rate in found) and found[0] > 0
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(f"optimizer {optimizer}: its entry raises {first_line(error)}") from error
-    if not sound:
-        raise UserError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
+    for settings in products(sweep, optimizer):
+        try:
+            used = hyperparameters(sweep, optimizer, settings)
+            found = (entry.torch_rate(used), *entry.schedule([1.0, 1.0], used))
+            sound = len(found) == 3 and all(math.isfinite(r) and r >= 0 for r in found) and found[0] > 0
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"optimizer {optimizer}: its entry raises {first_line(error)}") from error
+        if not sound:
+            raise UserError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
+
+
+def axes(sweep: Sweep, optimizer: str) -> dict[Axis, tuple[float, ...]]:
+    """The axes that an arm is tuned on next to the learning rate, with their ascending values.
+
+    All arms have the axes that are settings of a run. An arm has momentum only if the sweep gives it one.
+    """
+    has = (*RunSpec.model_fields, *entry_of(sweep, optimizer).hyperparameters)
+    return {name: values for name, values in sweep.axes.items() if name in has}
+
+
+def products(sweep: Sweep, optimizer: str) -> list[dict[Axis, float]]:
+    """Each choice of one value from each of an arm's further axes; one empty choice without such axes."""
+    of_arm = axes(sweep, optimizer)
+    return [dict(zip(of_arm, values, strict=True)) for values in product(*of_arm.values())]
+
+
+MOST_RUNS = 10_000
+"""More runs are a mistake more often than a wish."""
+
+
+def check_number_of_runs(sweep: Sweep) -> None:
+    """Raises: UserError, where the grids of a sweep have more than `MOST_RUNS` runs.
+
+    A suite counts as one task, so a few more runs than that may pass.
+    """
+    of_arms = {name: math.prod(map(len, axes(sweep, name).values())) for name in sweep.optimizers}
+    n_runs = len(sweep.grid_seeds) * sum(
+        sweep.trials or of_arms[name] * (1 if task in SUITES else len(grid(sweep, task, name)))
+        for task in sweep.task
+        for name in sweep.optimizers
+    )
+    if sweep.max_steps and n_runs > MOST_RUNS:
+        raise UserError(
+            f"this sweep has {n_runs:,} runs, more than {MOST_RUNS:,}: give fewer values, or add --yes"
+        )
+
+
+def points(
+    sweep: Sweep, task: str, optimizer: str, added: Mapping[tuple[str, str], tuple[float, ...]] | None = None
+) -> tuple[Point, ...]:
+    """The grid of one optimizer, ascending: its rates times the values of its further axes, or trials of it.
+
+    Args:
+        added: as in `rates`.
+
+    Raises:
+        UserError: more trials are asked for than the product has points.
+    """
+    of_arm = rates(sweep, task, optimizer, NO_RATES if added is None else added)
+    settings = [tuple(each.items()) for each in products(sweep, optimizer)]
+    whole = tuple(sorted(Point(rate, each) for rate in of_arm for each in settings))
+    if sweep.trials is None:
+        return whole
+    if sweep.trials > len(whole):
+        raise UserError(
+            f"--trials {sweep.trials}: the grid of {optimizer} has {len(whole)} points: give at most that "
+            f"many, or more --learning-rates"
+        )
+    return _drawn(of_arm, axes(sweep, optimizer), sweep.trials)
+
+
+def _drawn(rates: Sequence[float], of_arm: Mapping[Axis, Sequence[float]], n: int) -> tuple[Point, ...]:
+    """The first n different points of a product on which a scrambled Sobol sequence falls, ascending.
+
+    Such a sequence spreads evenly over all axes. Its seed follows from the axes and their values alone, so
+    that optimizers with equal axes get equal points, and the same sweep always gets the same.
+    """
+    from scipy.stats import qmc
+
+    values = [tuple(rates), *map(tuple, of_arm.values())]
+    digest = hashlib.sha256(canonical_json([list(of_arm), values]).encode()).digest()
+    sequence = qmc.Sobol(len(values), rng=int.from_bytes(digest[:8], "big"))
+    found: dict[Point, None] = {}
+    size = 1  # a power of two each time, which keeps the sequence balanced
+    while len(found) < n:
+        for place in sequence.random(size):
+            rate, *settings = (axis[int(x * len(axis))] for axis, x in zip(values, place, strict=True))
+            if len(found) < n:
+                found[Point(rate, tuple(zip(of_arm, settings, strict=True)))] = None
+        size = sequence.num_generated
+    return tuple(sorted(found))
 
 
 def grid(sweep: Sweep, task: str, optimizer: str) -> tuple[float, ...]:
@@ -85,17 +173,28 @@ def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) ->
     return (*below, *above)
 
 
-def hyperparameters(sweep: Sweep, optimizer: str) -> dict[str, Any]:
-    """The hyperparameters that the optimizer uses: those of the sweep, and its own constants."""
+def hyperparameters(
+    sweep: Sweep, optimizer: str, settings: Mapping[Axis, float] = NO_SETTINGS
+) -> dict[str, Any]:
+    """The hyperparameters that the optimizer uses: those of the sweep, and its own constants.
+
+    Args:
+        settings: the values of a point of the grid. A tuned hyperparameter that is not among them is left
+            out, because it is no constant of the arm.
+    """
     entry = entry_of(sweep, optimizer)
-    used = {name: getattr(sweep, name) for name in entry.hyperparameters} | dict(entry.constants)
+    given = {name: getattr(sweep, name) for name in entry.hyperparameters if name not in sweep.axes}
+    used = given | {n: v for n, v in settings.items() if n in entry.hyperparameters} | dict(entry.constants)
     # the arguments of a class are of any type; our optimizers take numbers
     return {name: float(value) if entry.promises else value for name, value in used.items()}
 
 
 def is_of_arm(sweep: Sweep, arm: str, spec: RunSpec) -> bool:
     """Whether a run is one of an arm of the sweep: arms of one optimizer differ in their hyperparameters."""
-    return spec.optimizer == spec_name(arm) and spec.hyperparameters == hyperparameters(sweep, arm)
+    own = [name for name in axes(sweep, arm) if name in spec.hyperparameters]
+    tuned = [name for name in spec.tuned or () if name in spec.hyperparameters]
+    fixed = {name: value for name, value in spec.hyperparameters.items() if name not in tuned}
+    return spec.optimizer == spec_name(arm) and own == tuned and fixed == hyperparameters(sweep, arm)
 
 
 def extended(
@@ -141,7 +240,8 @@ def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:
         tried = [run.spec.learning_rate for run in of_seed.values()]
         results = [dev_result(run) for run in of_seed.values() if run.status == "done"]
         if results:
-            best = of_seed[select(results, tried).run_id].spec.learning_rate
+            points = [run.spec.point for run in of_seed.values()]
+            best = of_seed[select(results, points).run_id].spec.learning_rate
             low, high = low or best == min(tried), high or best == max(tried)
         else:
             low = low or any(run.status == "diverged" for run in of_seed.values())

@@ -7,6 +7,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.records.schema import NETWORK
+from momentum_bench.harness.sweeps.request import listed
 from momentum_bench.tasks.types import ImageTask
 
 
@@ -22,7 +23,7 @@ def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:
     """
     k = _whole(asked, "k", 0)
     n = k * task.n_classes if k else task.n_train - round(task.n_train * task.dev_fraction)
-    batch_size = _whole(asked, "batch_size", task.batch_size)
+    batch_size = _one_batch_size(asked, task)
     max_steps = _whole(asked, "max_steps", max(task.epochs, round(task.epochs * n / max(1, batch_size))))
 
     def steps(epochs: int) -> int:
@@ -46,6 +47,19 @@ def settings(task: ImageTask, asked: Mapping[str, Any]) -> dict[str, Any]:
         "max_grad_norm": None,
         "test_limit": None,
     }
+
+
+def _one_batch_size(asked: Mapping[str, Any], task: ImageTask) -> int:
+    """The batch size from which steps follow. Raises: UserError, where several are given without steps."""
+    sizes = listed(asked.get("batch_size"))
+    if sizes is not None and len(sizes) > 1:
+        if "max_steps" not in asked:
+            raise UserError(
+                f"--batch-size {','.join(map(str, sizes))}: the steps of {task.name} follow from one batch "
+                f"size: give one, or add --max-steps N, which is then the same for all"
+            )
+        return task.batch_size  # not used, because the steps are given
+    return _whole(asked, "batch_size", task.batch_size)
 
 
 def _whole(asked: Mapping[str, Any], name: str, default: int) -> int:

@@ -16,7 +16,7 @@ from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
-from momentum_bench.harness.sweeps.grids import check_entry, entry_of, hyperparameters
+from momentum_bench.harness.sweeps.grids import axes, check_entry, entry_of, hyperparameters, points
 from momentum_bench.harness.sweeps.protocols import PROTOCOLS
 from momentum_bench.harness.sweeps.request import (
     ELSEWHERE,
@@ -27,8 +27,8 @@ from momentum_bench.harness.sweeps.request import (
     listed,
     renamed,
 )
-from momentum_bench.harness.sweeps.rules import check_rules
-from momentum_bench.tasks import task_names
+from momentum_bench.harness.sweeps.rules import check_rules, typed
+from momentum_bench.tasks import SUITES, task_names
 from momentum_bench.tasks.types import ImageTask
 
 
@@ -110,12 +110,23 @@ def _check_arms(sweep: Sweep) -> None:
     """Raises: UserError, where two arms are the same, or one does not take the sweep's weight decay."""
     seen: dict[tuple[str, str], str] = {}
     for arm in sweep.optimizers:
-        same = seen.setdefault((spec_name(arm), canonical_json(hyperparameters(sweep, arm))), arm)
+        of_arm = [hyperparameters(sweep, arm), list(axes(sweep, arm))]
+        same = seen.setdefault((spec_name(arm), canonical_json(of_arm)), arm)
         if same != arm:
             raise UserError(f"--optimizers: {same} and {arm} are the same arm here: leave out one of them")
         if sweep.weight_decay and not entry_of(sweep, arm).takes_weight_decay:
             raise UserError(
-                f"--weight-decay {sweep.weight_decay:g}: {arm} takes no weight decay: leave out one of them"
+                f"{typed(sweep, 'weight_decay')}: {arm} takes no weight decay: leave out one of them"
+            )
+    if sweep.trials is not None:
+        for task in sweep.task:
+            for arm in () if task in SUITES else sweep.optimizers:
+                points(sweep, task, arm)  # raises where a grid has fewer points
+    for name in sweep.axes:
+        if not any(name in axes(sweep, arm) for arm in sweep.optimizers):
+            raise UserError(
+                f"{typed(sweep, name)}: none of {','.join(sweep.optimizers)} takes it from this option: "
+                f"add one that does, for example sgdm, or give one value"
             )
 
 

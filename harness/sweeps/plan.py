@@ -9,8 +9,8 @@ from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.arms import spec_name
 from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds
-from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunSpec
-from momentum_bench.harness.sweeps.grids import NO_RATES, entry_of, hyperparameters, rates
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, Point, RunSpec
+from momentum_bench.harness.sweeps.grids import NO_RATES, axes, entry_of, hyperparameters, points, rates
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.tasks.types import ImageTask
 
@@ -22,7 +22,7 @@ def plan(
     model_revision: str,
     added: Mapping[tuple[str, str], tuple[float, ...]] = NO_RATES,
 ) -> list[RunSpec]:
-    """All runs of a sweep: by task, by seed, by rate, and then by optimizer.
+    """All runs of a sweep: by task, by seed, by point of the grid, and then by optimizer.
 
     Without steps neither optimizers nor rates matter, so there is one run for each task and seed.
 
@@ -36,23 +36,27 @@ def plan(
     specs = []
     for rows in data:
         for seed in sweep.grid_seeds:
-            cells = [(r, o) for o in sweep.optimizers for r in rates(sweep, rows.task.name, o, added)]
+            cells = [(p, o) for o in sweep.optimizers for p in points(sweep, rows.task.name, o, added)]
             if not sweep.max_steps:
-                cells = [(0.0, NO_OPTIMIZER)]
+                cells = [(Point(0.0), NO_OPTIMIZER)]
             specs += [
                 RunSpec(
                     **common
+                    | {name: value for name, value in point.settings if name in RunSpec.model_fields}
                     | {
                         "task": rows.task.name,
                         "task_version": rows.task.version_for(sweep.method),
                         "data_fingerprint": rows.fingerprint,
                         "seed": seed,
                         "optimizer": spec_name(optimizer),
-                        "hyperparameters": hyperparameters(sweep, optimizer) if sweep.max_steps else {},
-                        "learning_rate": rate,
+                        "hyperparameters": hyperparameters(sweep, optimizer, dict(point.settings))
+                        if sweep.max_steps
+                        else {},
+                        "learning_rate": point.learning_rate,
+                        "tuned": tuple(name for name, _ in point.settings) or None,
                     }
                 )
-                for rate, optimizer in sorted(cells, key=lambda cell: cell[0])
+                for point, optimizer in sorted(cells, key=lambda cell: cell[0])
             ]
     return specs
 
@@ -73,6 +77,7 @@ def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
             optimizer=spec_name(name),
             hyperparameters=hyperparameters(sweep, name),
             shares_axis=not entry_of(sweep, name).own_rate and sweep.learning_rate_axis == "effective",
+            tuned=tuple(axis for axis in axes(sweep, name) if axis not in RunSpec.model_fields) or None,
         )
         for name in sweep.optimizers
     )
@@ -89,6 +94,7 @@ def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
             task_version=spec.task_version,
             data_fingerprint=spec.data_fingerprint,
             grids=tuple(rates(sweep, name, optimizer) for optimizer in sweep.optimizers),
+            points=tuple(points(sweep, name, o) for o in sweep.optimizers) if sweep.axes else None,
         )
         for name, spec in of_task.items()
     )

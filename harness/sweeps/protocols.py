@@ -52,6 +52,8 @@ UNLESS_STATED: dict[str, Any] = {
 def settings_name(spec: RunSpec) -> str:
     """The protocol's name, then every setting that differs from it: `mezo max_steps=40`.
 
+    A setting that is tuned is called so: `mezo batch_size=tuned`.
+
     Raises:
         UserError: a record of another version names a protocol that this one does not know.
     """
@@ -61,7 +63,7 @@ def settings_name(spec: RunSpec) -> str:
             f"{', '.join(PROTOCOLS)}: use the version that wrote it, or leave that directory out"
         )
     expected = PROTOCOLS[spec.protocol] | UNLESS_STATED
-    actual = spec.model_dump()
+    actual = spec.model_dump() | dict.fromkeys(spec.tuned or (), "tuned")
     changed = [f"{k}={_text(actual[k])}".lower() for k in expected if actual[k] != expected[k]]
     return " ".join([spec.protocol, *changed])
 

@@ -7,7 +7,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
 
 from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.inputs import Quotes, Reading
@@ -16,6 +24,7 @@ from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.schema import (
     AdapterName,
+    Axis,
     FrozenPart,
     HeadName,
     PrecisionName,
@@ -50,6 +59,11 @@ def listed(value: Any) -> Any:
     if isinstance(value, str):
         return [word.strip() for word in value.split(",")]
     return value if isinstance(value, list | tuple) or value is None else [value]
+
+
+def _one_or_listed(value: Any) -> Any:
+    values = listed(value)
+    return values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
 
 
 def _or_none(value: Any) -> Any:
@@ -90,6 +104,15 @@ def _grid_text() -> str:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(listed)]
 Rates = Annotated[tuple[float, ...], BeforeValidator(listed)]
+ONE_OR_MORE = (
+    Discriminator(lambda value: "several" if isinstance(value, list | tuple) else "one"),
+    BeforeValidator(lambda value: _one_or_listed(value)),
+)
+"""Reads a list of one value as that value. What is wrong with a value is then said once."""
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+BatchSize = Annotated[int, Field(ge=1)]
+WeightDecay = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 OrNone = BeforeValidator(_or_none)  # after Field, or its limits would meet None
 
 
@@ -134,7 +157,11 @@ class Sweep(Stored):
         ),
     ] = ("sgd", "sgdm")
     momentum: Annotated[
-        float, Field(ge=0, lt=1), About("beta of all optimizers that have momentum", WHAT, metavar="BETA")
+        Annotated[Momentum, Tag("one")] | Annotated[tuple[Momentum, ...], Tag("several")],
+        *ONE_OR_MORE,
+        About(
+            "beta of all optimizers that have momentum; of several values, dev chooses", WHAT, metavar="LIST"
+        ),
     ] = 0.9
     k: Annotated[
         int, Field(ge=0), About("Examples of each class, in train and again in dev", WHAT, metavar="N")
@@ -214,6 +241,17 @@ class Sweep(Stored):
         Literal["effective", "torch"],
         About("What --learning-rates means: effective rates, or torch's own", GRID, metavar="NAME"),
     ] = "effective"
+    trials: Annotated[
+        int | None,
+        Field(ge=1),
+        OrNone,
+        About(
+            "With lists of --momentum, --batch-size or --weight-decay: points of each optimizer's grid that "
+            "are drawn in place of all of it, the same number for each; or none",
+            GRID,
+            metavar="N",
+        ),
+    ] = None
     extend_grid: Annotated[
         int,
         Field(ge=0),
@@ -292,13 +330,13 @@ class Sweep(Stored):
         ),
     ] = "mezo"
     batch_size: Annotated[
-        int,
-        Field(ge=1),
+        Annotated[BatchSize, Tag("one")] | Annotated[tuple[BatchSize, ...], Tag("several")],
+        *ONE_OR_MORE,
         About(
-            "Examples of one step, on all hardware together",
+            "Examples of one step, on all hardware together; of several values, dev chooses",
             TRAINING,
             by_protocol=_both(8),
-            metavar="N",
+            metavar="LIST",
         ),
     ]
     gradient_accumulation_steps: Annotated[
@@ -336,13 +374,14 @@ class Sweep(Stored):
         int, Field(ge=0), About("Steps of linear warm-up", TRAINING, by_protocol=_both(0), metavar="N")
     ]
     weight_decay: Annotated[
-        float,
-        Field(ge=0, allow_inf_nan=False),
+        Annotated[WeightDecay, Tag("one")] | Annotated[tuple[WeightDecay, ...], Tag("several")],
+        *ONE_OR_MORE,
         About(
-            "Weight decay of matrices; adamw and signsgd keep it out of the gradient",
+            "Weight decay of matrices; adamw and signsgd keep it out of the gradient; of several values, dev "
+            "chooses",
             TRAINING,
             by_protocol=_both(0.0),
-            metavar="X",
+            metavar="LIST",
         ),
     ]
     max_grad_norm: Annotated[
@@ -509,6 +548,11 @@ class Sweep(Stored):
             raise ValueError(f"a learning rate is a finite number above 0, found {bad[0]}")
         return _without_repeats(rates)
 
+    @field_validator("momentum", "batch_size", "weight_decay")
+    @classmethod
+    def _ascending_axis(cls, values: Any) -> Any:
+        return tuple(sorted(_without_repeats(values))) if isinstance(values, tuple) else values
+
     @field_validator("looks")
     @classmethod
     def _ascending_looks(cls, looks: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -520,6 +564,16 @@ class Sweep(Stored):
     def reading(self) -> Reading:
         """What is chosen about how the rows are read."""
         return Reading(self.tsv, self.data_revision, self.protocol)
+
+    @property
+    def axes(self) -> dict[Axis, tuple[float, ...]]:
+        """The values of the axes that are tuned next to the learning rate, ascending, by name."""
+        found: dict[Axis, Any] = {
+            "batch_size": self.batch_size,
+            "momentum": self.momentum,
+            "weight_decay": self.weight_decay,
+        }
+        return {name: values for name, values in found.items() if isinstance(values, tuple)}
 
     @property
     def confirms(self) -> bool:

@@ -161,8 +161,12 @@ def _warm_up(sweep: Sweep) -> str | None:
     )
 
 
+def _batch_sizes(sweep: Sweep) -> tuple[int, ...]:
+    return sweep.batch_size if isinstance(sweep.batch_size, tuple) else (sweep.batch_size,)
+
+
 def _micro_batches(sweep: Sweep) -> str | None:
-    if sweep.batch_size % sweep.gradient_accumulation_steps == 0:
+    if all(size % sweep.gradient_accumulation_steps == 0 for size in _batch_sizes(sweep)):
         return None
     return (
         f"{typed(sweep, 'batch_size')} is the global batch and does not divide into equal parts for "
@@ -172,11 +176,13 @@ def _micro_batches(sweep: Sweep) -> str | None:
 
 
 def _parts_of_ranks(sweep: Sweep) -> str | None:
-    micro_batch = sweep.batch_size // sweep.gradient_accumulation_steps
-    if sweep.data_parallel_ranks is None or micro_batch % sweep.data_parallel_ranks == 0:
+    ranks = sweep.data_parallel_ranks
+    sizes = [size // sweep.gradient_accumulation_steps for size in _batch_sizes(sweep)]
+    uneven = [size for size in sizes if ranks is not None and size % ranks]
+    if not uneven:
         return None
     return (
-        f"--data-parallel: a micro-batch of {micro_batch} ({typed(sweep, 'batch_size')}, "
+        f"--data-parallel: a micro-batch of {uneven[0]} ({typed(sweep, 'batch_size')}, "
         f"{typed(sweep, 'gradient_accumulation_steps')}) does not divide into equal parts for "
         f"{sweep.data_parallel_ranks} ranks"
     )
@@ -216,6 +222,36 @@ def _looks_are_until_decided(sweep: Sweep) -> str | None:
     return f"{typed(sweep, 'looks')} is for --until-decided: add it, or leave out --looks"
 
 
+def _axes_are_tuned(sweep: Sweep) -> str | None:
+    """Where a list of values cannot be tuned, or trials not be drawn."""
+    if not sweep.axes:
+        if sweep.trials is None:
+            return None
+        return (
+            f"{typed(sweep, 'trials')} draws points of a grid with several axes: give a list of --momentum, "
+            f"--batch-size or --weight-decay, or leave out --trials"
+        )
+    if sweep.trials is not None and sweep.extend_grid:
+        return (
+            f"{typed(sweep, 'trials')} does not go with {typed(sweep, 'extend_grid')}: a drawn grid has no "
+            f"edge to grow at. Leave out one of them."
+        )
+    what = typed(sweep, next(iter(sweep.axes)))
+    if not sweep.max_steps:
+        return f"{what} does not go with --max-steps 0: {_NOTHING_TRAINED}. Give one value."
+    if sweep.confirms:
+        return (
+            f"{what} does not go with confirming seeds: they confirm a learning rate alone. Give one value, "
+            f"or leave out the options of confirming seeds; without --task, give --seeds."
+        )
+    if sweep.learning_rate_axis == "torch":
+        return (
+            f"{what} does not go with --learning-rate-axis torch: torch's rates depend on the momentum. Give "
+            f"--learning-rates as effective rates."
+        )
+    return None
+
+
 def _two_arms(sweep: Sweep) -> str | None:
     if not sweep.confirms or len(sweep.optimizers) > 1:
         return None
@@ -241,6 +277,7 @@ ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _looks_are_until_decided,
     _two_arms,
     _tsv_is_in_a_folder,
+    _axes_are_tuned,
 )
 
 

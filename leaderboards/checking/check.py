@@ -32,7 +32,7 @@ from momentum_bench.leaderboards.checking.record import (
 )
 from momentum_bench.leaderboards.checking.table import all_table_departures, who
 from momentum_bench.leaderboards.printable import short_line
-from momentum_bench.leaderboards.rows import Row
+from momentum_bench.leaderboards.rows import Row, point_text
 from momentum_bench.leaderboards.tables import csv_tables
 
 _ReadRecord = tuple[str, RunRecord | None, list[str]]
@@ -174,5 +174,6 @@ def _disagreements(records: Iterable[RunRecord]) -> Iterator[str]:
 
 def _gaps(row: Row) -> Iterator[str]:
     """A line for each cell of a row's grid that has no run."""
-    for seed, rate in row.left_out["missing"]:
-        yield f"row {row.row_id} ({short_line(who(row.columns))}): no run of seed {seed} at rate {rate:g}"
+    who_it_is = short_line(who(row.columns))
+    for seed, point in row.left_out["missing"]:
+        yield f"row {row.row_id} ({who_it_is}): no run of seed {seed} at rate {point_text(point)}"

@@ -36,7 +36,7 @@ from momentum_bench.leaderboards.rendering.grid_tables import (
 from momentum_bench.leaderboards.rendering.plots import BAND, budget_name, curves_name, matched_name
 from momentum_bench.leaderboards.rendering.terminal import percent, percent_range
 from momentum_bench.leaderboards.rendering.wording import Context, context
-from momentum_bench.leaderboards.rows import Row, by_setting
+from momentum_bench.leaderboards.rows import Row, by_setting, point_text
 from momentum_bench.leaderboards.tables import tables_of
 from momentum_bench.leaderboards.twins import Answer, momentum_answers
 
@@ -246,7 +246,7 @@ def _row_table(rows: Sequence[Row], words: Context) -> HeadedLines:
 
 def _rates(row: Row) -> str:
     """The chosen rates of the seeds; one where all are equal."""
-    rates = [f"{run.spec.learning_rate:g}" for run in row.chosen.values()]
+    rates = [point_text(run.spec.point) for run in row.chosen.values()]
     return rates[0] if len(set(rates)) == 1 and len(rates) > 1 else ", ".join(rates)
 
 
@@ -254,7 +254,7 @@ def _remarks(row: Row) -> str:
     c = row.columns
     counts = (
         (c["n_tied"], "tied"),
-        (c["on_grid_edge"], "at the grid's edge"),
+        (c["on_grid_edge"], f"at the grid's edge ({c['ends']})" if c["ends"] else "at the grid's edge"),
         (c["n_diverged"], "diverged"),
         (c["n_failed"], "failed"),
         (c["n_missing"], "missing"),
@@ -339,7 +339,7 @@ def _provenance(row: Row, words: Context) -> dict[str, Any]:
         star = "*" if run_id in chosen else " "
         lines.append(
             f"{star} {run_id}  {run.spec.seed:<5}  {run.spec.learning_rate:<8g}  {run.status:<8}"
-            f"  {dev:>5}   {test:>6}"
+            f"  {dev:>5}   {test:>6}  {run.spec.point.settings_text}".rstrip()
         )
     facts = {**row.setting, "row id": row.row_id, "hyperparameters": row.columns["hyperparameters"]}
     facts |= {name: row.columns[name] for name in FACTS}

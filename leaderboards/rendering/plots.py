@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, TypeVar
 
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.selection import by_choice, dev_result
 from momentum_bench.harness.reporting import COLOURS, FAINT, INK, PAPER, plot_style
 from momentum_bench.harness.verdicts.paired import FEWEST_PAIRS
 from momentum_bench.leaderboards.build import Leaderboard
@@ -96,6 +97,7 @@ def matched_name(row: Row) -> str:
 def curves(rows: Sequence[Row], figure: Figure | None = None) -> Figure:
     """Test score against effective learning rate, with all arms of one setting on one axis.
 
+    Where further axes are tuned, a rate stands at the best of their values by dev, for each seed.
     A thin line is a seed. The thick line is the mean over seeds, at rates where every seed finished. A ring
     is the rate that dev chose for a seed. `x2` at the bottom: two seeds diverged at this rate.
 
@@ -249,7 +251,7 @@ def _draw_arm(axes: Axes, row: Row, place: int) -> None:
     seeds = {run.spec.seed for run in row.runs}
     thin: list[tuple[float, float]] = []
     for _, runs in groupby(row.runs, key=lambda run: run.spec.seed):
-        points = [_point(run) for run in runs if run.test]
+        points = [_point(run) for run in _best_at_each_rate(runs)]
         for x, score in points:
             by_rate.setdefault(x, []).append(score)
         thin += [*points, (math.nan, math.nan)]  # NaN ends the line of a seed
@@ -258,7 +260,9 @@ def _draw_arm(axes: Axes, row: Row, place: int) -> None:
     axes.plot(*_columns(means), color=colour, linewidth=2, linestyle=dashes, label=plot_text(row.label))
     rings = [_point(run) for run in row.chosen.values()]
     axes.plot(*_columns(rings), "o", color=colour, markerfacecolor="none", markersize=7)
-    diverged = [run.spec.learning_rate for run in row.runs if run.status == "diverged"]
+    finished = {(run.spec.seed, run.spec.learning_rate) for run in row.runs if run.test}
+    cells = {(run.spec.seed, run.spec.learning_rate) for run in row.runs if run.status == "diverged"}
+    diverged = [rate for _, rate in sorted(cells - finished)]
     for rate in sorted(set(diverged)):
         axes.annotate(
             f"x{diverged.count(rate)}",
@@ -269,6 +273,17 @@ def _draw_arm(axes: Axes, row: Row, place: int) -> None:
             va="center",
             fontsize=9,
         )
+
+
+def _best_at_each_rate(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """The finished run of each rate that dev prefers, by ascending rate; there are several with more axes."""
+    done = [run for run in runs if run.test]
+    best = {run.spec.learning_rate: run for run in sorted(done, key=_by_choice, reverse=True)}
+    return [best[rate] for rate in sorted(best)]
+
+
+def _by_choice(run: RunRecord) -> tuple[object, ...]:
+    return by_choice(dev_result(run))
 
 
 def _point(run: RunRecord) -> tuple[float, float]:

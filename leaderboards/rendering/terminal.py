@@ -17,7 +17,7 @@ from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.build import Leaderboard
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.over_tasks import over_tasks
-from momentum_bench.leaderboards.rows import Row, by_setting, by_table, model_names
+from momentum_bench.leaderboards.rows import Row, by_setting, by_table, model_names, point_text
 
 MOST_SENTENCES = 3
 """If a setting has more comparisons, they are shown as a table."""
@@ -120,6 +120,12 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
         f"{chosen[rows[0].role]}; edge: seeds whose rate is the smallest or largest tried; div.: diverged "
         f"runs"
     )
+    if any(row.axes for row in rows):
+        ends = "; ".join(f"{row.label}: {row.columns['ends']}" for row in rows if row.axes)
+        table.caption.append(
+            f". More than the rate is tuned; edge counts each axis of three or more values. So many "
+            f"seeds chose an end of an axis: {ends}"
+        )
     # of a long name and the other cells, the name wraps first
     table.add_column("optimizer", overflow="fold", min_width=11)
     interval = "+-95 %" if console.options.ascii_only else "±95 %"
@@ -137,12 +143,20 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
             percent(c["test_worst"]),
             percent(c["dev_mean"]),
             str(c["n_seeds"]),
-            c["learning_rates"].replace(";", " ") if row.role == "tuned" else c["grid"],
+            _chosen(row),
             str(c["on_grid_edge"]),
             str(c["n_diverged"]),
             "-" if state is None else f"{state / 1e6:.1f}",
         )
     return table
+
+
+def _chosen(row: Row) -> str:
+    """The chosen rate of each seed, with the other settings that were tuned."""
+    if row.role != "tuned":
+        return str(row.columns["grid"])
+    texts = [point_text(run.spec.point) for run in row.chosen.values()]
+    return ("; " if row.axes else " ").join(texts)
 
 
 def percent(fraction: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
+from momentum_bench.harness.records.schema import Plan, Point, RunRecord, RunSpec
 from momentum_bench.harness.verdicts.paired import holm
 from momentum_bench.leaderboards.build import Leaderboard, build
 from tests.helpers.synthetic import RATES, SEEDS, Scores, fill, make_record, make_spec, sweep_records
@@ -364,7 +364,7 @@ def test_a_seed_with_unequal_searches_does_not_count(tmp_path: Path):
     (pair,) = board.comparisons
     assert pair.columns["seeds"] == "13;21;87;100"
     assert pair.columns["left_out"] == "sgd failed at rate 0.1 on seed 42"
-    assert board.rows[0].budget[42] == {0.001, 0.01}
+    assert board.rows[0].budget[42] == {Point(0.001), Point(0.01)}
     assert board.notes == [
         "sst2: sgd and sgdm are compared on 4 of 5 seeds: their search budgets differ on the others "
         "(sgd failed at rate 0.1 on seed 42).",

@@ -70,7 +70,7 @@ def row_of(*runs: list[RunRecord]) -> Row:
 def test_the_budget_of_a_seed_follows_the_rule_that_chooses():
     runs = grid(13, {0.01: (0.5, 0.4), 0.1: (0.9, 0.8), 1.0: (0.7, 0.9)})
     curve = budget_curves(row_of(runs))[13]
-    choice = select([dev_result(run) for run in runs], [0.01, 0.1, 1.0])
+    choice = select([dev_result(run) for run in runs], [run.spec.point for run in runs])
     assert curve[-1] == next(r.test.metric for r in runs if r.spec.run_id == choice.run_id if r.test)
     assert curve == pytest.approx([2.1 / 3, (0.8 + 0.9 + 0.8) / 3, 0.8])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from momentum_bench.harness.records.schema import Point
 from momentum_bench.harness.records.selection import DevResult, select, select_rate
 
 
@@ -13,9 +14,11 @@ def result(rate: float, metric: float, loss: float = 0.5) -> DevResult:
 
 
 def test_ties_are_listed_and_edges_count_diverged_rates():
-    chosen = select([result(0.1, 0.9), result(0.2, 0.9), result(0.3, 0.8)], (0.1, 0.2, 0.3, 0.4))
+    chosen = select(
+        [result(0.1, 0.9), result(0.2, 0.9), result(0.3, 0.8)], list(map(Point, (0.1, 0.2, 0.3, 0.4)))
+    )
     assert (chosen.tied, chosen.n_tied, chosen.on_edge) == (("run-0.1", "run-0.2"), 1, True)
-    assert not select([result(0.3, 0.9)], (0.1, 0.3, 0.4)).on_edge
+    assert not select([result(0.3, 0.9)], list(map(Point, (0.1, 0.3, 0.4)))).on_edge
 
 
 def test_nothing_to_choose_from():
