@@ -152,8 +152,8 @@ def _chosen_points(row: Row) -> str:
     c = row.columns
     chosen = "; ".join(f"{point_text(run.spec.point)} on seed {seed}" for seed, run in row.chosen.items())
     return (
-        f"{c['task']}: {row.name} was tuned over {c['axes']} too. Dev chose rate {chosen}. Seeds that chose an "
-        f"end of an axis: {c['ends'].replace(' ', ', ')}; edge counts the axes with three or more values."
+        f"{c['task']}: {row.name} was tuned over {c['axes']} too. Dev chose rate {chosen}. Seeds that chose "
+        f"an end of an axis: {c['ends'].replace(' ', ', ')}; edge counts the axes with three or more values."
     )
 
 
