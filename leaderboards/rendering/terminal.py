@@ -32,6 +32,8 @@ def print_board(board: Leaderboard, console: Console) -> None:
     for rows in (table for of_setting in by_setting(board.rows) for table in _tables(of_setting)):
         print_table(_row_table(rows, titles[rows[0].model_key], console), console)
         for row in rows:
+            if row.axes and row.chosen:
+                console.print(_line(_chosen_points(row)))
             if row.columns["n_tied"]:
                 console.print(_line(_ties(row)))
         key = rows[0].table_key
@@ -120,12 +122,6 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
         f"{chosen[rows[0].role]}; edge: seeds whose rate is the smallest or largest tried; div.: diverged "
         f"runs"
     )
-    if any(row.axes for row in rows):
-        ends = "; ".join(f"{row.label}: {row.columns['ends']}" for row in rows if row.axes)
-        table.caption.append(
-            f". More than the rate is tuned; edge counts each axis of three or more values. So many "
-            f"seeds chose an end of an axis: {ends}"
-        )
     # of a long name and the other cells, the name wraps first
     table.add_column("optimizer", overflow="fold", min_width=11)
     interval = "+-95 %" if console.options.ascii_only else "±95 %"
@@ -143,7 +139,7 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
             percent(c["test_worst"]),
             percent(c["dev_mean"]),
             str(c["n_seeds"]),
-            _chosen(row),
+            c["learning_rates"].replace(";", " ") if row.role == "tuned" else c["grid"],
             str(c["on_grid_edge"]),
             str(c["n_diverged"]),
             "-" if state is None else f"{state / 1e6:.1f}",
@@ -151,12 +147,14 @@ def _row_table(rows: list[Row], model: str, console: Console) -> Table:
     return table
 
 
-def _chosen(row: Row) -> str:
-    """The chosen rate of each seed, with the other settings that were tuned."""
-    if row.role != "tuned":
-        return str(row.columns["grid"])
-    texts = [point_text(run.spec.point) for run in row.chosen.values()]
-    return ("; " if row.axes else " ").join(texts)
+def _chosen_points(row: Row) -> str:
+    """What dev chose on each seed, and how many seeds chose an end of an axis, of a row with further axes."""
+    c = row.columns
+    chosen = "; ".join(f"{point_text(run.spec.point)} on seed {seed}" for seed, run in row.chosen.items())
+    return (
+        f"{c['task']}: {row.name} was tuned over {c['axes']} too. Dev chose rate {chosen}. Seeds that chose "
+        f"an end of an axis: {c['ends'].replace(' ', ', ')}; edge counts the axes with three or more values."
+    )
 
 
 def percent(fraction: float) -> str:

@@ -20,7 +20,7 @@ def test_the_best_of_the_product_is_the_result_and_equal_searches_are_compared(
     assert "sgdm batch_size=4 momentum=0.99" in planned.stdout
     assert max(map(len, planned.stdout.splitlines())) <= 80
 
-    done = command_here("run", *sweep, *lists)
+    done = command_here("run", *sweep, *lists, COLUMNS="80")
     assert done.returncode == 0, done.stderr
     sgdm = [run for run in Store(tmp_path / "out").records() if run.spec.optimizer == "sgdm"]
     assert len(sgdm) == 6
@@ -33,6 +33,8 @@ def test_the_best_of_the_product_is_the_result_and_equal_searches_are_compared(
     assert rows["sgdm"]["axes"] == "batch_size=2/4 momentum=0.5/0.9/0.99"
     assert rows["sgd"]["axes"] == "batch_size=2/4"
     told = " ".join(done.stdout.split())
+    assert f"Dev chose rate 0.1 ({best.spec.point.settings_text}) on seed 13." in told
+    assert f"an end of an axis: {rows['sgdm']['ends'].replace(' ', ', ')};" in told
     assert "2 points (learning rates 0.1; batch_size=2/4) for sgd" in told
     assert "Run the one with fewer points alone" in told
     status = command_here("status", "out")
