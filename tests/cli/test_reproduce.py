@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
+from momentum_bench.leaderboards.archive import store_of
+from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.reproduce import circumstances, differences, row_of, sweep_text
 from momentum_bench.leaderboards.rows import Row, rows_of
 from momentum_bench.tasks import get_task
@@ -279,3 +282,20 @@ def test_each_way_in_which_runs_may_differ_is_named(toy_data: Path):
     assert f"seed 13: dev chose rate {specs[1].learning_rate:g}, now {specs[2].learning_rate:g}" in found
     assert circumstances(row, second)[-1] == "torch: 2.13.0, now none"
     assert "layout padding: dynamic, now packed" in circumstances(row, second)
+
+
+@pytest.mark.parametrize("name", ["digits-momentum", "digits-batch-size", "six-tasks-minilm-head"])
+def test_a_row_of_each_role_of_a_published_board_is_found_by_its_id(name: str):
+    """Also a row of confirming seeds, which a design tells apart from tuning seeds."""
+    board = ROOT / "leaderboards" / "published" / name
+    for row in {row.role: row for row in build(store_of(board)).rows}.values():
+        text = sweep_of(row.row_id, board)
+        found = tomllib.loads(text)
+        assert found["seeds"] == sorted({run.spec.seed for run in row.runs})
+        assert found["learning_rates"] == sorted({run.spec.learning_rate for run in row.runs})
+
+
+def sweep_of(row_id: str, board: Path) -> str:
+    done = CliRunner().invoke(app, ["reproduce", row_id, str(board)])
+    assert done.exit_code == 0, done.stderr
+    return done.stdout

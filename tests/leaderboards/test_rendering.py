@@ -285,7 +285,7 @@ def test_the_page_stands_alone_and_is_well_formed(built: Path):
     page = Page(text)
     assert page.open == []
     names = [tag for tag, _ in page.tags]
-    assert names.count("table") == 7
+    assert names.count("table") == 8
     assert names.count("template") == 12  # three plots of four settings
     assert names.count("script") == 1
     identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
