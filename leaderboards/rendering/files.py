@@ -10,7 +10,14 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.files import check_no_links, disk_errors, record_text, write_atomically
+from momentum_bench.harness.records.design import Design
+from momentum_bench.harness.records.files import (
+    check_no_links,
+    disk_errors,
+    read_record,
+    record_text,
+    write_atomically,
+)
 from momentum_bench.harness.records.schema import RunRecord, canonical_json
 from momentum_bench.harness.records.store import DESIGNS, Store
 from momentum_bench.harness.reporting import png_bytes, svg_text
@@ -47,6 +54,10 @@ def write(board: Leaderboard, output_dir: Path, png: bool = False, archive: bool
         _check_nothing_is_lost(output_dir, files)
         if ARCHIVE in files and _has_the_records(output_dir / ARCHIVE, board):
             del files[ARCHIVE]  # what was published stays as it is, byte for byte
+        for design in board.designs:
+            name = f"{DESIGNS}/{design.design_id}.json"
+            if name in files and read_record(output_dir / name, Design) == design:
+                del files[name]
         for name, content in files.items():
             path = output_dir / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,14 @@ def files(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+def is_worker(child: psutil.Process) -> bool:
+    """Whether a child process is a worker; one that has ended since it was listed is none."""
+    try:
+        return any("spawn_main" in word for word in child.cmdline())
+    except psutil.Error:
+        return False
+
+
 class Killer:
     """A sweep that is killed, process by process, and started again until it is done."""
 
@@ -71,11 +79,7 @@ class Killer:
         process = self.start()
         for number in range(n):
             self.wait_for_a_moment(process)
-            workers = [
-                child
-                for child in psutil.Process(process.pid).children()
-                if any("spawn_main" in word for word in child.cmdline())
-            ]
+            workers = [child for child in psutil.Process(process.pid).children() if is_worker(child)]
             # a last run that is left alone after a restart has no worker
             if number % 2 or not workers:
                 process.kill()

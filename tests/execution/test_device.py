@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.device import check_usable, device_line
 from momentum_bench.harness.execution.prepare import new_session, prepare_for_others
 from momentum_bench.harness.execution.ray_cluster import _run_group
-from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.inputs import AS_IT_IS, Inputs
 from momentum_bench.harness.training.session import Session
 from tests.helpers.gpu import a_gpu
 from tests.helpers.runs import spec_for
@@ -112,7 +113,7 @@ def test_a_driver_without_a_gpu_hands_out_runs_that_need_one(tiny_model: Path, t
 def test_a_node_without_a_gpu_refuses_them(tiny_model: Path, toy_data: Path):
     with_cpu = Session(Inputs(str(tiny_model), toy_data), make_accelerator("fp32"))
     recorded = [spec_for(with_cpu, cuda_graphs=True).model_dump_json()]
-    inputs = (str(tiny_model), None, str(toy_data), None, None)
+    inputs = (str(tiny_model), None, str(toy_data), None, None, astuple(AS_IT_IS))
     with pytest.raises(UserError, match="--cuda-graphs: this runs on cpu"):
         next(_run_group(inputs, "fp32", recorded))
     with pytest.raises(UserError, match="--device cuda: this process runs on cpu"):

@@ -88,6 +88,14 @@ def test_a_published_folder_passes_as_it_is_and_with_the_tables_of_this_version(
     assert departures(folder) == []
 
 
+def test_designs_of_an_earlier_version_stay_as_they_are_when_their_board_is_built_again(tmp_path: Path):
+    folder = shutil.copytree(PUBLISHED / "digits-momentum", tmp_path / "digits")
+    before = {path.name: path.read_bytes() for path in (folder / "designs").iterdir()}
+    write(published_board("digits-momentum"), folder, archive=True)
+    assert {path.name: path.read_bytes() for path in (folder / "designs").iterdir()} == before
+    assert len(before) == 3
+
+
 def test_an_archive_of_an_earlier_version_stays_as_it_is_when_its_board_is_built_again(tmp_path: Path):
     folder = shutil.copytree(PUBLISHED / "six-tasks-minilm-head", tmp_path / "six")
     before = (folder / ARCHIVE).read_bytes()
