@@ -15,7 +15,7 @@ from momentum_bench.harness.records.design import Design, arm_of, setting_of
 from momentum_bench.harness.records.noise_floor import noise_floors, noise_sentence
 from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.store import Store, SweepStore
-from momentum_bench.harness.sweeps.confirming import standing
+from momentum_bench.harness.sweeps.confirming import standings_of
 from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ArchivedStore
 from momentum_bench.leaderboards.comparison import Comparison
@@ -122,8 +122,7 @@ def board_of(
         designs: what the sweeps had planned.
     """
     designs = sorted(designs, key=lambda design: design.design_id)
-    by_id = {record.spec.run_id: record for record in records}
-    standings = [(design, standing(design, by_id)) for design in designs]
+    standings = standings_of(designs, records)
     rows = rows_of(records, mix_environments, standings)
     pairs, notes, left_out = _tuned_comparisons(rows, designs, margin, mix_environments)
     comparisons = [*pairs, *_confirmed_comparisons(rows, standings, margin, mix_environments)]

@@ -17,9 +17,10 @@ from momentum_bench.harness.metrics.constant import best_constant
 from momentum_bench.harness.optimizers.accumulated import accumulated_rate
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.design import Design, arm_of, fixed_hyperparameters, setting_of
+from momentum_bench.harness.records.labels import setting_words
 from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import Selection, dev_result, select
-from momentum_bench.harness.reporting import cell, joined
+from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Standing
 from momentum_bench.harness.sweeps.protocols import settings_name
 from momentum_bench.harness.verdicts.paired import summary
@@ -379,7 +380,7 @@ def _layouts(runs: Sequence[RunRecord]) -> list[str]:
 def _hyperparameters(spec: RunSpec) -> list[str]:
     fixed = fixed_hyperparameters(spec)
     tuned = {name: "tuned" for name in spec.hyperparameters if name not in fixed}
-    return [f"{name}={cell(value)}" for name, value in sorted((fixed | tuned).items())]
+    return setting_words(fixed | tuned)
 
 
 def _sort_key(row: Row) -> tuple[Any, ...]:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from momentum_bench.harness.cli.exits import EXIT_DEPARTURES, plain_errors
-from momentum_bench.harness.cli.output import json_option, json_text, quiet_option
+from momentum_bench.harness.cli.output import json_option, json_text, print_listing, quiet_option
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.messages import note
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
@@ -67,13 +63,7 @@ def _facts(name: str, entry: OptimizerEntry) -> dict[str, Any]:
 def _print_list(facts: list[dict[str, Any]]) -> None:
     header = ("name", "settings", "rate", "update")
     rows = [[";".join(v) or "-" if isinstance(v, list) else v for v in each.values()] for each in facts]
-    if sys.stdout.isatty():
-        table = Table(*header, box=box.SIMPLE)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        print(*("\t".join(row) for row in (header, *rows)), sep="\n")
+    print_listing(header, rows)
 
 
 @app.command("show")

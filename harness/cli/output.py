@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich import box
 from rich.console import Console
+from rich.table import Table
 
 from momentum_bench.harness.cli.options import option
 from momentum_bench.harness.messages import note
@@ -23,6 +26,17 @@ def results_in(folder: Path) -> list[Path]:
     from momentum_bench.leaderboards.rendering.files import FIRST_FILES
 
     return [folder / name for name in FIRST_FILES]
+
+
+def print_listing(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print facts for a person or for a script: a table on a terminal, tab-separated lines elsewhere."""
+    if sys.stdout.isatty():
+        table = Table(*header, box=box.SIMPLE)
+        for row in rows:
+            table.add_row(*row)
+        Console().print(table)
+    else:
+        print(*("\t".join(row) for row in (header, *rows)), sep="\n")
 
 
 def json_option(group: str | None = None) -> Any:

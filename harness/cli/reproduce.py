@@ -42,16 +42,16 @@ def reproduce(
     With --run, run it and compare each run with the row's. The exit code is 1 where a result differs.
     """
     with plain_errors("nothing was changed except in the directory of --run"):
-        from momentum_bench.harness.sweeps.confirming import standing
+        from momentum_bench.harness.sweeps.confirming import standings_of
         from momentum_bench.leaderboards.archive import store_of
         from momentum_bench.leaderboards.reproduce import row_of, sweep_text
         from momentum_bench.leaderboards.rows import rows_of
 
         store = store_of(directory)
         store.check_version()
-        records = {record.spec.run_id: record for record in store.records()}
-        standings = [(design, standing(design, records)) for design in store.designs()]
-        row = row_of(rows_of(records.values(), mix_environments=True, standings=standings), row_id)
+        records = store.records()
+        standings = standings_of(store.designs(), records)
+        row = row_of(rows_of(records, mix_environments=True, standings=standings), row_id)
         if run_into is None:
             print(sweep_text(row), end="")
             return

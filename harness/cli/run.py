@@ -28,7 +28,7 @@ from momentum_bench.harness.cli.output import (
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
-from momentum_bench.harness.records.labels import arm_at_point, arm_key, arm_labels
+from momentum_bench.harness.records.labels import run_labels
 from momentum_bench.harness.records.status import STATES
 from momentum_bench.harness.sweeps.grids import MOST_RUNS, check_number_of_runs
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -143,17 +143,17 @@ def _run_and_write(
     from momentum_bench.leaderboards.archive import ARCHIVE
     from momentum_bench.leaderboards.rendering.files import write_board
 
-    elsewhere = list(resume_from)
+    elsewhere, archiving = list(resume_from), None
     if archive is not None:
         if (archive / ARCHIVE).is_file():
             elsewhere.append(archive)
         often = inf if launched().rank else SECONDS_BETWEEN  # one process is enough
-        events = ArchivingEvents(events, planned.store, archive, often)
-    outcome = run_sweep(planned, events, retry_failed, finished_elsewhere(elsewhere))
+        archiving = ArchivingEvents(events, planned.store, archive, often)
+    outcome = run_sweep(planned, archiving or events, retry_failed, finished_elsewhere(elsewhere))
     if outcome.builds_board:
         write_board(planned.store)
-        if isinstance(events, ArchivingEvents):
-            events.write()
+        if archiving is not None:
+            archiving.write()
     return outcome
 
 
@@ -222,11 +222,10 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
         print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
-    labels = arm_labels(map(arm_at_point, specs))
+    labels = run_labels(specs)
     lines: dict[tuple[str, str, float], dict[int, str]] = {}
     for spec in specs:
-        label = labels[arm_key(arm_at_point(spec))]
-        line = lines.setdefault((spec.task, label, spec.learning_rate), {})
+        line = lines.setdefault((spec.task, labels[spec.run_id], spec.learning_rate), {})
         line[spec.seed] = states.get(spec.run_id, "missing")
     headers: list[str]
     if len(seeds) > MOST_SEEDS_IN_A_LINE or any(spec.tuned for spec in specs):

@@ -16,11 +16,11 @@ from rich.text import Text
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.output import json_option, json_text, quiet_option, run_facts
 from momentum_bench.harness.messages import print_table, printable
-from momentum_bench.harness.records.labels import arm_at_point, arm_key, arm_labels
+from momentum_bench.harness.records.labels import run_labels
 from momentum_bench.harness.records.schema import drawn
 from momentum_bench.harness.records.status import STATES, RunStatus, status_of, time_left
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.sweeps.confirming import progress_in_words, standing
+from momentum_bench.harness.sweeps.confirming import progress_in_words, standings_of
 
 MOST_COLUMNS = 5
 """Largest number of seeds that fit into a terminal of 80 characters. With more, a line counts states, and so
@@ -44,12 +44,11 @@ def _table_of(title: str, runs: Iterable[RunStatus]) -> Table:
     by_seed = len(seeds) <= MOST_COLUMNS and not any(run.spec.tuned for run in runs)
     found = [state for state in STATES if any(run.state == state for run in runs)]
     columns = list(map(str, seeds)) if by_seed else list(map(str, found))
-    labels = arm_labels(arm_at_point(run.spec) for run in runs)
+    labels = run_labels(run.spec for run in runs)
     lines: dict[tuple[str, str, float], dict[str, Counter[str]]] = {}
     for run in runs:
         spec = run.spec
-        label = labels[arm_key(arm_at_point(spec))]
-        cells = lines.setdefault((spec.task, label, spec.learning_rate), {})
+        cells = lines.setdefault((spec.task, labels[spec.run_id], spec.learning_rate), {})
         word = f"{run.fraction:.0%}" if run.state == "running" else run.state
         place, word = (str(spec.seed), word) if by_seed else (run.state, "")
         cells.setdefault(place, Counter())[word] += 1
@@ -71,11 +70,10 @@ def _cell(states: Counter[str] | None) -> str:
 
 def designs_in_words(store: Store) -> dict[str, list[str]]:
     """What each design of the directory has chosen and decided so far, by the design's id."""
-    records = {record.spec.run_id: record for record in store.records()}
+    designs = [design for design in store.designs() if design.confirm_seeds]
     return {
-        design.design_id: progress_in_words(design, standing(design, records))
-        for design in store.designs()
-        if design.confirm_seeds
+        design.design_id: progress_in_words(design, now)
+        for design, now in standings_of(designs, store.records() if designs else ())
     }
 
 

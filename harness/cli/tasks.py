@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from momentum_bench.harness.cli.exits import plain_errors
 from momentum_bench.harness.cli.options import option, option_of
-from momentum_bench.harness.cli.output import json_option, json_text, quiet_option
+from momentum_bench.harness.cli.output import json_option, json_text, print_listing, quiet_option
 from momentum_bench.harness.data.export import held_out_texts, jsonl_texts, lmbff_texts, write_texts
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.data.load import load_task_data
@@ -99,13 +95,7 @@ def _print_list(facts: Sequence[Mapping[str, Any]]) -> None:
         ["-" if v is None else ";".join(v) if isinstance(v, list) else str(v) for v in each.values()]
         for each in facts
     ]
-    if sys.stdout.isatty():
-        table = Table(*header, box=box.SIMPLE)
-        for row in rows:
-            table.add_row(*row)
-        Console().print(table)
-    else:
-        print(*("\t".join(row) for row in (header, *rows)), sep="\n")
+    print_listing(header, rows)
 
 
 @app.command("show")

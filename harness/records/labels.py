@@ -32,10 +32,18 @@ def arm_labels(arms: Iterable[Arm]) -> dict[str, str]:
     found = {arm_key(arm): arm for arm in arms}
     often = Counter(optimizer for optimizer, _ in found.values())
     return {
-        key: " ".join([optimizer, *(_words(hyperparameters) if often[optimizer] > 1 else [])])
+        key: " ".join([optimizer, *(setting_words(hyperparameters) if often[optimizer] > 1 else [])])
         for key, (optimizer, hyperparameters) in found.items()
     }
 
 
-def _words(hyperparameters: Mapping[str, Any]) -> list[str]:
+def run_labels(specs: Iterable[RunSpec]) -> dict[str, str]:
+    """The label of each run's arm at its point of the grid, by the run's id."""
+    arms = {spec.run_id: arm_at_point(spec) for spec in specs}
+    labels = arm_labels(arms.values())
+    return {run_id: labels[arm_key(arm)] for run_id, arm in arms.items()}
+
+
+def setting_words(hyperparameters: Mapping[str, Any]) -> list[str]:
+    """Hyperparameters as words, such as `momentum=0.9`, sorted by name."""
     return [f"{name}={cell(value)}" for name, value in sorted(hyperparameters.items())]

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from momentum_bench.harness.records.design import Design, DesignTask
-from momentum_bench.harness.records.labels import arm_labels
+from momentum_bench.harness.records.labels import arm_key, arm_labels
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.selection import DevResult, dev_result, select_rate
 from momentum_bench.harness.sweeps.grids import edges_hit, next_rates
@@ -213,9 +213,16 @@ def _as_far_as_ended(
     return found
 
 
+def standings_of(designs: Iterable[Design], records: Iterable[RunRecord]) -> list[tuple[Design, Standing]]:
+    """Each design with where it stands."""
+    by_id = {record.spec.run_id: record for record in records}
+    return [(design, standing(design, by_id)) for design in designs]
+
+
 def progress_in_words(design: Design, now: Standing) -> list[str]:
     """What has been chosen and decided so far, a sentence for each task and each pair of arms."""
-    labels = arm_labels((arm.optimizer, arm.hyperparameters) for arm in design.arms)
+    arms = [(arm.optimizer, arm.hyperparameters) for arm in design.arms]
+    labels = arm_labels(arms)
     sentences = []
     for task in design.tasks:
         if (rate := now.tuned[task.task].matched) is not None:
@@ -223,7 +230,7 @@ def progress_in_words(design: Design, now: Standing) -> list[str]:
                 f"{task.task}: dev of the tuning seeds chose the effective rate {rate:g} for all"
             )
     for question, found in now.replayed.pairs.items():
-        first, second = (labels[design.arms[place].key] for place in question.pair)
+        first, second = (labels[arm_key(arms[place])] for place in question.pair)
         at = "at the matched rate" if question.confirm == "matched" else "at their own rates"
         what = f"{question.task}: {second} and {first} {at}, look at {found.n_seeds} seeds"
         if found.is_decided:

@@ -95,9 +95,10 @@ def _stored(folder: Folder) -> Iterator[_ReadRecord]:
 
 def _ended(folder: Folder) -> Iterator[_ReadRecord]:
     """Those of the runs in a folder that have a record."""
-    for name, record, found in _stored(folder):
-        if os.path.lexists(folder.root / "runs" / name / "record.json"):
-            yield name, record, found
+    for name in run_folders(folder):
+        file = f"runs/{name}/record.json"
+        if os.path.lexists(folder.root / file):
+            yield name, *_read(folder, file, name)
 
 
 def _read(folder: Folder, file: str, run_id: str) -> tuple[RunRecord | None, list[str]]:

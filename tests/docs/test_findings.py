@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import replace
 from types import ModuleType
 
@@ -10,17 +9,13 @@ import matplotlib
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers.manual import script
 
 
 @pytest.fixture(scope="module")
 def findings() -> ModuleType:
     """docs/findings.py, which is a script and no part of the package."""
-    spec = importlib.util.spec_from_file_location("findings", ROOT / "docs" / "findings.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("findings")
 
 
 def test_the_page_is_what_the_records_give(findings: ModuleType):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import re
 from types import ModuleType
 from typing import Any
@@ -18,7 +17,7 @@ from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.tables import COLUMNS, csv_tables
 from momentum_bench.tasks import SUITES
 from tests.conftest import ROOT
-from tests.helpers.manual import PAGES, blocks
+from tests.helpers.manual import PAGES, blocks, script
 from tests.helpers.submissions import fill, whole_record
 from tests.helpers.synthetic import make_spec
 
@@ -30,12 +29,7 @@ BOARD = ROOT / "leaderboards" / "published" / "six-tasks-minilm-head"
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     """docs/hooks.py, which mkdocs loads by its path."""
-    spec = importlib.util.spec_from_file_location("manual_hooks", ROOT / "docs" / "hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("hooks")
 
 
 def test_the_page_of_the_command_line_has_every_command_and_option(hooks: ModuleType):

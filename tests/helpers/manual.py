@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from tests.conftest import ROOT
@@ -15,6 +17,16 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 """All that a reader is given, except the pages that are made when the manual is built."""
+
+
+def script(name: str) -> ModuleType:
+    """A script in `docs/`, which is no part of the package, as a module."""
+    spec = importlib.util.spec_from_file_location(f"manual_{name}", ROOT / "docs" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 class Block(NamedTuple):
