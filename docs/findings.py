@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from math import isnan
 from pathlib import Path
 from statistics import fmean
 
@@ -18,14 +17,18 @@ from jinja2 import Environment, StrictUndefined
 
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import plot_style, svg_text
-from momentum_bench.harness.sweeps.confirming import standing
+from momentum_bench.harness.sweeps.confirming import standings_of
+from momentum_bench.harness.verdicts.paired import PairedDifference
 from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.over_tasks import over_tasks
+from momentum_bench.leaderboards.rendering.cells import signed, signed_range
+from momentum_bench.leaderboards.rendering.grid_tables import step_cost
 from momentum_bench.leaderboards.rendering.plots import STYLE, forest
 from momentum_bench.leaderboards.rows import Row
-from momentum_bench.leaderboards.tables import Lines, tables_of, tuned_rows
+from momentum_bench.leaderboards.tables import tuned_pairs, tuned_rows
+from momentum_bench.leaderboards.tuning import budget_lines, sensitivity_lines
 
 DOCS = Path(__file__).resolve().parent
 PUBLISHED = DOCS.parent / "leaderboards" / "published"
@@ -51,8 +54,7 @@ def published() -> Boards:
 
 def _is_finished(store: Store | ArchivedStore) -> bool:
     """Whether nothing is left to run; a board of many hours is committed now and then while it grows."""
-    records = {record.spec.run_id: record for record in store.records()}
-    return all(standing(design, records).has_ended for design in store.designs())
+    return all(now.has_ended for _, now in standings_of(store.designs(), store.records()))
 
 
 def page(boards: Boards) -> str:
@@ -108,13 +110,9 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
     )
 
 
-def _points(fraction: float) -> str:
-    return f"{100 * fraction:+.1f}"
-
-
-def _interval(pair: Comparison) -> str:
-    c = pair.columns
-    return f"{_points(c['mean_difference'])} ({_points(c['ci_low'])} to {_points(c['ci_high'])})"
+def _interval(difference: PairedDifference) -> str:
+    d = difference
+    return f"{signed(d.mean, digits=1)} ({signed_range(d.ci_low, d.ci_high, digits=1)})"
 
 
 def _where(row: Row) -> str:
@@ -157,7 +155,8 @@ def _differences(boards: Boards, question: str) -> str:
         means = [f"{100 * _mean(row, c['seeds']):.1f}" for row in (pair.first, pair.second)]
         better = {"a better": "SGD better", "b better": "second better"}
         verdict = better.get(str(pair.difference.verdict), pair.verdict)
-        return _where(pair.first), pair.second.name, _interval(pair), c["n_pairs"], verdict, *means, *rate
+        what = _where(pair.first), pair.second.name, _interval(pair.difference)
+        return *what, c["n_pairs"], verdict, *means, *rate
 
     head = ("task", "second", "second minus SGD, points", " seeds", "verdict", " SGD", " second")
     return _table((*head, " rate") if question == "matched" else head, map(line, _distinct(boards, question)))
@@ -176,7 +175,7 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
         if (pair.question, spec.batch_size, pair.second.label) == ("matched", batch, label):
             if pair.difference.verdict != verdict:
                 raise Changed(f"{pair.sentence} The page says: {verdict}")
-            return f"{_interval(pair)} points"
+            return f"{_interval(pair.difference)} points"
     raise Changed(f"no matched comparison of {label} at batch {batch}")
 
 
@@ -185,13 +184,10 @@ def _six_tasks(boards: Boards) -> str:
     (over,) = over_tasks(pairs)
     if {pair.difference.verdict for pair in pairs} | {over.difference.verdict} != {"inconclusive"}:
         raise Changed("one of the six tasks, or their mean, is decided")
-    mean, low, high = (
-        _points(value) for value in (over.difference.mean, over.difference.ci_low, over.difference.ci_high)
-    )
     n_seeds = over.difference.n_pairs
     return (
         f"On the {len(pairs)} text tasks no comparison is decided by {n_seeds} seeds that are tuned one by\n"
-        f"one. Over these tasks SGDM minus SGD is {mean} points ({low} to {high}), inconclusive too."
+        f"one. Over these tasks SGDM minus SGD is {_interval(over.difference)} points, inconclusive too."
     )
 
 
@@ -206,18 +202,15 @@ def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:
                 yield row
 
 
-def _lines(boards: Boards, table: str) -> Lines:
-    return [line for board in boards.values() for line in tables_of(board)[table]]
-
-
 def _sensitivity(boards: Boards) -> str:
-    by_row = {line["row_id"]: line for line in _lines(boards, "sensitivity")}
+    by_row = {
+        line["row_id"]: line for board in boards.values() for line in sensitivity_lines(tuned_rows(board))
+    }
 
     def line(row: Row) -> tuple[object, ...]:
         s = by_row[row.row_id]
-        costs = [s["cost_step_down"], s["cost_step_up"]]
-        texts = ["" if cost is None or isnan(cost) else f"{100 * cost:.1f}" for cost in costs]
-        return _where(row), row.name, f"{s['best_learning_rate']:g}", f"{s['decades']:.1f}", *texts
+        costs = [step_cost(s[name]).text for name in ("cost_step_down", "cost_step_up")]
+        return _where(row), row.name, f"{s['best_learning_rate']:g}", f"{s['decades']:.1f}", *costs
 
     head = (
         "task",
@@ -232,17 +225,16 @@ def _sensitivity(boards: Boards) -> str:
 
 
 def _budget(boards: Boards) -> str:
-    found: dict[tuple[object, ...], dict[int, dict[str, object]]] = {}
+    found: dict[tuple[object, ...], dict[int, float]] = {}
     names = {row.row_id: row for row in sorted(_sgd_and_sgdm(boards), key=_place)}
-    for each in _lines(boards, "tuning_budget"):
+    for each in (line for board in boards.values() for line in budget_lines(tuned_pairs(board))):
         if each["first_row_id"] in names and each["second_row_id"] in names:
             row = names[each["second_row_id"]]
-            found.setdefault((_where(row), row.name), {})[int(each["n_rates"])] = dict(each)
+            found.setdefault((_where(row), row.name), {})[each["n_rates"]] = each["mean_difference"]
 
     def line(key: tuple[object, ...]) -> tuple[object, ...]:
         of = found[key]
-        cells = [of[n] for n in (1, 2, 3, max(of))]
-        return *key, *(_points(float(str(cell["mean_difference"]))) for cell in cells)
+        return *key, *(signed(of[n], digits=1) for n in (1, 2, 3, max(of)))
 
     head = ("task", "optimizer minus SGD", " 1 rate tried", " 2", " 3", " the whole grid")
     found = {key: found[key] for row in names.values() if (key := (_where(row), row.name)) in found}

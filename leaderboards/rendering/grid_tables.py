@@ -87,15 +87,15 @@ def sensitivity_table(lines: Lines, rows: Rows, words: Context) -> HeadedLines:
                 Cell(percent(line["best_test_mean"]), cell(line["best_test_mean"])),
                 Cell(f"{line['decades']:.2f}"),
                 Cell("-" if math.isnan(low) else f"{low:.2f} to {high:.2f}", cell(low)),
-                _cost(line["cost_step_up"]),
-                _cost(line["cost_step_down"]),
+                step_cost(line["cost_step_up"]),
+                step_cost(line["cost_step_down"]),
                 Cell(str(line["n_seeds"])),
             ]
         )
     return heads, table
 
 
-def _cost(fraction: float) -> Cell:
+def step_cost(fraction: float) -> Cell:
     """What a step costs; a run that diverged sorts above all numbers, and an unknown cost below."""
     if math.isnan(fraction):
         return Cell("edge of the grid", "")
