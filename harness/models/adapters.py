@@ -49,6 +49,7 @@ class PromptedEncoder(PeftModel):  # type: ignore[misc]  # mypy does not read pe
         **kwargs: Any,
     ) -> Any:
         """B x T token ids -> hidden states, B x T x H."""
+        self._send_tokens(input_ids.device)
         prompt = self.get_prompt(len(input_ids))
         n_virtual = self.active_peft_config.num_virtual_tokens
         if attention_mask is None:
@@ -67,6 +68,13 @@ class PromptedEncoder(PeftModel):  # type: ignore[misc]  # mypy does not read pe
         if getattr(output, "pooler_output", None) is not None:
             output.pooler_output = self.base_model.pooler(output.last_hidden_state)
         return output
+
+    def _send_tokens(self, device: torch.device) -> None:
+        """Keep the virtual tokens' numbers on the device, because peft copies them in each pass, and waits."""
+        tokens = self.prompt_tokens[self.active_adapter]
+        if tokens.device != device:
+            with torch.inference_mode(False):  # training reads them too
+                self.prompt_tokens[self.active_adapter] = tokens.to(device)
 
 
 def with_adapter(loaded: LoadedModel, kind: str) -> LoadedModel:

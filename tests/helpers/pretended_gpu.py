@@ -6,8 +6,9 @@ The whole loop runs on it unchanged, on a machine without a GPU. What a GPU refu
 * whatever waits for the device while a graph is recorded.
 
 What makes the host wait for the device (`.item()`, a copy without `non_blocking`, ...) is counted with the
-line of ours that caused it. A graph records operations at fixed places with their numbers, has no effect
-while it is recorded, and can be replayed. Numbers of real kernels, speed and memory are not pretended.
+line of ours that caused it. A copy of nothing does not wait. A graph records operations at fixed places with
+their numbers, has no effect while it is recorded, and can be replayed. Numbers of real kernels, speed and
+memory are not pretended.
 
 It leans on private names of torch. Where one is missing, `why_not` says so, and tests skip with that reason.
 """
@@ -174,7 +175,7 @@ class PretendedGpu:
         names = ("dtype", "layout", "memory_format")
         given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         to_gpu = wanted is None or _is_gpu(wanted)
-        if isinstance(x, OnGpu) != to_gpu and not (to_gpu and kwargs.get("non_blocking")):
+        if isinstance(x, OnGpu) != to_gpu and not (to_gpu and kwargs.get("non_blocking")) and x.numel():
             self._wait("copy")
         raw = x.raw if isinstance(x, OnGpu) else x
         if self._recording is not None:
@@ -186,7 +187,7 @@ class PretendedGpu:
 
     def _copied(self, to: torch.Tensor, source: torch.Tensor, non_blocking: bool = False) -> None:
         to_gpu = isinstance(to, OnGpu)
-        if isinstance(source, OnGpu) != to_gpu and not (to_gpu and non_blocking):
+        if isinstance(source, OnGpu) != to_gpu and not (to_gpu and non_blocking) and source.numel():
             self._wait("copy_")
 
 

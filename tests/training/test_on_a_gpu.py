@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,13 @@ from accelerate.state import AcceleratorState
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.sweeps.make import make_sweep
-from momentum_bench.harness.training import cuda_graphs
+from momentum_bench.harness.training import cuda_graphs, text_setup
 from momentum_bench.harness.training.finetune import finetune
+from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.session import Session
 from tests.conftest import cli_environment
 from tests.helpers.gpu import Gpu, a_gpu
@@ -122,7 +126,7 @@ def test_images(tmp_path: Path):
     same(plain, launched)
 
 
-def of_images(inputs: Inputs, folder: Path) -> RunRecord:
+def of_images(inputs: Inputs, folder: Path, **changes: Any) -> RunRecord:
     """A run of the image task, which is planned as a sweep plans it."""
     sweep = make_sweep(
         {"task_file": str(inputs.task_file), "data_dir": str(inputs.data_dir), "seeds": "13", "k": 0}, None
@@ -130,21 +134,108 @@ def of_images(inputs: Inputs, folder: Path) -> RunRecord:
     planned = plan_sweep(sweep.model_copy(update={"output_dir": folder / "results"}), SweepEvents())
     AcceleratorState._reset_state(reset_partial_state=True)
     session = Session(planned.inputs, make_accelerator("fp32"))
-    return finetune(planned.specs[0], session, Journal(folder / "e.jsonl"))
+    spec = planned.specs[0].model_copy(update=changes)
+    return finetune(spec, session, Journal(folder / "e.jsonl"))
 
 
-OTHERS = [
+def waits_of_a_step(inputs: Inputs, folder: Path, **changes: Any) -> Counter[str]:
+    """How often the host waits in the nine steps that a run of 12 has and a run of 3 has not, by place."""
+    seen = [on_gpu(inputs, folder, max_steps=n, eval_every=n, **changes)[1].waits for n in (3, 12)]
+    assert seen[0]  # they are counted
+    assert not seen[0] - seen[1]
+    return seen[1] - seen[0]
+
+
+OTHERS: list[dict[str, Any]] = [
     {"method": "prompt", "gradient_accumulation_steps": 2},
+    {"method": "head", "gradient_accumulation_steps": 2},
     {"method": "prompt", "peft": "lora"},
+    {"method": "head", "peft": "ia3"},
+    {"method": "prompt", "freeze": "encoder"},
+    {"method": "prompt", "checkpoint_activations": True},
 ]
 
 
 @pytest.mark.parametrize("changes", OTHERS, ids=str)
 def test_no_step_of_these_waits_either(inputs: Inputs, tmp_path: Path, changes: dict[str, Any]):
-    waits = [
-        on_gpu(inputs, tmp_path, max_steps=steps, eval_every=steps, **changes)[1].waits for steps in (3, 12)
-    ]
-    assert waits[1] - waits[0] == {}
+    assert waits_of_a_step(inputs, tmp_path, **changes) == {}
+
+
+def test_no_step_with_images_waits(tmp_path: Path):
+    write_shades(tmp_path)
+    task_file = tmp_path / "shades.py"
+    task_file.write_text(IMAGE_SOURCE)
+    inputs = Inputs("task:shades", tmp_path, task_file=task_file)
+    seen = []
+    for n in (3, 12):
+        with a_gpu() as gpu:
+            of_images(inputs, tmp_path, max_steps=n, eval_every=n)
+        seen.append(gpu.waits)
+    assert seen[1] - seen[0] == {}
+
+
+MASKS_LOOKED_AT: list[dict[str, Any]] = [
+    {"method": "prompt", "peft": "prefix"},
+    {"method": "head", "peft": "prefix"},
+    {"method": "prompt", "peft": "prompt"},
+    {"method": "head", "peft": "prompt"},
+    {"method": "prompt", "padded": True},
+    {"method": "head", "padded": True},
+]
+"""transformers looks whether the mask of a padded batch hides anything, once in each forward pass
+(`_ignore_bidirectional_mask_sdpa` in its `masking_utils`)."""
+
+
+@pytest.mark.parametrize("changes", MASKS_LOOKED_AT, ids=str)
+def test_a_padded_step_waits_once_in_the_library(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+):
+    if changes.get("padded"):
+        pad_all(monkeypatch)
+    waits = waits_of_a_step(inputs, tmp_path, **{n: v for n, v in changes.items() if n != "padded"})
+    assert waits.total() == 9, waits
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt"])
+def test_virtual_tokens_that_were_scored_first_can_be_trained(inputs: Inputs, kind: str):
+    """What reaches the device in inference mode could not be trained on."""
+    with a_gpu():
+        session = Session(inputs, make_accelerator("fp32"))
+        parts = session.parts(spec_for(session, method="prompt", peft=kind))
+        parts.score(parts.split.dev)
+        batch = parts.training_batch(range(4), parts.loaded.packing)
+        parts.objective.loss(logits(parts.loaded, batch, parts.objective), batch.labels).backward()
+        trained = [p for p in parts.loaded.model.parameters() if p.requires_grad]
+        assert all(p.grad is not None for p in trained)
+
+
+PARTS_LOOKED_FOR: list[tuple[dict[str, Any], int]] = [
+    ({"method": "causal"}, 1),
+    ({"method": "head"}, 1),
+    ({"method": "causal", "peft": "lora"}, 1),
+    ({"method": "causal", "gradient_accumulation_steps": 2}, 2),
+    ({"method": "causal", "peft": "prefix"}, 0),
+    ({"method": "head", "peft": "prefix"}, 0),
+]
+"""transformers looks whether the positions of a decoder's row begin again, once in each forward pass
+(`find_packed_sequence_indices` in its `masking_utils`), unless keys and values stand before the row."""
+
+
+@pytest.mark.parametrize(("changes", "waits_a_step"), PARTS_LOOKED_FOR, ids=str)
+def test_a_step_of_a_decoder_waits_in_the_library_alone(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, changes: dict[str, Any], waits_a_step: int
+):
+    waits = waits_of_a_step(Inputs(str(tiny_decoder), toy_data), tmp_path, **changes)
+    assert waits.total() == 9 * waits_a_step, waits
+
+
+def pad_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on no model takes packed rows."""
+
+    def padded(loaded: LoadedModel, *_: Any, **__: Any) -> LoadedModel:
+        return replace(loaded, why_padded="this test pads")
+
+    monkeypatch.setattr(text_setup, "with_packing", padded)
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["launched", "recorded"])
@@ -225,6 +316,7 @@ class TestThePretendedGpu:
             wait()
             assert pretended.waits.total() == before + 1
         torch.ones(3).to("cuda")
+        torch.empty(0).to("cuda")  # there is nothing to wait for
         assert pretended.waits.total() == 4
 
     def test_a_recording_has_no_effect_and_a_replay_has(self):
