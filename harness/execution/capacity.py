@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Literal
 
 import psutil
 import torch
 
+from momentum_bench.harness.cores import usable_cores
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.launcher import launched, ranks_here
@@ -127,8 +127,3 @@ def bytes_to_come(specs: Sequence[RunSpec], job: Job, session: Session, workers:
     state = max(session.optimizer(s).state_bytes_per_parameter(s.hyperparameters) for s in specs)
     # live and best parameters in fp32 and the optimizer's state; the old file stays until the new is whole
     return records + int(2 * workers * parameters * (8 + state))
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

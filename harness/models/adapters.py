@@ -70,7 +70,7 @@ class PromptedEncoder(PeftModel):  # type: ignore[misc]  # mypy does not read pe
         return output
 
     def _send_tokens(self, device: torch.device) -> None:
-        """Keep the virtual tokens' numbers on the device, because peft copies them in each pass, and waits."""
+        """Keep the virtual tokens' numbers on the device. peft would copy them in each pass and wait."""
         tokens = self.prompt_tokens[self.active_adapter]
         if tokens.device != device:
             with torch.inference_mode(False):  # training reads them too
