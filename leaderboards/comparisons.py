@@ -23,10 +23,11 @@ from momentum_bench.harness.verdicts.paired import (
     summary,
 )
 from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
+from momentum_bench.leaderboards.columns import metric_on_test
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.environments import mixed
 from momentum_bench.leaderboards.posterior import posterior
-from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words, test_metric_of
+from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words
 
 FEWEST_TASKS = 3
 """A pooled line needs at least three tasks."""
@@ -240,7 +241,7 @@ def _seed(first: Row, second: Row, seed: int) -> SeedDifference | None:
 def _pair(first: Row, second: Row, seed: int) -> SeedDifference:
     """What a seed says about two tuned rows. If the test rows differ, disagreement is not known."""
     a, b = first.chosen[seed], second.chosen[seed]
-    return seed_difference(a, b) or SeedDifference(test_metric_of(b) - test_metric_of(a), 0.0, 1)
+    return seed_difference(a, b) or SeedDifference(metric_on_test(b) - metric_on_test(a), 0.0, 1)
 
 
 def _without_pairs(first: Row, second: Row, margin: float, reason: str, left_out: str) -> Comparison:
@@ -395,7 +396,7 @@ def _learned(comparison: Comparison) -> bool:
     seeds = [int(seed) for seed in str(comparison.columns["seeds"]).split(";")]
     for row in (comparison.first, comparison.second):
         majority = row.columns["majority"]
-        mean = math.fsum(test_metric_of(row.chosen[seed]) for seed in seeds) / len(seeds)
+        mean = math.fsum(metric_on_test(row.chosen[seed]) for seed in seeds) / len(seeds)
         if not math.isnan(majority) and mean <= majority + margin:
             return False
     return True
