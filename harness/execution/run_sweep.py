@@ -6,9 +6,8 @@ notebook shows it as a progress bar.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import dismiss, follow
@@ -50,29 +49,19 @@ class SweepOutcome:
         )
 
 
-NO_RECORDS: Mapping[str, RunRecord] = MappingProxyType({})
-
-
-def run_sweep(
-    planned: PlannedSweep,
-    events: SweepEvents,
-    retry_failed: bool = False,
-    known: Mapping[str, RunRecord] = NO_RECORDS,
-) -> SweepOutcome:
+def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
     """Do the runs of a plan that are missing: in this process, in workers, or on a cluster.
 
     A rank of a launcher does its share of them.
 
     Args:
         retry_failed: run again what is recorded as failed.
-        known: checked records from elsewhere, by run id; a run among them is not done again.
 
     Raises:
         UserError: something cannot be prepared, or the disk or an input is gone. Finished runs are kept.
     """
     rank, ranks, _ = launched()
     together = planned.sweep.data_parallel_ranks is not None
-    planned = replace(planned, known=known)
     _keep(planned)
     if together and rank:
         follow(prepare([], planned.inputs, planned.sweep.precision, together=True))
