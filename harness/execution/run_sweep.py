@@ -19,7 +19,7 @@ from momentum_bench.harness.execution.prepare import prepare, prepare_for_others
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import SweepStore
-from momentum_bench.harness.sweeps.confirming import progress_in_words
+from momentum_bench.harness.sweeps.confirming import progress_in_words, standing
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.plan import longest_first, share_out
 
@@ -99,17 +99,16 @@ def _confirm(planned: PlannedSweep, events: SweepEvents, retry_failed: bool) -> 
     process sees the same results at it, and none looks between two looks.
     """
     told: set[str] = set()
-    while (now := planned.standing()) is not None and now.runs:
-        assert planned.design is not None
-        for text in progress_in_words(planned.design, now):
+    design = planned.design
+    while design is not None and design.confirm_seeds:
+        now = standing(design, planned.finished())
+        for text in progress_in_words(design, now):
             if text not in told:
                 events.message(text)
-        told |= set(progress_in_words(planned.design, now))
+                told.add(text)
+        if not now.runs:
+            break
         planned = _run_added(planned, planned.with_runs(now.runs), events, retry_failed)
-    if now is not None and planned.design is not None and planned.design.confirm_seeds:
-        for text in progress_in_words(planned.design, now):
-            if text not in told:
-                events.message(text)
     return planned
 
 
