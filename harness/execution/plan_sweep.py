@@ -10,6 +10,7 @@ from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.data.leakage import leaked_rows
 from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.splits import draw_split
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.launcher import lonely_launch
@@ -153,11 +154,14 @@ def plan_sweep(
     source = resolve_model(sweep.model, sweep.task_file)
     known = {run_id: record for run_id, record in elsewhere.items() if record.status != "failed"}
     planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), (), known=known))
-    planned = replace(planned, design=design_of(sweep, planned.specs))
+    design = design_of(sweep, planned.specs)
+    planned = replace(planned, design=design)
+    for rows in data:
+        _check_given(rows, sweep, design)
     events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")
     for rows in data:
         events.message(
-            f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}"
+            f"{rows.task.name}: {len(rows.train)} {rows.called}, {len(rows.test)} test rows, {rows.origin}"
         )
     events.message(f"{source.name}: revision {source.revision}")
     if sweep.peft and sweep.learning_rates is None:
@@ -167,6 +171,13 @@ def plan_sweep(
     if alone := lonely_launch():
         events.message(f"note: {alone}")
     return planned
+
+
+def _check_given(rows: TaskData, sweep: Sweep, design: Design | None) -> None:
+    """Raises: UserError, if a seed of the sweep has no split among those that were given."""
+    seeds = sweep.grid_seeds if design is None else (*design.tune_seeds, *design.confirm_seeds)
+    for seed in seeds if rows.given is not None else ():
+        draw_split(rows, sweep.k, seed, sweep.protocol)
 
 
 def _planned(before: PlannedSweep) -> PlannedSweep:
