@@ -49,6 +49,9 @@ class PromptedEncoder(PeftModel):  # type: ignore[misc]  # mypy does not read pe
         **kwargs: Any,
     ) -> Any:
         """B x T token ids -> hidden states, B x T x H."""
+        # peft keeps these numbers on the CPU and sends them with every batch, and a GPU waits for that
+        for name, numbers in self.prompt_tokens.items():
+            self.prompt_tokens[name] = numbers.to(input_ids.device)
         prompt = self.get_prompt(len(input_ids))
         n_virtual = self.active_peft_config.num_virtual_tokens
         if attention_mask is None:

@@ -174,8 +174,8 @@ class PretendedGpu:
         names = ("dtype", "layout", "memory_format")
         given = {name: kwargs[name] for name in names if kwargs.get(name) is not None}
         to_gpu = wanted is None or _is_gpu(wanted)
-        if isinstance(x, OnGpu) != to_gpu and not (to_gpu and kwargs.get("non_blocking")):
-            self._wait("copy")
+        if isinstance(x, OnGpu) != to_gpu and not (to_gpu and kwargs.get("non_blocking")) and x.numel():
+            self._wait("copy")  # torch returns at once where there is nothing to copy
         raw = x.raw if isinstance(x, OnGpu) else x
         if self._recording is not None:
             self._recording.about_to(aten._to_copy.default, (raw,), given)

@@ -133,18 +133,48 @@ def of_images(inputs: Inputs, folder: Path) -> RunRecord:
     return finetune(planned.specs[0], session, Journal(folder / "e.jsonl"))
 
 
+def waits_of_nine_steps(inputs: Inputs, folder: Path, **changes: Any) -> dict[str, int]:
+    """For what the host waits how often in a run of 12 steps, but not in one of 3."""
+    of_12, of_3 = (
+        on_gpu(inputs, folder, max_steps=steps, eval_every=steps, **changes)[1].waits for steps in (12, 3)
+    )
+    return dict(of_12 - of_3)
+
+
 OTHERS = [
     {"method": "prompt", "gradient_accumulation_steps": 2},
     {"method": "prompt", "peft": "lora"},
+    {"method": "head", "freeze": "embeddings"},
+    {"method": "prompt", "checkpoint_activations": True},
 ]
 
 
 @pytest.mark.parametrize("changes", OTHERS, ids=str)
 def test_no_step_of_these_waits_either(inputs: Inputs, tmp_path: Path, changes: dict[str, Any]):
-    waits = [
-        on_gpu(inputs, tmp_path, max_steps=steps, eval_every=steps, **changes)[1].waits for steps in (3, 12)
-    ]
-    assert waits[1] - waits[0] == {}
+    assert waits_of_nine_steps(inputs, tmp_path, **changes) == {}
+
+
+DECODERS = [
+    {"method": "causal"},
+    {"method": "causal", "peft": "lora"},
+    {"method": "causal", "gradient_accumulation_steps": 2},
+    {"method": "head"},
+]
+
+
+@pytest.mark.parametrize("changes", DECODERS, ids=str)
+def test_no_step_of_a_decoder_waits(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, changes: dict[str, Any]
+):
+    assert waits_of_nine_steps(Inputs(str(tiny_decoder), toy_data), tmp_path, **changes) == {}
+
+
+@pytest.mark.parametrize("peft", ["prefix", "prompt"])
+def test_a_step_with_virtual_tokens_waits_once(inputs: Inputs, tmp_path: Path, peft: str):
+    """Their batches are padded, and transformers looks whether a mask hides anything."""
+    waits = waits_of_nine_steps(inputs, tmp_path, method="prompt", peft=peft)
+    assert list(waits.values()) == [9]
+    assert "_local_scalar_dense" in next(iter(waits))
 
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["launched", "recorded"])
