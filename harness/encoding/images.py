@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +23,11 @@ from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16
 """Scoring batches are cut by tokens, and an image counts as so many: 256 images make 4,096 tokens."""
+
+MOST_THREADS = 16
+"""Threads that prepare images for a GPU."""
+IMAGES_AT_A_TIME = 512
+"""Of a batch, as they were stored: images of 500 x 375 pixels take 0.3 GB."""
 
 
 class ImageSet:
@@ -51,7 +60,7 @@ class ImageSet:
         Args:
             pad_id, packing: for text; without effect here.
         """
-        images = torch.stack([self._shown(self.pixels[self.positions[row]]) for row in rows])
+        images = torch.stack(self._all_shown([self.positions[row] for row in rows], device))
         labels = torch.tensor([self.labels[row] for row in rows])
         return Batch(
             inputs={"pixel_values": sent(images, device)},
@@ -61,26 +70,80 @@ class ImageSet:
             labels=sent(labels, device),
         )
 
-    def _shown(self, pixels: np.ndarray) -> torch.Tensor:
-        """One image as the network sees it, C x size x size."""
-        task = self.task
-        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
-        how = task.augmentation
+    def _all_shown(self, positions: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+        """The images as the network sees them, each C x size x size.
+
+        Where a GPU trains, the cores of the host are free, so threads read, decode and scale the images. On
+        a CPU runs have the cores. What is random is drawn image by image in both cases, so that the images
+        are the same to the bit. Only some images at a time are held as they were stored.
+        """
+        each: Callable[..., Iterator[Any]] = _threads().map if device.type == "cuda" else map
+        at_a_time = IMAGES_AT_A_TIME if device.type == "cuda" else 1
+        shown: list[torch.Tensor] = []
+        for first in range(0, len(positions), at_a_time):
+            stored = list(each(self.pixels.__getitem__, positions[first : first + at_a_time]))
+            variations = [self._variation(*pixels.shape[:2]) for pixels in stored]
+            shown += each(self._shown, stored, variations)
+        return shown
+
+    def _variation(self, height: int, width: int) -> Variation:
+        """How the next image is varied, from torch's current generator."""
+        how, crop, shift = self.task.augmentation, None, None
+        if not self.augmented:
+            return Variation()
         if how == "resized_crop_flip":
-            image = random_resized_crop(image, task.size) if self.augmented else centre_crop(image, task.size)
-        elif image.shape[1:] != (task.size, task.size):
-            image = resized(image, (task.size, task.size))
+            crop = drawn_crop(height, width)
+        if how in ("crop", "crop_flip"):
+            shift = drawn_shift(self.task.size // 8)
+        return Variation(crop, shift, how.endswith("flip") and bool(torch.rand(()) < 0.5))
+
+    def _shown(self, pixels: np.ndarray, variation: Variation) -> torch.Tensor:
+        """One image as the network sees it, C x size x size."""
+        size = self.task.size
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+        if variation.crop is not None:
+            top, left, height, width = variation.crop
+            image = resized(image[:, top : top + height, left : left + width], (size, size))
+        elif self.task.augmentation == "resized_crop_flip":
+            image = centre_crop(image, size)
+        elif image.shape[1:] != (size, size):
+            image = resized(image, (size, size))
         image = (image - self._mean) / self._std
-        if self.augmented and how in ("crop", "crop_flip"):
-            image = shifted(image, task.size // 8)
-        if self.augmented and how.endswith("flip") and torch.rand(()) < 0.5:
-            image = image.flip(-1)
-        return image
+        if variation.shift is not None:
+            image = shifted(image, size // 8, variation.shift)
+        return image.flip(-1) if variation.flip else image
 
 
-def shifted(image: torch.Tensor, pixels: int) -> torch.Tensor:
-    """A random crop of the image's own size, from the image with `pixels` zeros on every side."""
+@cache
+def _threads() -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(min(cores, MOST_THREADS), thread_name_prefix="images")
+
+
+class Variation(NamedTuple):
+    """How an image is varied at random.
+
+    Attributes:
+        crop: top, left, height and width of the part that is scaled to the task's size; None: the middle of
+            the image, or all of it.
+        shift: how many pixels it moves up and left, from `drawn_shift`; None: it stays.
+        flip: whether left and right are exchanged.
+    """
+
+    crop: tuple[int, int, int, int] | None = None
+    shift: tuple[int, int] | None = None
+    flip: bool = False
+
+
+def drawn_shift(pixels: int) -> tuple[int, int]:
+    """Rows and columns from 0 to twice `pixels`, at random."""
     top, left = torch.randint(0, 2 * pixels + 1, (2,)).tolist()
+    return top, left
+
+
+def shifted(image: torch.Tensor, pixels: int, shift: tuple[int, int]) -> torch.Tensor:
+    """A crop of the image's own size, from the image with `pixels` zeros on every side."""
+    top, left = shift
     padded = functional.pad(image, (pixels,) * 4)
     return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
 
@@ -99,12 +162,12 @@ def centre_crop(image: torch.Tensor, size: int) -> torch.Tensor:
     return image[:, top : top + size, left : left + size]
 
 
-def random_resized_crop(image: torch.Tensor, size: int) -> torch.Tensor:
-    """A random 8 % to 100 % of the area at an aspect ratio of 3/4 to 4/3, scaled to size x size.
+def drawn_crop(height: int, width: int) -> tuple[int, int, int, int] | None:
+    """A random 8 % to 100 % of an image's area at an aspect ratio of 3/4 to 4/3: top, left, height, width.
 
-    As in Szegedy et al. 2015 (section 6). If ten draws do not fit into the image, its middle is taken.
+    As in Szegedy et al. 2015 (section 6). None if ten draws do not fit into the image; its middle is taken
+    then.
     """
-    height, width = image.shape[1:]
     for _ in range(10):
         area = height * width * (0.08 + 0.92 * float(torch.rand(())))
         ratio = math.exp((2 * float(torch.rand(())) - 1) * math.log(4 / 3))
@@ -112,8 +175,8 @@ def random_resized_crop(image: torch.Tensor, size: int) -> torch.Tensor:
         if 0 < w <= width and 0 < h <= height:
             top = int(torch.randint(0, height - h + 1, ()))
             left = int(torch.randint(0, width - w + 1, ()))
-            return resized(image[:, top : top + h, left : left + w], (size, size))
-    return centre_crop(image, size)
+            return top, left, h, w
+    return None
 
 
 Examples = Encoded | ImageSet
