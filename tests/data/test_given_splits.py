@@ -182,7 +182,7 @@ def test_a_sweep_on_given_splits_is_the_sweep_on_drawn_ones(tiny_model: Path, to
     row_id = table(tmp_path / "given" / "leaderboard.csv")[0]["row_id"]
     shown = run_command("reproduce", row_id[:8], tmp_path / "given")
     assert 'splits = "given"' in shown.stdout, shown.stderr
-    words = ("--run", "again", "--data-dir", tmp_path / "files", "--model", tiny_model)
+    words = ("--run", tmp_path / "again", "--data-dir", tmp_path / "files", "--model", tiny_model)
     again = run_command("reproduce", row_id[:8], tmp_path / "given", *words)
     assert again.returncode == 0, again.stdout + again.stderr
 
