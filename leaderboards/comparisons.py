@@ -71,8 +71,14 @@ def same_search(first: Row, second: Row, seed: int) -> bool:
     for equal rates on either axis. An optimizer with a rate of its own shares no axis with others. There the
     two searches are equal if both rows have a result in each cell of their grids, and equally many cells.
     So it is where further axes are tuned, because one of the two may lack an axis.
+
+    If a step of one optimizer takes several forward-backward passes, points cost differently. Then both
+    searches must have a result in each cell, and the same number of gradient evaluations in all.
     """
     rates, others = first.budget[seed], second.budget[seed]
+    if first.counts_passes or second.counts_passes:
+        spent, of_other = first.gradient_evaluations[seed], second.gradient_evaluations[seed]
+        return spent == of_other and rates == first.grid and others == second.grid
     if rates == others:
         return True
     if _share_an_axis(first, second):
@@ -124,13 +130,19 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
             apart |= {first.row_id, second.row_id}
             gaps = gaps or bool(lacking(first, second, common))
     groups: dict[str, list[str]] = defaultdict(list)
-    for row in setting:
-        if row.row_id in apart:
-            groups[_budget(row)].append(row.label)
+    unlike = [row for row in setting if row.row_id in apart]
+    by_passes = any(row.counts_passes for row in unlike)
+    for row in unlike:
+        groups[_budget(row, by_passes)].append(row.label)
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
     what = f"{setting[0].columns['task']}: optimizers with different search budgets are not compared"
     advice = ""
-    if any(row.axes for row in setting if row.row_id in apart):
+    if by_passes:
+        advice = (
+            " Each optimizer needs the same number of gradient evaluations. Run the one with fewer of them "
+            "alone, with more --learning-rates and the same --output-dir."
+        )
+    elif any(row.axes for row in unlike):
         advice = (
             " Each optimizer needs the same number of points. Run the one with fewer points alone, with more "
             "--learning-rates and the same --output-dir; or draw equally many for each, with --trials N."
@@ -138,8 +150,15 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
     return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
 
 
-def _budget(row: Row) -> str:
-    """The points of a row that ended in a result on each seed, in words."""
+def _budget(row: Row, with_cost: bool) -> str:
+    """The points of a row that ended in a result on each seed, and what they cost, in words."""
+    if with_cost:
+        spent = " or ".join(f"{n:,}" for n in sorted(set(row.gradient_evaluations.values())))
+        return f"{_points(row)}, {spent} gradient evaluations a seed"
+    return _points(row)
+
+
+def _points(row: Row) -> str:
     if len(budgets := set(row.budget.values())) == 1:
         points = sorted(budgets.pop())
         rates = " ".join(f"{rate:g}" for rate in sorted({point.learning_rate for point in points}))

@@ -135,6 +135,21 @@ class Row:
         }
 
     @cached_property
+    def gradient_evaluations(self) -> dict[int, int]:
+        """Of each seed: the forward-backward passes of whole batches in its runs that ended in a result."""
+        found = dict.fromkeys(self.budget, 0)
+        for run in self.runs:
+            if run.status in RESULTS:
+                counted = run.costs and run.costs.forward_backward_passes
+                found[run.spec.seed] += counted or run.spec.max_steps
+        return found
+
+    @property
+    def counts_passes(self) -> bool:
+        """Whether a step of its optimizer may take more than one pass."""
+        return any(run.costs and run.costs.forward_backward_passes for run in self.runs)
+
+    @cached_property
     def left_out(self) -> dict[str, list[Cell]]:
         """The cells of the grid without a result: those whose run `failed`, and those that are `missing`."""
         there = {(run.spec.seed, run.spec.point): run.status for run in self.runs}
