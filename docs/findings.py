@@ -116,9 +116,11 @@ def _interval(difference: PairedDifference) -> str:
 
 
 def _where(row: Row) -> str:
-    """The task, and the batch size where it is not that of the protocol."""
-    size = row.runs[0].spec.batch_size
-    return str(row.columns["task"]) + (f", batch {size}" if row.columns["task"] == "digits" else "")
+    """The task, and what tells its boards apart: the batch size of digits, else the method and k."""
+    spec = row.runs[0].spec
+    return f"{spec.task}, " + (
+        f"batch {spec.batch_size}" if spec.task == "digits" else f"{spec.method} k={spec.k}"
+    )
 
 
 def _designs(boards: Boards) -> str:

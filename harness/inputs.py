@@ -19,11 +19,13 @@ class Reading:
         tsv: what quotes in TSV files are.
         data_revision: the commit, branch or tag of a data set on the hub.
         protocol: the protocol of the runs, under which a task may have another source.
+        given_k: read few-shot splits that others have drawn, for this k.
     """
 
     tsv: Quotes | None = None
     data_revision: str | None = None
     protocol: str | None = None
+    given_k: int | None = None
 
 
 AS_IT_IS = Reading()
@@ -31,10 +33,10 @@ AS_IT_IS = Reading()
 
 
 def recorded_reading(origin: str) -> Reading:
-    """How the rows of a run were read, from the origin that its record states."""
+    """How the rows of a run were read, from the origin that its record states; splits are in its spec."""
     if on_the_hub := _ON_THE_HUB.fullmatch(origin):
         return Reading(data_revision=on_the_hub["commit"])
-    tsv = re.fullmatch("folder, --tsv (raw|quoted)", origin)
+    tsv = re.fullmatch("folder(?:, given splits)?, --tsv (raw|quoted)", origin)
     return Reading(tsv=tsv[1] if tsv else None)  # type: ignore[arg-type]  # the pattern has its two values
 
 

@@ -18,6 +18,7 @@ from momentum_bench.harness.records.store import Store, SweepStore
 from momentum_bench.harness.sweeps.confirming import standings_of
 from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ArchivedStore
+from momentum_bench.leaderboards.columns import RESULTS
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.comparisons import (
     MIX,
@@ -30,7 +31,6 @@ from momentum_bench.leaderboards.comparisons import (
 )
 from momentum_bench.leaderboards.environments import mixed
 from momentum_bench.leaderboards.rows import (
-    RESULTS,
     Cell,
     Row,
     Standings,

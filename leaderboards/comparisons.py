@@ -23,10 +23,11 @@ from momentum_bench.harness.verdicts.paired import (
     summary,
 )
 from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
+from momentum_bench.leaderboards.columns import metric_on_test
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.environments import mixed
 from momentum_bench.leaderboards.posterior import posterior
-from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words, test_metric_of
+from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words
 
 FEWEST_TASKS = 3
 """A pooled line needs at least three tasks."""
@@ -70,8 +71,14 @@ def same_search(first: Row, second: Row, seed: int) -> bool:
     for equal rates on either axis. An optimizer with a rate of its own shares no axis with others. There the
     two searches are equal if both rows have a result in each cell of their grids, and equally many cells.
     So it is where further axes are tuned, because one of the two may lack an axis.
+
+    If a step of one optimizer takes several forward-backward passes, points cost differently. Then both
+    searches must have a result in each cell, and the same number of gradient evaluations in all.
     """
     rates, others = first.budget[seed], second.budget[seed]
+    if first.counts_passes or second.counts_passes:
+        spent, of_other = first.gradient_evaluations[seed], second.gradient_evaluations[seed]
+        return spent == of_other and rates == first.grid and others == second.grid
     if rates == others:
         return True
     if _share_an_axis(first, second):
@@ -123,13 +130,19 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
             apart |= {first.row_id, second.row_id}
             gaps = gaps or bool(lacking(first, second, common))
     groups: dict[str, list[str]] = defaultdict(list)
-    for row in setting:
-        if row.row_id in apart:
-            groups[_budget(row)].append(row.label)
+    unlike = [row for row in setting if row.row_id in apart]
+    by_passes = any(row.counts_passes for row in unlike)
+    for row in unlike:
+        groups[_budget(row, by_passes)].append(row.label)
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
     what = f"{setting[0].columns['task']}: optimizers with different search budgets are not compared"
     advice = ""
-    if any(row.axes for row in setting if row.row_id in apart):
+    if by_passes:
+        advice = (
+            " Each optimizer needs the same number of gradient evaluations. Run the one with fewer of them "
+            "alone, with more --learning-rates and the same --output-dir."
+        )
+    elif any(row.axes for row in unlike):
         advice = (
             " Each optimizer needs the same number of points. Run the one with fewer points alone, with more "
             "--learning-rates and the same --output-dir; or draw equally many for each, with --trials N."
@@ -137,8 +150,15 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
     return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
 
 
-def _budget(row: Row) -> str:
-    """The points of a row that ended in a result on each seed, in words."""
+def _budget(row: Row, with_cost: bool) -> str:
+    """The points of a row that ended in a result on each seed, and what they cost, in words."""
+    if with_cost:
+        spent = " or ".join(f"{n:,}" for n in sorted(set(row.gradient_evaluations.values())))
+        return f"{_points(row)}, {spent} gradient evaluations a seed"
+    return _points(row)
+
+
+def _points(row: Row) -> str:
     if len(budgets := set(row.budget.values())) == 1:
         points = sorted(budgets.pop())
         rates = " ".join(f"{rate:g}" for rate in sorted({point.learning_rate for point in points}))
@@ -240,7 +260,7 @@ def _seed(first: Row, second: Row, seed: int) -> SeedDifference | None:
 def _pair(first: Row, second: Row, seed: int) -> SeedDifference:
     """What a seed says about two tuned rows. If the test rows differ, disagreement is not known."""
     a, b = first.chosen[seed], second.chosen[seed]
-    return seed_difference(a, b) or SeedDifference(test_metric_of(b) - test_metric_of(a), 0.0, 1)
+    return seed_difference(a, b) or SeedDifference(metric_on_test(b) - metric_on_test(a), 0.0, 1)
 
 
 def _without_pairs(first: Row, second: Row, margin: float, reason: str, left_out: str) -> Comparison:
@@ -395,7 +415,7 @@ def _learned(comparison: Comparison) -> bool:
     seeds = [int(seed) for seed in str(comparison.columns["seeds"]).split(";")]
     for row in (comparison.first, comparison.second):
         majority = row.columns["majority"]
-        mean = math.fsum(test_metric_of(row.chosen[seed]) for seed in seeds) / len(seeds)
+        mean = math.fsum(metric_on_test(row.chosen[seed]) for seed in seeds) / len(seeds)
         if not math.isnan(majority) and mean <= majority + margin:
             return False
     return True

@@ -18,7 +18,8 @@ from momentum_bench.harness.intervals import t_quantile
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.verdicts.paired import CONFIDENCE, Summary, summary
-from momentum_bench.leaderboards.rows import Row, test_metric_of
+from momentum_bench.leaderboards.columns import metric_on_test
+from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tuning import pair_columns, pair_identity
 
 MATCHED_COLUMNS = (
@@ -71,7 +72,7 @@ def matched_curve(first: Row, second: Row) -> list[RatePoint]:
     for rate in rates:
         seeds = sorted({seed for at, seed in by_cell[0].keys() & by_cell[1].keys() if at == rate})
         done = [s for s in seeds if all(cells[rate, s].status == "done" for cells in by_cell)]
-        scores = [[test_metric_of(cells[rate, seed]) for seed in done] for cells in by_cell]
+        scores = [[metric_on_test(cells[rate, seed]) for seed in done] for cells in by_cell]
         first_diverged, second_diverged = (_n_diverged(cells, rate) for cells in by_cell)
         points.append(
             RatePoint(

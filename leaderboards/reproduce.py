@@ -46,8 +46,10 @@ def sweep_text(row: Row) -> str:
     """
     spec = row.runs[0].spec
     settings = _sweep_settings(row, spec)
+    splits = settings.pop("splits", None)  # files in a folder, which is not here
     if _is_ours(spec.optimizer):
         _check_same(settings, spec)
+    settings |= {"splits": splits} if splits and splits != "none" else {}
     settings |= _how_read(row)
     lines = [*(f"# {short_line(text)}" for text in _needs(row, spec)), ""]
     lines += [f"{name} = {_toml(value)}" for name, value in settings.items()]

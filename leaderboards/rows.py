@@ -4,38 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, groupby
-from typing import Any, Literal
+from typing import Any
 
-from momentum_bench.harness.metrics.constant import best_constant
-from momentum_bench.harness.optimizers.accumulated import accumulated_rate
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
-from momentum_bench.harness.records.design import Design, arm_of, fixed_hyperparameters, setting_of
-from momentum_bench.harness.records.labels import setting_words
+from momentum_bench.harness.records.design import Design, arm_of, setting_of
 from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, canonical_json
-from momentum_bench.harness.records.selection import Selection, dev_result, select
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Standing
-from momentum_bench.harness.sweeps.protocols import settings_name
-from momentum_bench.harness.verdicts.paired import summary
-from momentum_bench.leaderboards.bagged import bagged_score
+from momentum_bench.leaderboards.columns import (
+    RESULTS,
+    Choices,
+    Role,
+    arm_columns,
+    choice_columns,
+    cost_columns,
+    edge_columns,
+    hyperparameter_words,
+    score_columns,
+    setting_columns,
+)
 from momentum_bench.leaderboards.environments import FACTS, Facts, facts_of, mixed
 
 TASK = ("task", "task_version", "data_fingerprint")
 """The fields in which the rows behind a pooled line differ."""
-
-Role = Literal["tuned", "matched", "own"]
-"""What the seeds of a row are for. `tuned`: on each seed the whole grid ran, and dev chose. `matched`: fresh
-seeds, which confirm at one effective rate for all arms. `own`: fresh seeds, each arm at its own rate."""
-
-RESULTS = ("done", "diverged")
-"""The states of a run that has a result. A failed run has none."""
 
 Cell = tuple[int, Point]
 """The seed and the point of a run in its row."""
@@ -136,6 +133,21 @@ class Row:
             seed: frozenset(run.spec.point for run in part if run.status in RESULTS)
             for seed, part in groupby(self.runs, key=lambda run: run.spec.seed)  # they are sorted by seed
         }
+
+    @cached_property
+    def gradient_evaluations(self) -> dict[int, int]:
+        """Of each seed: the forward-backward passes of whole batches in its runs that ended in a result."""
+        found = dict.fromkeys(self.budget, 0)
+        for run in self.runs:
+            if run.status in RESULTS:
+                counted = run.costs and run.costs.forward_backward_passes
+                found[run.spec.seed] += counted or run.spec.max_steps
+        return found
+
+    @property
+    def counts_passes(self) -> bool:
+        """Whether a step of its optimizer may take more than one pass."""
+        return any(run.costs and run.costs.forward_backward_passes for run in self.runs)
 
     @cached_property
     def left_out(self) -> dict[str, list[Cell]]:
@@ -255,7 +267,7 @@ def rows_of(
     for key, runs in arms.items():
         spec = runs[0].spec
         name = spec.optimizer if spec.max_steps else "zero-shot"
-        words = [name, *(_hyperparameters(spec) if often[key[:3]] > 1 else [])]
+        words = [name, *(hyperparameter_words(spec) if often[key[:3]] > 1 else [])]
         about = _About(json.loads(key[1]), " ".join(words), mix_environments)
         rows += _tuned_rows(runs, about, planned)
         for design, now in standings:
@@ -377,12 +389,6 @@ def _layouts(runs: Sequence[RunRecord]) -> list[str]:
     return [commonest if layout is None else layout for layout in layouts]
 
 
-def _hyperparameters(spec: RunSpec) -> list[str]:
-    fixed = fixed_hyperparameters(spec)
-    tuned = {name: "tuned" for name in spec.hyperparameters if name not in fixed}
-    return setting_words(fixed | tuned)
-
-
 def _sort_key(row: Row) -> tuple[Any, ...]:
     setting, arm = ("task", "model", "method", "k"), ("optimizer", "momentum", "hyperparameters")
     # numbers as numbers: batch size 16 before 256 before 1024
@@ -407,125 +413,34 @@ def _row(
         grid: the points that were to run on each seed, ascending.
         identity: what the row's id follows from, apart from its setting and arm; None: nothing.
     """
-    runs = sorted(runs, key=lambda run: (run.spec.seed, run.spec.point))
-    by_seed = {seed: list(part) for seed, part in groupby(runs, key=lambda run: run.spec.seed)}
     facts = facts_of(run for run in runs if run.status in RESULTS)
     apart = "" if about.mix_environments else mixed(facts)
-    done = {run.spec.run_id: run for run in runs if run.status == "done"}
-    results = {
-        seed: found
-        for seed, part in by_seed.items()
-        if not apart and (found := [dev_result(run) for run in part if run.status == "done"])
-    }
-    selections = {
-        seed: select(found, [run.spec.point for run in by_seed[seed] if run.status in RESULTS])
-        for seed, found in results.items()
-    }
-    chosen = {seed: done[selection.run_id] for seed, selection in selections.items()}
-    best = list(chosen.values())
-    spec = runs[0].spec
+    of_row = Choices.among(runs, grid, none=bool(apart))
+    spec = of_row.spec
     setting = setting_of(spec) | {"layout": about.layout}
-    hyperparameters = ";".join(_hyperparameters(spec))
+    bagged = of_row.bagged_scores() if role == "tuned" and spec.max_steps else {}
     further = [identity] if identity else []
-    costs = [run.costs for run in runs if run.costs]
-    test = summary([test_metric_of(run) for run in best])
-    dev = summary([run.best.dev_metric for run in best if run.best])
-    clipped = summary([run.clipped_fraction or 0.0 for run in best])
     columns = {
-        "task": spec.task,
-        "model": spec.model,
-        "method": spec.method,
-        "k": spec.k,
-        "optimizer": spec.optimizer,
-        "momentum": None if "momentum" in (spec.tuned or ()) else spec.hyperparameters.get("momentum", 0.0),
-        "hyperparameters": hyperparameters,
-        "role": role,
-        "seeds": joined(chosen),
-        "learning_rates": joined(run.spec.learning_rate for run in best),
-        "torch_learning_rates": joined(run.read_back.torch_learning_rate for run in best if run.read_back),
-        "grid": joined(sorted({point.learning_rate for point in grid})),
-        "axes": _axes_text(grid),
-        "chosen_settings": joined(run.spec.point.settings_text for run in best) if spec.tuned else "",
-        "n_seeds": len(chosen),
-        "n_runs": len(runs),
-        "n_missing": len(grid) * len(by_seed) - len(runs),
-        "n_diverged": sum(run.status == "diverged" for run in runs),
-        "n_failed": sum(run.status == "failed" for run in runs),
-        "metric": runs[0].metric,
-        "test_mean": test.mean,
-        "test_std": test.std,
-        "test_ci_low": test.ci_low,
-        "test_ci_high": test.ci_high,
-        **_over_ties(selections, done),
-        "test_bagged_mean": math.nan,
-        "test_worst": min(map(test_metric_of, best), default=math.nan),
-        "majority": _majority(best),
-        "dev_mean": dev.mean,
-        "dev_std": dev.std,
-        "accumulated_rate": None if "momentum" in (spec.tuned or ()) else accumulated_rate(spec),
-        # without training there is no grid, so there is no edge
-        "on_grid_edge": sum(s.on_edge for s in selections.values()) if spec.max_steps else 0,
-        "ends": _ends_text(spec, selections.values()),
-        "n_tied": sum(selection.n_tied for selection in selections.values()),
-        "clipped_fraction": clipped.mean,
-        "optimizer_state_bytes": max(
-            (run.read_back.optimizer_state_bytes for run in best if run.read_back), default=None
-        ),
-        "short_classes": joined(sorted({c for run in best if run.split for c in run.split.short_classes})),
-        **_of_data(best),
-        "train_seconds": math.fsum(cost.train_seconds for cost in costs),
-        "search_seconds": math.fsum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs),
-        "peak_memory_bytes": max((cost.peak_memory_bytes for cost in costs), default=None),
+        **arm_columns(spec, role),
+        **choice_columns(of_row),
+        **score_columns(of_row, bagged),
+        **edge_columns(of_row),
+        **cost_columns(of_row),
         **{name: joined(facts[name]) for name in FACTS},
         "left_out": "",
-        "protocol": settings_name(spec),
-        "protocol_version": spec.protocol_version,
-        "task_version": spec.task_version,
-        "data_fingerprint": spec.data_fingerprint,
-        "model_revision": spec.model_revision,
+        **setting_columns(spec),
         "design": design.design_id if design else "",
         "row_id": _id([_stated(setting), *arm_of(spec), *further]),
-        "chosen_runs": joined(run.spec.run_id for run in best),
+        "chosen_runs": joined(run.spec.run_id for run in of_row.best),
     }
-    of_seeds = {seed: bagged_score(by_seed[seed]) for seed in chosen if role == "tuned" and spec.max_steps}
-    bagged = {seed: score for seed, score in of_seeds.items() if score is not None}
-    if len(bagged) == len(chosen):
-        columns["test_bagged_mean"] = summary(list(bagged.values())).mean
     row = Row(
-        setting, about.label, chosen, runs, facts, apart, columns, frozenset(grid), bagged, role, design
+        *(setting, about.label, of_row.chosen, of_row.runs, facts, apart, columns),
+        *(frozenset(grid), bagged, role, design),
     )
     columns["left_out"] = "; ".join(
         f"{state}: {cells_in_words(cells)}" for state, cells in row.left_out.items() if cells
     )
     return row
-
-
-def _axes_text(grid: Sequence[Point]) -> str:
-    """The further axes and their values, such as `batch_size=4/8 momentum=0.5/0.9`; empty without them."""
-    values: dict[str, set[float]] = defaultdict(set)
-    for point in grid:
-        for name, value in point.settings:
-            values[name].add(value)
-    return " ".join(
-        f"{name}={'/'.join(f'{value:g}' for value in sorted(of_axis))}" for name, of_axis in values.items()
-    )
-
-
-def _ends_text(spec: RunSpec, selections: Iterable[Selection]) -> str:
-    """How many seeds chose an end of each axis, such as `learning_rate=2 momentum=1`; empty with one axis."""
-    if not spec.tuned:
-        return ""
-    counts = Counter(name for selection in selections for name in selection.ends)
-    return " ".join(f"{name}={counts[name]}" for name in ("learning_rate", *spec.tuned))
-
-
-def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:
-    """What a reader should know of the texts behind a row: the largest values of its chosen runs."""
-    splits = [run.split for run in best if run.split]
-    return {
-        "n_leaked": max((s.n_leaked for s in splits if s.n_leaked is not None), default=None),
-        "unknown_tokens": max((s.unknown_share for s in splits if s.unknown_share is not None), default=None),
-    }
 
 
 def _stated(setting: dict[str, Any]) -> dict[str, Any]:
@@ -535,29 +450,3 @@ def _stated(setting: dict[str, Any]) -> dict[str, Any]:
 
 def _id(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
-
-
-def test_metric_of(run: RunRecord) -> float:
-    """The test score of a run that is done."""
-    assert run.test is not None  # a run that is done was scored on test
-    return run.test.metric
-
-
-def _over_ties(selections: dict[int, Selection], done: dict[str, RunRecord]) -> dict[str, float]:
-    """The lowest and the highest test mean that another choice among ties on dev would give.
-
-    They are over all choices of one tied learning rate for each seed. Ties between the checkpoints of one
-    run are left out, because the test split is scored at one checkpoint only.
-    """
-    tied = [[test_metric_of(done[run_id]) for run_id in s.tied] for s in selections.values()]
-    return {
-        "test_tied_low": summary([min(scores) for scores in tied]).mean,
-        "test_tied_high": summary([max(scores) for scores in tied]).mean,
-    }
-
-
-def _majority(runs: Sequence[RunRecord]) -> float:
-    """The mean test score of the best constant prediction, which a model that learned nothing gives."""
-    scores = [best_constant(run.metric, t.labels, t.questions) for run in runs if (t := run.test)]
-    known = [score for score in scores if score is not None]
-    return summary(known).mean if len(known) == len(scores) else math.nan

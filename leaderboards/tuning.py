@@ -25,8 +25,9 @@ from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.selection import by_choice, dev_result
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.verdicts.paired import summary
+from momentum_bench.leaderboards.columns import metric_on_test
 from momentum_bench.leaderboards.comparisons import same_search
-from momentum_bench.leaderboards.rows import Row, test_metric_of
+from momentum_bench.leaderboards.rows import Row
 
 TOLERANCE = 0.02
 """A rate whose mean score is within two points of the best one's counts as good."""
@@ -100,7 +101,7 @@ def budget_curves(row: Row) -> dict[int, list[float]]:
         done = [run for run in runs if run.status == "done"]
         if done:
             done.sort(key=lambda run: by_choice(dev_result(run)))
-            curves[seed] = expected_scores([test_metric_of(run) for run in done], len(runs) - len(done))
+            curves[seed] = expected_scores([metric_on_test(run) for run in done], len(runs) - len(done))
     return curves
 
 
@@ -193,7 +194,7 @@ def sensitivity(row: Row, tolerance: float = TOLERANCE) -> Sensitivity | None:
     if not runs_of or len(rates) < 2:
         return None
     scores = {
-        seed: {run.spec.learning_rate: test_metric_of(run) for run in runs if run.status == "done"}
+        seed: {run.spec.learning_rate: metric_on_test(run) for run in runs if run.status == "done"}
         for seed, runs in runs_of.items()
     }
     table = np.array([[of_seed.get(rate, -math.inf) for rate in rates] for of_seed in scores.values()])

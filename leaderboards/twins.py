@@ -72,8 +72,8 @@ def are_twins(without: Row, with_momentum: Row) -> bool:
 
 
 def _has_momentum(row: Row) -> bool:
-    values = row.runs[0].spec.hyperparameters
-    return any(values.get(name) for name in MOMENTA)
+    """Whether any of its runs has one: a tuned list of momenta may hold 0."""
+    return any(run.spec.hyperparameters.get(name) for run in row.runs for name in MOMENTA)
 
 
 def _is(row: Row, arm: str) -> bool:

@@ -114,8 +114,9 @@ def with_code(folder: Path, what: str, canary: Path) -> None:
     file.write_text(json.dumps(facts))
 
 
-@pytest.mark.parametrize("terminal", [False, True])
-@pytest.mark.parametrize("what", ["config", "model", "tokenizer"])
+@pytest.mark.parametrize(
+    ("what", "terminal"), [("config", True), ("model", False), ("tokenizer", False)]
+)  # transformers asks in one function, whatever has the code
 def test_code_of_a_model_is_not_run_whoever_says_yes(
     what: str, terminal: bool, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

@@ -18,7 +18,7 @@ MAY_BE_MISSING: Mapping[str, str] = {
     ),
     **dict.fromkeys(("optimizer_state_bytes", "peak_memory_bytes"), "Int64"),
     **dict.fromkeys(("deterministic", "cuda_graphs", "checkpoint_activations"), "boolean"),
-    **dict.fromkeys(("failure", "peft", "freeze"), "str"),
+    **dict.fromkeys(("failure", "peft", "freeze", "splits"), "str"),
 }
 """The type of each column whose values may be None. pandas would infer another one where all are None."""
 

@@ -61,7 +61,7 @@ def noise_floor(
         asked = model or at_revision(spec.model, spec.model_revision)
         reading = recorded_reading(record.split.origin) if record.split else AS_IT_IS
         files = tuple(optimizer_file or ()) or None
-        reading = replace(reading, protocol=spec.protocol)
+        reading = replace(reading, protocol=spec.protocol, given_k=spec.k if spec.splits else None)
         inputs = Inputs(asked, data_dir, files, task_file, reading=reading)
         found = measure_noise_floor(spec, inputs, repeats, runs_at_a_time)
         with disk_errors(directory), store.alone():

@@ -100,13 +100,14 @@ def run(
         events = terminal_events(quiet)
         if not yes:
             check_number_of_runs(asked)
-        planned = plan_sweep(asked, events)
+        with_records = [*(resume_from or ()), *_archives(archive)]
+        planned = plan_sweep(asked, events, finished_elsewhere(with_records))
         if dry_run:
             planned = _with_what_follows(planned)
             _print_runs(planned.specs, planned.finished(), as_json)
             return
 
-        outcome = _run_and_write(planned, events, retry_failed, resume_from or (), archive)
+        outcome = _run_and_write(planned, events, retry_failed, archive)
         if not outcome.builds_board:
             return
         board = board_of_sweep(outcome)
@@ -134,27 +135,30 @@ def _run_and_write(
     planned: PlannedSweep,
     events: SweepEvents,
     retry_failed: bool,
-    resume_from: Sequence[Path],
     archive: Path | None,
 ) -> SweepOutcome:
     """Do the runs that are missing, and write the leaderboard into the results directory and the archive."""
     from momentum_bench.harness.cli.archiving import SECONDS_BETWEEN, ArchivingEvents
     from momentum_bench.harness.execution.run_sweep import run_sweep
-    from momentum_bench.leaderboards.archive import ARCHIVE
     from momentum_bench.leaderboards.rendering.files import write_board
 
-    elsewhere, archiving = list(resume_from), None
+    archiving = None
     if archive is not None:
-        if (archive / ARCHIVE).is_file():
-            elsewhere.append(archive)
         often = inf if launched().rank else SECONDS_BETWEEN  # one process is enough
         archiving = ArchivingEvents(events, planned.store, archive, often)
-    outcome = run_sweep(planned, archiving or events, retry_failed, finished_elsewhere(elsewhere))
+    outcome = run_sweep(planned, archiving or events, retry_failed)
     if outcome.builds_board:
         write_board(planned.store)
         if archiving is not None:
             archiving.write()
     return outcome
+
+
+def _archives(folder: Path | None) -> list[Path]:
+    """The folder of --archive, if it has an archive already."""
+    from momentum_bench.leaderboards.archive import ARCHIVE
+
+    return [] if folder is None or not (folder / ARCHIVE).is_file() else [folder]
 
 
 def finished_elsewhere(directories: Sequence[Path]) -> dict[str, RunRecord]:

@@ -137,13 +137,14 @@ def check_task(
     k: Annotated[int | None, option_of("k")] = None,
     tsv: Annotated[str | None, option_of("tsv")] = None,
     data_revision: Annotated[str | None, option_of("data_revision")] = None,
+    splits: Annotated[str | None, option_of("splits")] = None,
 ) -> None:
     """Try a task: rows, leakage, a split, label words, three encoded examples, two steps on the CPU."""
     with plain_errors("nothing was written"):
         check_can_run()
         task, file = _text_task(name)
         words = {"data_dir": data_dir, "model": model, "method": method, "k": k, "task_file": file}
-        words |= {"tsv": tsv, "data_revision": data_revision}
+        words |= {"tsv": tsv, "data_revision": data_revision, "splits": splits}
         given = {word: value for word, value in words.items() if value is not None}
         from momentum_bench.harness.execution import task_check
 

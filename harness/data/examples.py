@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,6 +38,8 @@ class TaskData:
         n_empty: number of rows with an empty text; they are kept.
         left_out: positions of broken rows among the stored training rows; LM-BFF shuffles them too.
         pixels: the images of an image task, by the positions that the rows hold as their texts.
+        given: of splits that are not drawn, the rows of train and of dev among `train`, by seed; the seed is
+            None where all seeds share one split. None: splits are drawn.
     """
 
     task: AnyTask
@@ -49,6 +51,12 @@ class TaskData:
     n_empty: int
     left_out: tuple[int, ...] = ()
     pixels: Any = None
+    given: Mapping[int | None, tuple[range, range]] | None = None
+
+    @property
+    def called(self) -> str:
+        """What `train` holds."""
+        return "train rows" if self.given is None else "train and dev rows of all given splits"
 
 
 def content_hash(parts: Iterable[list[Example]]) -> str:

@@ -89,16 +89,18 @@ def files_of(task: Task, data_dir: Path) -> Files | None:
         return None
     for name in dict.fromkeys((layout.folder, task.folder or task.name)):
         train, test = (data_dir / name / f"{stem}.{layout.suffix}" for stem in ("train", layout.tests[0]))
-        is_ours = layout.suffix == "csv" and _names_columns(train, task)
+        is_ours = layout.suffix == "csv" and names_columns(train, task)
         if train.is_file() and test.is_file() and not is_ours:
             return Files(layout, train, test)
     return None
 
 
-def _names_columns(path: Path, task: Task) -> bool:
+def names_columns(path: Path, task: Task) -> bool:
+    """Whether the first line of a CSV or TSV names the task's columns, as it does in our layout."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
-            return set(task.columns) <= set(next(csv.reader(lines), []))
+            reader = csv.reader(lines, delimiter="\t" if path.suffix == ".tsv" else ",")
+            return set(task.columns) <= set(next(reader, []))
     except (ValueError, OSError, csv.Error):
         return False  # the code that reads the whole file says what is wrong
 

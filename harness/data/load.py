@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from momentum_bench.harness.data.examples import TaskData
+from momentum_bench.harness.data.given_splits import load_given_data
 from momentum_bench.harness.data.images import load_image_data, missing_images
 from momentum_bench.harness.data.text_rows import load_text_data, missing_text
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import AS_IT_IS, Reading
 from momentum_bench.tasks.types import AnyTask, ImageTask
 
@@ -17,18 +19,21 @@ def load_task_data(
     """Read and check the rows of both roles, training and test.
 
     Args:
+        reading: what the user chose about how rows are read.
         data_dir: a folder with `<task>/{train,validation,test}.{jsonl,...}`, with LM-BFF's own files, or
             with `<task>/{train,test}/<class>/*.png` for images; None: the task's own source.
         cached_only: of the hub, read what it left on this machine, and download nothing.
-
-        reading: what the user chose about how rows are read.
 
     Raises:
         UserError: no such data, no network, a broken line, a missing column, an unknown label, or
             another number of classes than the task has.
     """
     if isinstance(task, ImageTask):
+        if reading.given_k is not None:
+            raise UserError(f"--splits given is for tasks of text, and {task.name} has images: leave it out")
         return load_image_data(task, data_dir, reading)
+    if reading.given_k is not None:
+        return load_given_data(task, data_dir, reading.given_k, reading)
     return load_text_data(task, data_dir, cached_only, reading)
 
 

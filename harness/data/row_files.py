@@ -76,8 +76,13 @@ def read_folder(
         if len(paths) > 1:
             raise UserError(f"{folder} has several {split} files, keep one: {[p.name for p in paths]}")
         chosen.append(paths[0])
-    quoted = tsv == "quoted" if tsv else _are_quoted(chosen)
-    return [_read_file(path, quoted) for path in chosen]
+    return read_files(chosen, tsv)
+
+
+def read_files(paths: Sequence[Path], tsv: Quotes | None = None) -> list[Iterator[dict[str, Any]]]:
+    """The rows of files that are read alike; see `read_folder`."""
+    quoted = tsv == "quoted" if tsv else _are_quoted(paths)
+    return [_read_file(path, quoted) for path in paths]
 
 
 def _read_file(path: Path, quoted: bool) -> Iterator[dict[str, Any]]:

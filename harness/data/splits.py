@@ -7,7 +7,8 @@ generator, whose numbers never change. Nothing here depends on what ran before i
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -168,6 +169,8 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
     Raises:
         UserError: too few rows of a class, or too few passages.
     """
+    if data.given is not None:
+        return _given_split(data, data.given, k, seed)
     if isinstance(data.task, ImageTask):
         labels, order = [int(row.label) for row in data.train], shuffled_rows(len(data.train), seed)
         if k:
@@ -177,6 +180,40 @@ def draw_split(data: TaskData, k: int, seed: int, protocol: str) -> FewShotSplit
         return few_shot_passages(task_kinds.passages(data.task, data.train), k, seed)
     order = _drawing_order(data.task, data, seed, protocol)
     return few_shot_split(task_kinds.strata(data.task, data.train), len(data.task.labels), k, order)
+
+
+def _given_split(
+    data: TaskData, given: Mapping[int | None, tuple[range, range]], k: int, seed: int
+) -> FewShotSplit:
+    """The split that others have drawn.
+
+    Raises:
+        UserError: there is none for this seed, it is not for this k, or it lacks a class.
+    """
+    task = data.task
+    assert isinstance(task, Task)  # there are none for images
+    if (found := given.get(seed, given.get(None))) is None:
+        seeds = ",".join(map(str, given))
+        raise UserError(
+            f"{task.name} has no given split for seed {seed}: the folders are for --seeds {seeds}"
+        )
+    train, dev = (list(rows) for rows in found)
+    classes = task_kinds.passages if task.groups else task_kinds.strata
+    counts = [Counter(classes(task, [data.train[row] for row in rows])) for rows in (train, dev)]
+    largest = len(counts[0]) if task.groups else max(counts[0].values())
+    if largest > k or (largest < k and None in given):
+        of = "passages" if task.groups else "rows of a class"
+        raise UserError(
+            f"--k {k}: the given training rows of {task.name} have {largest} {of}: type --k {largest}"
+        )
+    if task.groups:
+        return FewShotSplit(train, dev, [0] if len(counts[1]) < k else [])
+    names = list(task.labels.values())
+    if missing := [name for place, name in enumerate(names) if not counts[0][place]]:
+        raise UserError(f"the given training rows of {task.name} have no row of {', '.join(missing)}")
+    if len(counts[1]) < 2:
+        raise UserError(f"the given dev rows of {task.name} are of one class, and a choice needs two")
+    return FewShotSplit(train, dev, [c for c in range(len(names)) if min(of[c] for of in counts) < k])
 
 
 def _drawing_order(task: Task, data: TaskData, seed: int, protocol: str) -> list[int]:

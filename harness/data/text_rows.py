@@ -45,8 +45,8 @@ def load_text_data(
 ) -> TaskData:
     """The checked rows of a text task; see `load.load_task_data`."""
     stored = _stored(task, data_dir, cached_only, reading)
-    train_examples, train_dropped = _examples(task, stored.train, task.train, stored.label)
-    test_examples, test_dropped = _examples(task, stored.test, task.test, stored.label)
+    train_examples, train_dropped = checked_examples(task, stored.train, task.train, stored.label)
+    test_examples, test_dropped = checked_examples(task, stored.test, task.test, stored.label)
     both = train_examples + test_examples
     return TaskData(
         task=task,
@@ -119,7 +119,7 @@ def labelled_rows(
         raise UserError(f"{folder} has no {task.train} file (.{', .'.join(SUFFIXES)}){near}")
     [read] = read_folder(task, data_dir, (task.train,), reading.tsv)
     rows = list(flat_rows(task, read, task.train))
-    examples, _ = _examples(task, rows, task.train, task.label)
+    examples, _ = checked_examples(task, rows, task.train, task.label)
     return [row for row in rows if not _dropped(task, row[task.label])], examples
 
 
@@ -148,7 +148,7 @@ def _stored(
     return StoredRows(*read_hub(task, source, cached_only), source.label or task.label)
 
 
-def _examples(
+def checked_examples(
     task: Task, rows: Iterable[dict[str, Any]], split: str, label_column: str
 ) -> tuple[list[Example], int]:
     """The checked examples of one split, and how many unlabelled rows were dropped."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from threading import Event
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,31 +22,15 @@ from momentum_bench.harness.encoding.batch import Batch, Encoded
 from momentum_bench.harness.encoding.batches_ahead import BatchesAhead, Request
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.encoding.transfer import sent
-from momentum_bench.harness.launcher import ranks_here
 from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16
 """Scoring batches are cut by tokens, and an image counts as so many: 256 images make 4,096 tokens."""
 
-IMAGES_OF_A_THREAD = 8
-"""So many images for each thread are decoded at a time, which bounds the memory of decoded images."""
-
-Box = tuple[int, int, int, int]
-"""Top, left, height and width of a part of an image."""
-
-
-class Variation(NamedTuple):
-    """How one image is shown.
-
-    Attributes:
-        shift: top and left of a crop of the padded image; None: the image is not shifted.
-        box: the part that is shown; None: the middle.
-        flipped: left and right are exchanged.
-    """
-
-    shift: tuple[int, int] | None = None
-    box: Box | None = None
-    flipped: bool = False
+MOST_THREADS = 16
+"""Threads that prepare images for a GPU."""
+IMAGES_AT_A_TIME = 512
+"""Of a batch, as they were stored: images of 500 x 375 pixels take 0.3 GB."""
 
 
 class ImageSet:
@@ -79,8 +64,8 @@ class ImageSet:
         Args:
             pad_id, packing: for text; without effect here.
         """
-        waiting = self._ahead.taken(rows) if self._ahead else None
-        images = self._shown(rows, device) if waiting is None else waiting
+        ahead = self._ahead.taken(rows) if self._ahead else None
+        images = self._all_shown(rows, device) if ahead is None else ahead
         labels = torch.tensor([self.labels[row] for row in rows])
         return Batch(
             inputs={"pixel_values": sent(images, device)},
@@ -92,21 +77,20 @@ class ImageSet:
 
     @contextmanager
     def made_ahead(self, requests: Iterator[Request], device: torch.device) -> Iterator[None]:
-        """Inside, the images of the next batch are made while the device computes; one batch at a time.
+        """Inside, the images of the next batch are made while a GPU computes; one batch at a time.
 
-        They are the images that `batch` would make then, to the bit. On a CPU none are made ahead, because
-        the cores compute.
+        They are the images that `batch` would make then, to the bit. Where a CPU trains, none are made ahead.
 
         Args:
             requests: the batches that will be asked for, in their order.
         """
-        if device.type == "cpu":
+        if device.type != "cuda":
             yield
             return
         ended = Event()
 
         def make(rows: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-            return self._shown(rows, device, generator, ended)
+            return self._all_shown(rows, device, generator, ended)
 
         self._ahead = BatchesAhead(make, requests)
         try:
@@ -116,7 +100,7 @@ class ImageSet:
             self._ahead.close()
             self._ahead = None
 
-    def _shown(
+    def _all_shown(
         self,
         rows: Sequence[int],
         device: torch.device,
@@ -125,72 +109,85 @@ class ImageSet:
     ) -> torch.Tensor:
         """The images at `rows` as the network sees them, on the CPU: B x C x size x size.
 
-        Where a device computes, the cores are free, and threads read and vary the images. All random draws
-        are made here, one image after the other, so that they do not depend on the number of threads.
+        Where a GPU trains, the cores of the host are free, so threads read, decode and scale the images. On
+        a CPU runs have the cores. What is random is drawn image by image in both cases, so that the images
+        are the same to the bit. Only some images at a time are held as they were stored.
 
         Args:
-            generator: where the draws come from; None: torch's own.
-            ended: if this is set meanwhile, nobody waits for the images, and the rest is left out.
+            generator: where random draws come from; None: torch's own.
+            ended: once it is set, nobody waits for the images, and the rest is left out.
         """
-        shown = np.empty((len(rows), self.task.channels, self.task.size, self.task.size), dtype=np.float32)
-        places = [self.positions[row] for row in rows]
-        if device.type == "cpu":
-            for at, place in enumerate(places):
-                pixels = np.array(self.pixels[place])
-                self._show(pixels, self._variation(pixels, generator), shown[at])
-            return torch.from_numpy(shown)
-        n_threads = max(1, usable_cores() // ranks_here())
-        at_a_time = IMAGES_OF_A_THREAD * n_threads
-        with ThreadPoolExecutor(n_threads, "images") as threads:
-            for start in range(0, len(rows), at_a_time):
-                if ended is not None and ended.is_set():
-                    break
-                read = threads.map(
-                    lambda place: np.array(self.pixels[place]), places[start : start + at_a_time]
-                )
-                made = [
-                    threads.submit(self._show, pixels, self._variation(pixels, generator), shown[start + i])
-                    for i, pixels in enumerate(read)
-                ]
-                for one in made:
-                    one.result()
+        each: Callable[..., Iterator[Any]] = _threads().map if device.type == "cuda" else map
+        at_a_time = IMAGES_AT_A_TIME if device.type == "cuda" else 1
+        positions, size = [self.positions[row] for row in rows], self.task.size
+        shown = np.empty((len(rows), self.task.channels, size, size), dtype=np.float32)
+        for first in range(0, len(positions), at_a_time):
+            if ended is not None and ended.is_set():
+                break
+            stored = list(each(self.pixels.__getitem__, positions[first : first + at_a_time]))
+            variations = [self._variation(pixels.shape[0], pixels.shape[1], generator) for pixels in stored]
+            for at, image in enumerate(each(self._shown, stored, variations), start=first):
+                shown[at] = image.numpy()
         return torch.from_numpy(shown)
 
-    def _variation(self, pixels: np.ndarray, generator: torch.Generator | None) -> Variation:
-        """Draw how an image (H x W x C) is varied."""
+    def _variation(self, height: int, width: int, generator: torch.Generator | None) -> Variation:
+        """How the next image is varied, from a generator; None: torch's current one."""
+        how, crop, shift = self.task.augmentation, None, None
         if not self.augmented:
             return Variation()
-        shift, box, how = None, None, self.task.augmentation
         if how == "resized_crop_flip":
-            box = draw_box(pixels.shape[0], pixels.shape[1], generator)
-        elif how in ("crop", "crop_flip"):
-            shift = draw_shift(self.task.size // 8, generator)
-        flipped = how.endswith("flip") and bool(torch.rand((), generator=generator) < 0.5)
-        return Variation(shift, box, flipped)
+            crop = drawn_crop(height, width, generator)
+        if how in ("crop", "crop_flip"):
+            shift = drawn_shift(self.task.size // 8, generator)
+        flip = how.endswith("flip") and bool(torch.rand((), generator=generator) < 0.5)
+        return Variation(crop, shift, flip)
 
-    def _show(self, pixels: np.ndarray, varied: Variation, place: np.ndarray) -> None:
-        """Write one image (H x W x C) as the network sees it to its place (C x size x size)."""
-        task = self.task
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
-        if task.augmentation == "resized_crop_flip":
-            image = cropped(image, varied.box, task.size)
-        elif image.shape[1:] != (task.size, task.size):
-            image = resized(image, (task.size, task.size))
+    def _shown(self, pixels: np.ndarray, variation: Variation) -> torch.Tensor:
+        """One image as the network sees it, C x size x size."""
+        size = self.task.size
+        image = torch.from_numpy(np.array(pixels)).permute(2, 0, 1).float() / 255
+        if variation.crop is not None:
+            top, left, height, width = variation.crop
+            image = resized(image[:, top : top + height, left : left + width], (size, size))
+        elif self.task.augmentation == "resized_crop_flip":
+            image = centre_crop(image, size)
+        elif image.shape[1:] != (size, size):
+            image = resized(image, (size, size))
         image = (image - self._mean) / self._std
-        if varied.shift is not None:
-            image = shifted(image, task.size // 8, varied.shift)
-        place[:] = (image.flip(-1) if varied.flipped else image).numpy()
+        if variation.shift is not None:
+            image = shifted(image, size // 8, variation.shift)
+        return image.flip(-1) if variation.flip else image
 
 
-def draw_shift(pixels: int, generator: torch.Generator | None = None) -> tuple[int, int]:
-    """Top and left of a random crop of an image with `pixels` zeros on every side."""
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="images")
+
+
+class Variation(NamedTuple):
+    """How an image is varied at random.
+
+    Attributes:
+        crop: top, left, height and width of the part that is scaled to the task's size; None: the middle of
+            the image, or all of it.
+        shift: how many pixels it moves up and left, from `drawn_shift`; None: it stays.
+        flip: whether left and right are exchanged.
+    """
+
+    crop: tuple[int, int, int, int] | None = None
+    shift: tuple[int, int] | None = None
+    flip: bool = False
+
+
+def drawn_shift(pixels: int, generator: torch.Generator | None = None) -> tuple[int, int]:
+    """Rows and columns from 0 to twice `pixels`, at random."""
     top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
     return top, left
 
 
-def shifted(image: torch.Tensor, pixels: int, place: tuple[int, int]) -> torch.Tensor:
-    """A crop of the image's own size at `place`, from the image with `pixels` zeros on every side."""
-    top, left = place
+def shifted(image: torch.Tensor, pixels: int, shift: tuple[int, int]) -> torch.Tensor:
+    """A crop of the image's own size, from the image with `pixels` zeros on every side."""
+    top, left = shift
     padded = functional.pad(image, (pixels,) * 4)
     return padded[:, top : top + image.shape[1], left : left + image.shape[2]]
 
@@ -209,33 +206,23 @@ def centre_crop(image: torch.Tensor, size: int) -> torch.Tensor:
     return image[:, top : top + size, left : left + size]
 
 
-def draw_box(height: int, width: int, generator: torch.Generator | None = None) -> Box | None:
-    """A random 8 % to 100 % of an image's area at an aspect ratio of 3/4 to 4/3.
+def drawn_crop(
+    height: int, width: int, generator: torch.Generator | None = None
+) -> tuple[int, int, int, int] | None:
+    """A random 8 % to 100 % of an image's area at an aspect ratio of 3/4 to 4/3: top, left, height, width.
 
-    As in Szegedy et al. 2015 (section 6). None, if ten draws do not fit into the image.
+    As in Szegedy et al. 2015 (section 6). None if ten draws do not fit into the image; its middle is taken
+    then.
     """
-
-    def uniform() -> float:
-        return float(torch.rand((), generator=generator))
-
-    area = height * width
     for _ in range(10):
-        part = area * (0.08 + 0.92 * uniform())
-        ratio = math.exp((2 * uniform() - 1) * math.log(4 / 3))
-        w, h = round(math.sqrt(part * ratio)), round(math.sqrt(part / ratio))
+        area = height * width * (0.08 + 0.92 * float(torch.rand((), generator=generator)))
+        ratio = math.exp((2 * float(torch.rand((), generator=generator)) - 1) * math.log(4 / 3))
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             top = int(torch.randint(0, height - h + 1, (), generator=generator))
             left = int(torch.randint(0, width - w + 1, (), generator=generator))
             return top, left, h, w
     return None
-
-
-def cropped(image: torch.Tensor, box: Box | None, size: int) -> torch.Tensor:
-    """That part of the image (C x H x W), scaled to size x size; without a box, its middle."""
-    if box is None:
-        return centre_crop(image, size)
-    top, left, height, width = box
-    return resized(image[:, top : top + height, left : left + width], (size, size))
 
 
 Examples = Encoded | ImageSet

@@ -21,6 +21,8 @@ class Packing:
         first_position: the position id of a sequence's first token.
         head_place: which token of a sequence a head reads: 0, the first, or -1, the last.
         last_layer: what the last layer computes: "rows read", or "all rows" if its structure is unknown.
+        empty_mask: batches bring an attention mask without a number in it. transformers then makes none, and
+            does not look for packed rows among the position ids, for which the host would wait.
         steps: the tokens of a row, and those of its longest sequence, are rounded up to multiples of these
             two, so that batches have few shapes; None: nothing is rounded.
     """
@@ -28,6 +30,7 @@ class Packing:
     first_position: int
     head_place: int
     last_layer: str
+    empty_mask: bool = False
     steps: tuple[int, int] | None = None
 
 
@@ -99,7 +102,8 @@ def packed_inputs(
         read_at: for each sequence, the positions that are read; None: those that a head reads.
 
     Returns:
-        `input_ids`, `position_ids` and, if given, `token_type_ids` (1 x N each), and the row's `segments`.
+        `input_ids`, `position_ids` and, if given, `token_type_ids` (1 x N each), and the row's `segments`;
+        with `Packing.empty_mask`, an `attention_mask` of 1 x 1 x 0 x 0.
     """
     lengths = tuple(map(len, input_ids))
     longest, filler = None, 0
@@ -120,6 +124,8 @@ def packed_inputs(
     }
     if token_type_ids is not None:
         inputs["token_type_ids"] = row(token_type_ids)
+    if packing.empty_mask:
+        inputs["attention_mask"] = torch.empty(1, 1, 0, 0, device=device)
     return inputs
 
 

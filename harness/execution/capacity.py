@@ -88,7 +88,12 @@ def _carried_by_cpu(session: Session, specs: Sequence[RunSpec]) -> int:
 
 def runs_that_fit(free: int, bytes_of_run: int) -> int:
     """How many processes of one run each fit into so many free bytes of a device; at least one."""
-    return max(1, int(free // (SPARE * bytes_of_run + BYTES_OF_A_CONTEXT)))
+    return max(1, int(free // bytes_of_a_process(bytes_of_run)))
+
+
+def bytes_of_a_process(bytes_of_run: int) -> float:
+    """What a process with one run takes of a GPU, by what the run needs at least."""
+    return SPARE * bytes_of_run + BYTES_OF_A_CONTEXT
 
 
 def bytes_of_a_run(session: Session, spec: RunSpec) -> int:

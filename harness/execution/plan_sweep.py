@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.data.leakage import leaked_rows
 from momentum_bench.harness.data.load import load_task_data
+from momentum_bench.harness.data.splits import draw_split
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.installed import check_can_run
 from momentum_bench.harness.launcher import lonely_launch
@@ -52,7 +54,7 @@ class PlannedSweep:
         specs: all runs that are known so far; confirming runs follow when the tuning seeds are finished.
         design: what is written down before the first run; None: nothing is trained.
         amounts: the work of each run, as `sweeps.plan.work` counts it.
-        known: records from elsewhere, by run id.
+        known: records from elsewhere, by run id; none of them failed.
     """
 
     sweep: Sweep
@@ -79,15 +81,16 @@ class PlannedSweep:
         )
 
     def finished(self) -> dict[str, RunRecord]:
-        """The records of runs that are finished, by run id."""
-        return self.store.finished(self.specs)
+        """The records of runs that are finished, here or elsewhere, by run id."""
+        elsewhere = {s.run_id: self.known[s.run_id] for s in self.specs if s.run_id in self.known}
+        return elsewhere | self.store.finished(self.specs)
 
     def take_known(self, specs: Sequence[RunSpec]) -> int:
-        """Store known records that the directory lacks, but no failed ones; returns their number."""
+        """Store known records that the directory lacks; returns their number."""
         taken = 0
         for spec in specs:
             record = self.known.get(spec.run_id)
-            if record is None or record.status == "failed":
+            if record is None:
                 continue
             with self.store.claim(spec) as claimed:
                 if claimed and self.store.read(spec.run_id) is None:
@@ -117,8 +120,17 @@ class PlannedSweep:
         return replace(self, specs=(*self.specs, *new), amounts=(*self.amounts, *_amounts(self, new)))
 
 
-def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
+NO_RECORDS: Mapping[str, RunRecord] = MappingProxyType({})
+
+
+def plan_sweep(
+    asked: Sweep, events: SweepEvents, elsewhere: Mapping[str, RunRecord] = NO_RECORDS
+) -> PlannedSweep:
     """Read the inputs of a request and plan its runs. Nothing is written.
+
+    Args:
+        elsewhere: checked records from elsewhere, by run id; a run among them that has a result is not done
+            again.
 
     Raises:
         UserError: a task, its data or the model cannot be found, or the launcher contradicts the request.
@@ -140,12 +152,16 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
         if leaked := leaked_rows(rows):
             events.message(f"warning: {rows.task.name}: {leaked}; records count those that a split has drawn")
     source = resolve_model(sweep.model, sweep.task_file)
-    planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), ()))
-    planned = replace(planned, design=design_of(sweep, planned.specs))
+    known = {run_id: record for run_id, record in elsewhere.items() if record.status != "failed"}
+    planned = _planned(PlannedSweep(sweep, tuple(data), source, store, NO_RATES, (), (), known=known))
+    design = design_of(sweep, planned.specs)
+    planned = replace(planned, design=design)
+    for rows in data:
+        _check_given(rows, sweep, design)
     events.message(f"{_arithmetic(planned)}; {len(planned.finished())} of them already there")
     for rows in data:
         events.message(
-            f"{rows.task.name}: {len(rows.train)} train rows, {len(rows.test)} test rows, {rows.origin}"
+            f"{rows.task.name}: {len(rows.train)} {rows.called}, {len(rows.test)} test rows, {rows.origin}"
         )
     events.message(f"{source.name}: revision {source.revision}")
     if sweep.peft and sweep.learning_rates is None:
@@ -155,6 +171,13 @@ def plan_sweep(asked: Sweep, events: SweepEvents) -> PlannedSweep:
     if alone := lonely_launch():
         events.message(f"note: {alone}")
     return planned
+
+
+def _check_given(rows: TaskData, sweep: Sweep, design: Design | None) -> None:
+    """Raises: UserError, if a seed of the sweep has no split among those that were given."""
+    seeds = sweep.grid_seeds if design is None else (*design.tune_seeds, *design.confirm_seeds)
+    for seed in seeds if rows.given is not None else ():
+        draw_split(rows, sweep.k, seed, sweep.protocol)
 
 
 def _planned(before: PlannedSweep) -> PlannedSweep:

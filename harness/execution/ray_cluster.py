@@ -254,7 +254,7 @@ def _next(ray: Any, group: Any, mine: dict[str, RunSpec], job: Job) -> list[RunR
         ]
 
 
-Places = tuple[str, str | None, str | None, tuple[str, ...] | None, str | None, tuple[str | None, ...]]
+Places = tuple[str, str | None, str | None, tuple[str, ...] | None, str | None, tuple[str | int | None, ...]]
 
 
 def _as_text(inputs: Inputs) -> Places:
@@ -280,7 +280,7 @@ def _from_text(places: Places) -> Inputs:
         None if optimizer_files is None else tuple(map(Path, optimizer_files)),
         None if task_file is None else Path(task_file),
         device,
-        Reading(*reading),  # type: ignore[arg-type]  # each field is a text of its own kind
+        Reading(*reading),  # type: ignore[arg-type]  # each field has its own type
     )
 
 

@@ -6,9 +6,8 @@ notebook shows it as a progress bar.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from types import MappingProxyType
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import dismiss, follow
@@ -20,7 +19,7 @@ from momentum_bench.harness.execution.prepare import prepare, prepare_for_others
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import SweepStore
-from momentum_bench.harness.sweeps.confirming import progress_in_words
+from momentum_bench.harness.sweeps.confirming import progress_in_words, standing
 from momentum_bench.harness.sweeps.grids import rates
 from momentum_bench.harness.sweeps.plan import longest_first, share_out
 
@@ -50,29 +49,19 @@ class SweepOutcome:
         )
 
 
-NO_RECORDS: Mapping[str, RunRecord] = MappingProxyType({})
-
-
-def run_sweep(
-    planned: PlannedSweep,
-    events: SweepEvents,
-    retry_failed: bool = False,
-    known: Mapping[str, RunRecord] = NO_RECORDS,
-) -> SweepOutcome:
+def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = False) -> SweepOutcome:
     """Do the runs of a plan that are missing: in this process, in workers, or on a cluster.
 
     A rank of a launcher does its share of them.
 
     Args:
         retry_failed: run again what is recorded as failed.
-        known: checked records from elsewhere, by run id; a run among them is not done again.
 
     Raises:
         UserError: something cannot be prepared, or the disk or an input is gone. Finished runs are kept.
     """
     rank, ranks, _ = launched()
     together = planned.sweep.data_parallel_ranks is not None
-    planned = replace(planned, known=known)
     _keep(planned)
     if together and rank:
         follow(prepare([], planned.inputs, planned.sweep.precision, together=True))
@@ -110,17 +99,16 @@ def _confirm(planned: PlannedSweep, events: SweepEvents, retry_failed: bool) -> 
     process sees the same results at it, and none looks between two looks.
     """
     told: set[str] = set()
-    while (now := planned.standing()) is not None and now.runs:
-        assert planned.design is not None
-        for text in progress_in_words(planned.design, now):
+    design = planned.design
+    while design is not None and design.confirm_seeds:
+        now = standing(design, planned.finished())
+        for text in progress_in_words(design, now):
             if text not in told:
                 events.message(text)
-        told |= set(progress_in_words(planned.design, now))
+                told.add(text)
+        if not now.runs:
+            break
         planned = _run_added(planned, planned.with_runs(now.runs), events, retry_failed)
-    if now is not None and planned.design is not None and planned.design.confirm_seeds:
-        for text in progress_in_words(planned.design, now):
-            if text not in told:
-                events.message(text)
     return planned
 
 

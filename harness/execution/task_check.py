@@ -73,6 +73,8 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         cpu=True,
     )
     data = session.data(task)
+    if seeds := [seed for seed in data.given or () if seed is not None]:
+        sweep = sweep.model_copy(update={"seeds": (seeds[0],)})
     yield from _of_rows(data)
     yield from _of_split(data, sweep)
 
@@ -100,7 +102,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
 def _of_rows(data: TaskData) -> Iterator[Finding]:
     task = data.task
     assert isinstance(task, Task)
-    yield Finding("rows", f"{len(data.train)} to draw from, {len(data.test)} test rows; {data.origin}")
+    yield Finding("rows", f"{len(data.train)} {data.called}, {len(data.test)} test rows; {data.origin}")
     for role, examples in (("train", data.train), ("test", data.test)):
         yield Finding("labels", f"{role}: {_label_counts(task, examples)}")
     if task.kind == "classification":

@@ -71,7 +71,7 @@ def attention_by_rows(
     used = sorted(n for n, v in names.items() if n not in WITHOUT_EFFECT and v is not None and v is not False)
     if used:
         raise NotPackableError(f"{type(module).__name__} uses {', '.join(used)}")
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.numel():
         raise NotPackableError(f"{type(module).__name__} makes a mask of its own")
     causal = getattr(module, "is_causal", False) if is_causal is None else is_causal
     return attend(query, key, value, Attention(segments, False, causal, dropout, scaling)), None

@@ -78,6 +78,7 @@ def _prepare(model: PreTrainedModel, undo: ExitStack) -> Packing:
         first_position=embeddings.padding_idx + 1 if shifted else 0,
         head_place=-1 if hasattr(model, "score") else 0,
         last_layer=rows,
+        empty_mask=forward is llama_rows,
     )
 
 

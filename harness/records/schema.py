@@ -129,6 +129,8 @@ class RunSpec(Stored):
             from a new one.
         checkpoint_activations: the layers' activations are computed again in the backward pass and not kept;
             None: they are kept. The numbers are the same.
+        splits: `given`: train and dev are files that others have drawn; None: they are drawn from the
+            training rows.
         decay_steps: the steps after which the schedule `step` decays; None: another schedule.
         k: examples of each class in train, and again in dev; 0: all training rows, and the task holds
             out a share of them as dev.
@@ -169,6 +171,7 @@ class RunSpec(Stored):
     decay_steps: tuple[int, ...] | None = None
     head: HeadName | None = None
     checkpoint_activations: Literal[True] | None = None
+    splits: Literal["given"] | None = None
     tuned: tuple[Axis, ...] | None = None
 
     @field_validator("tuned")

@@ -43,6 +43,7 @@ UNLESS_STATED: dict[str, Any] = {
         "peft",
         "freeze",
         "head",
+        "splits",
         "decay_steps",
     )
 }

@@ -471,6 +471,16 @@ class Sweep(Stored):
             metavar="NAME",
         ),
     ] = None
+    splits: Annotated[
+        Literal["given"] | None,
+        OrNone,
+        About(
+            "given: take train and dev from files of --data-dir, DIR/TASK/K-SEED/ or DIR/TASK/",
+            FILES,
+            default_text="drawn from the training rows",
+            metavar="NAME",
+        ),
+    ] = None
     data_revision: Annotated[
         str | None,
         Field(min_length=1),
@@ -563,7 +573,7 @@ class Sweep(Stored):
     @property
     def reading(self) -> Reading:
         """What is chosen about how the rows are read."""
-        return Reading(self.tsv, self.data_revision, self.protocol)
+        return Reading(self.tsv, self.data_revision, self.protocol, self.k if self.splits else None)
 
     @property
     def axes(self) -> dict[Axis, tuple[float, ...]]:

@@ -261,10 +261,14 @@ def _two_arms(sweep: Sweep) -> str | None:
     )
 
 
-def _tsv_is_in_a_folder(sweep: Sweep) -> str | None:
-    if sweep.tsv is None or sweep.data_dir is not None:
+def _files_are_in_a_folder(sweep: Sweep) -> str | None:
+    given = [name for name in ("tsv", "splits") if getattr(sweep, name) is not None]
+    if not given or sweep.data_dir is not None:
         return None
-    return f"{typed(sweep, 'tsv')} is about files of a folder: add --data-dir DIR, or leave out --tsv"
+    return (
+        f"{typed(sweep, given[0])} is about files of a folder: add --data-dir DIR, or leave out "
+        f"{flag_of(given[0])}"
+    )
 
 
 ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
@@ -276,7 +280,7 @@ ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _confirming_is_asked,
     _looks_are_until_decided,
     _two_arms,
-    _tsv_is_in_a_folder,
+    _files_are_in_a_folder,
     _axes_are_tuned,
 )
 

@@ -83,7 +83,7 @@ def without_short_tasks(
     left_out: list[str] = []
     for rows in data:
         try:
-            for seed in sweep.seeds:
+            for seed in sweep.grid_seeds:
                 draw_split(rows, sweep.k, seed, sweep.protocol)
             kept.append(rows)
         except UserError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import momentum_bench as mb
 from momentum_bench.harness.execution import one_run
 from momentum_bench.harness.records.schema import RunRecord
 from tests.conftest import SOURCES, cli_environment, sentiment_rows, write_rows
+from tests.helpers.command_line import run_command
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
 AT_A_TIME = "runs_at_a_time"
@@ -79,14 +79,11 @@ def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_gives_the_same_runs_and_tables(
-    results: mb.Results,
-    settings: dict[str, Any],
-    command: Callable[..., subprocess.CompletedProcess[str]],
-    tmp_path: Path,
+    results: mb.Results, settings: dict[str, Any], tmp_path: Path
 ):
     out = tmp_path / "cli"
     words = small_sweep(Path(settings["model"]), settings["data_dir"], "--output-dir", out)
-    typed = command(*words)
+    typed = run_command("run", *words)
     assert typed.returncode == 0, typed.stderr
     assert len(records(out)) == 8
     assert records(results.directory) == records(out)
@@ -199,6 +196,7 @@ def test_workers_do_not_run_a_script_again_that_has_no_main_guard(settings: dict
     assert done.stdout.splitlines() == ["from the top", "8 0"]
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_leaves_the_callers_own_processes(
     settings: dict[str, Any], tmp_path: Path
 ):

@@ -116,6 +116,7 @@ def test_an_arm_that_diverged_in_one_layout_is_no_equal_choice(scripts):
     assert scripts.selections.compare([diverged], [diverged])["equal_selections"] is None
 
 
+@pytest.mark.slow
 def test_a_grid_selects_the_same_by_default_and_padded(
     scripts, result_of, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

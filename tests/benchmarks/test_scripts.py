@@ -23,6 +23,7 @@ def test_a_packed_step_is_counted_below_a_padded_one(roofline, tiny_model: Path)
     assert costs["least_bytes_per_step"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["padded_run.py", "dynamic_run.py", "trainer_run.py"])
 def test_a_baseline_runs_and_reports(script: str, tiny_model: Path, tmp_path: Path):
     rows = [{"texts": [text], "label": i % 2} for i, text in enumerate(["a good film", "a bad plot"] * 4)]

@@ -128,10 +128,10 @@ class TestTasks:
 
 
 def test_a_sweep_gives_one_document_and_a_quiet_one_gives_paths(
-    command, tiny_model: Path, toy_data: Path, tmp_path: Path
+    command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     words = [*small_sweep(tiny_model, toy_data, "--seeds", 13, "--max-steps", 2, "--eval-every", 1)]
-    planned = json.loads(command(*words, "--dry-run", "--json").stdout)
+    planned = json.loads(command_here("run", *words, "--dry-run", "--json").stdout)
     assert [run["state"] for run in planned["runs"]] == ["missing"] * 4
     done = command(*words, "--json")
     assert done.returncode == 0, done.stderr
@@ -140,12 +140,12 @@ def test_a_sweep_gives_one_document_and_a_quiet_one_gives_paths(
     assert [Path(file).name for file in document["files"]] == list(RESULTS)
     assert "4 runs" in done.stderr  # the lines for a person are not in the way
 
-    quiet = command(*words, "--quiet", "--output-dir", "quiet")
+    quiet = command_here("run", *words, "--quiet", "--output-dir", "quiet")
     assert quiet.stdout == ", ".join(f"quiet/{name}" for name in RESULTS) + "\n"
     assert quiet.stderr == ""
-    planned = json.loads(command(*words, "--dry-run", "--json").stdout)
+    planned = json.loads(command_here("run", *words, "--dry-run", "--json").stdout)
     assert [run["state"] for run in planned["runs"]] == ["done"] * 4
-    assert command(*words, "--quiet", "--k", 10_000).stderr.startswith("error: ")
+    assert command_here("run", *words, "--quiet", "--k", 10_000).stderr.startswith("error: ")
 
 
 def test_a_published_board_is_one_document():

@@ -27,7 +27,12 @@ def test_runs_of_another_directory_are_taken_and_not_done_again(
         source = tmp_path / "board"
         words_of_build = ("leaderboard", "build", tmp_path / "first", "--out", source, "--archive")
         assert run_command(*words_of_build).returncode == 0
-    done = run_command("run", *words, "--output-dir", tmp_path / "second", "--resume-from", source)
+    onto = ("--output-dir", tmp_path / "second", "--resume-from", source)
+    plan = run_command("run", *words, *onto, "--dry-run")
+    assert "4 of them already there" in plan.stderr
+    assert plan.stdout.count("done") == 4
+    assert not (tmp_path / "second").exists()
+    done = run_command("run", *words, *onto)
     assert done.returncode == 0, done.stderr
     assert "4 finished run(s) were taken from elsewhere" in done.stderr
     assert "[4/4]" in done.stderr

@@ -51,7 +51,7 @@ def test_a_sweep_gives_a_leaderboard_and_is_never_run_twice(
     )
 
     # the same sweep elsewhere, by other workers: the same bytes but for seconds and memory
-    other = command(*words, "--output-dir", "two")
+    other = command_here("run", *words, "--output-dir", "two")
     assert other.returncode == 0, other.stderr
     for name in ("leaderboard.csv", "comparison.csv"):
         assert table(tmp_path / "one" / name) == table(tmp_path / "two" / name)
@@ -181,9 +181,9 @@ def test_a_users_mistake_is_one_message_and_nothing_else(
     assert not list(tmp_path.glob("**/runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "to_all",
-    [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(None, id="sigterm", marks=pytest.mark.slow)],
+    "to_all", [pytest.param(signal.SIGINT, id="ctrl-c"), pytest.param(None, id="sigterm")]
 )
 def test_an_interruption_keeps_what_is_finished_and_the_next_start_goes_on(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path, to_all: signal.Signals | None

@@ -249,10 +249,10 @@ def test_a_package_offers_image_tasks(install: Callable[..., Path], shades: Path
     assert make_sweep({"task": "shades"}, None).model == "task:shades"
 
 
-def test_the_command_line_takes_an_image_task_from_a_file(command, shades: Path, tmp_path: Path) -> None:
+def test_the_command_line_takes_an_image_task_from_a_file(shades: Path, tmp_path: Path) -> None:
     words = ["--task-file", shades, "--data-dir", tmp_path / "data", "--seeds", "13", "--runs-at-a-time", "1"]
     words += ["--learning-rates", "0.1", "--max-steps", "2", "--batch-size", "2"]
-    done = command(*words, "--output-dir", tmp_path / "out")
+    done = run_command("run", *words, "--output-dir", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     records = [json.loads(path.read_text()) for path in (tmp_path / "out" / "runs").glob("*/record.json")]
     assert [record["status"] for record in records] == ["done", "done"]

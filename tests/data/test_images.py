@@ -11,11 +11,11 @@ from pydantic import ValidationError
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.images import load_image_data
 from momentum_bench.harness.encoding.images import (
+    IMAGES_AT_A_TIME,
     ImageSet,
     centre_crop,
-    cropped,
-    draw_box,
-    draw_shift,
+    drawn_crop,
+    drawn_shift,
     shifted,
 )
 from momentum_bench.harness.errors import UserError
@@ -127,31 +127,6 @@ def test_variations_follow_the_generator_alone_and_only_for_training(augmentatio
     assert torch.equal(shown(False, 1), shown(False, 2))
 
 
-@pytest.mark.parametrize("augmented", [True, False])
-@pytest.mark.parametrize("augmentation", ["none", "crop", "crop_flip", "resized_crop_flip"])
-def test_threads_make_the_images_that_one_thread_makes(
-    augmentation: str, augmented: bool, monkeypatch: pytest.MonkeyPatch
-):
-    """Where a device computes, threads read and vary the images; the draws stay in their order."""
-    pixels = np.random.default_rng(0).integers(0, 256, (50, 20, 24, 1), dtype=np.uint8)
-    data = of_pixels(pixels, augmentation=augmentation, size=16)
-    images, rows = ImageSet(data, data.train, augmented), [*range(50), 3, 3]
-    monkeypatch.setattr("momentum_bench.harness.encoding.images.usable_cores", lambda: 3)
-    made = []
-    for device in ("cpu", "cuda"):
-        torch.manual_seed(5)
-        made.append((images._shown(rows, torch.device(device)), torch.get_rng_state()))
-    assert torch.equal(made[0][0], made[1][0])
-    assert torch.equal(made[0][1], made[1][1])
-
-
-def test_an_image_that_a_thread_cannot_read_is_named(folder: Path):
-    (folder / "digits/train/class0/0.png").write_bytes(b"no image")
-    data = load_image_data(DIGITS, folder)
-    with pytest.raises(UserError, match=r"class0.*0\.png: not a readable image"):
-        ImageSet(data, data.train, augmented=False)._shown([3, 0], torch.device("cuda"))
-
-
 def test_a_shift_is_a_crop_of_the_image_with_zeros_around_it():
     image = torch.arange(1.0, 65).view(1, 8, 8)
     padded = torch.nn.functional.pad(image, (1,) * 4)
@@ -159,7 +134,7 @@ def test_a_shift_is_a_crop_of_the_image_with_zeros_around_it():
     seen = set()
     for seed in range(60):
         torch.manual_seed(seed)
-        drawn = shifted(image, 1, draw_shift(1))
+        drawn = shifted(image, 1, drawn_shift(1))
         matches = [n for n, crop in enumerate(crops) if torch.equal(crop, drawn)]
         assert len(matches) == 1
         seen.add(matches[0])
@@ -167,19 +142,51 @@ def test_a_shift_is_a_crop_of_the_image_with_zeros_around_it():
 
 
 @pytest.mark.parametrize("shape", [(3, 40, 30), (3, 30, 300), (3, 7, 7)])
-def test_crops_have_the_size_that_was_asked_for(shape: tuple[int, ...]):
-    image = torch.rand(shape)
-    for seed in range(5):
+def test_crops_lie_in_the_image_and_the_middle_has_the_size_that_was_asked_for(shape: tuple[int, ...]):
+    _, height, width = shape
+    for seed in range(20):
         torch.manual_seed(seed)
-        assert cropped(image, draw_box(*shape[1:]), 24).shape == (3, 24, 24)
-    assert centre_crop(image, 24).shape == (3, 24, 24)
+        if (crop := drawn_crop(height, width)) is not None:
+            top, left, h, w = crop
+            assert 0 <= top <= top + h <= height
+            assert 0 <= left <= left + w <= width
+            assert h * w
+    assert centre_crop(torch.rand(shape), 24).shape == (3, 24, 24)
 
 
-def test_a_constant_image_stays_constant_under_every_crop():
-    image = torch.full((3, 50, 40), 0.25)
-    torch.manual_seed(0)
-    for crop in (cropped(image, draw_box(50, 40), 24), centre_crop(image, 24)):
-        assert torch.allclose(crop, torch.tensor(0.25), atol=1e-6)
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_constant_image_stays_constant_under_every_crop(augmented: bool):
+    data = of_pixels(
+        np.full((3, 50, 40, 1), 51, dtype=np.uint8),
+        augmentation="resized_crop_flip",
+        size=24,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+    shown = ImageSet(data, data.train, augmented).batch([0, 1, 2], 0, torch.device("cpu"))
+    pixels = shown.inputs["pixel_values"]
+    assert pixels.shape == (3, 1, 24, 24)
+    assert torch.allclose(pixels, torch.tensor(0.2), atol=1e-6)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "resized_crop_flip"])
+def test_threads_that_prepare_images_for_a_gpu_change_nothing(augmentation: str):
+    pixels = np.random.default_rng(0).integers(0, 256, (IMAGES_AT_A_TIME + 9, 20, 16, 1), dtype=np.uint8)
+    data = of_pixels(pixels, augmentation=augmentation, size=16)
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(7)
+        shown = ImageSet(data, data.train, True)._all_shown(range(len(pixels)), torch.device(device))
+        found.append((shown, torch.rand(())))
+    assert torch.equal(found[0][0], found[1][0])
+    assert found[0][1] == found[1][1]  # and nothing more was drawn
+
+
+def test_an_image_that_a_thread_cannot_read_is_named(folder: Path):
+    (folder / "digits/train/class0/0.png").write_bytes(b"no image")
+    data = load_image_data(DIGITS, folder)
+    with pytest.raises(UserError, match=r"class0.*0\.png: not a readable image"):
+        ImageSet(data, data.train, augmented=False)._all_shown([3, 0], torch.device("cuda"))
 
 
 def test_images_are_scored_256_at_a_time():

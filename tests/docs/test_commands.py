@@ -99,6 +99,7 @@ def test_every_file_that_the_text_names_exists():
         assert not absent, f"{page}: {absent}"
 
 
+@pytest.mark.slow
 @needs_quickstart
 @pytest.mark.timeout(900)  # twenty runs, on a machine that may be busy
 def test_the_blocks_to_be_run_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd):

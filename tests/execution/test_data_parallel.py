@@ -138,10 +138,8 @@ def test_ranks_that_share_batches_give_the_run_of_one_process(
 OF_EACH_KIND = "sgdm,sngm,sgdf"
 
 
-SLOW_METHODS = [pytest.param(method, marks=pytest.mark.slow) for method in ("head", "causal")]
-
-
-@pytest.mark.parametrize("method", ["prompt", *SLOW_METHODS])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["prompt", "head", "causal"])
 def test_sharded_parameters_give_the_run_of_one_process(
     method: str, tiny_model: Path, tiny_decoder: Path, toy_data: Path, tmp_path: Path
 ):
@@ -177,6 +175,7 @@ def test_sharded_parameters_give_the_run_of_one_process(
     assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
 
 
+@pytest.mark.slow
 def test_ranks_that_were_not_joined_do_not_run(tiny_model: Path, toy_data: Path, tmp_path: Path):
     torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
     sweep = words(tiny_model, toy_data, "results", "--data-parallel")

@@ -49,7 +49,7 @@ def found(folder: Path, model: Path, **changes: Any) -> dict[str, list[str]]:
 
 def test_a_sound_task_by_prompt(tickets: Path, tiny_model: Path):
     lines = found(tickets, tiny_model)
-    assert lines["rows"] == ["24 to draw from, 6 test rows; folder"]
+    assert lines["rows"] == ["24 train rows, 6 test rows; folder"]
     assert lines["labels"] == ["train: 12 calm, 12 urgent", "test: 3 calm, 3 urgent"]
     assert lines["split"] == ["k = 4, seed 13: 8 train rows, 8 dev rows"]
     assert lines["masks"] == ["one in each of 22 encoded texts"]

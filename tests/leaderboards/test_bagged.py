@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from momentum_bench.harness.metrics.compute import compute
 from momentum_bench.harness.records.schema import DevPredictions, RunRecord
-from momentum_bench.leaderboards import rows
 from momentum_bench.leaderboards.bagged import (
     RESAMPLES,
     bagged_score,
     bagged_weights,
 )
+from momentum_bench.leaderboards.columns import metric_on_test
 from momentum_bench.leaderboards.comparisons import compare
 from momentum_bench.leaderboards.rows import rows_of
 from tests.helpers.specs import make_record
@@ -110,7 +110,7 @@ def test_questions_are_resampled_whole():
 def test_the_score_of_a_seed_is_the_weighted_mean_of_test():
     runs = [run(0.01, right(6), 0.2), run(0.1, right(7), 0.6), run(1.0, right(3), 0.9)]
     weights = bagged_weights("accuracy", LABELS, [r.dev.predictions for r in runs if r.dev])
-    expected = math.fsum(w * rows.test_metric_of(r) for w, r in zip(weights, runs, strict=True))
+    expected = math.fsum(w * metric_on_test(r) for w, r in zip(weights, runs, strict=True))
     assert bagged_score(runs) == pytest.approx(expected)
     assert 0.2 < expected < 0.9
     assert any(0 < weight < 1 for weight in weights)
@@ -169,7 +169,7 @@ def test_the_spread_of_a_tuned_difference_falls():
                     )
                 )
     first, second = rows_of(records)
-    plain = [rows.test_metric_of(second.chosen[s]) - rows.test_metric_of(first.chosen[s]) for s in seeds]
+    plain = [metric_on_test(second.chosen[s]) - metric_on_test(first.chosen[s]) for s in seeds]
     comparison, _ = compare(first, second, 0.01)
     assert comparison is not None
     bagged = comparison.differences

@@ -198,6 +198,35 @@ def test_a_larger_search_is_a_larger_budget(tmp_path: Path):
     assert board.rows[0].columns["n_missing"] == 4
 
 
+def test_a_step_of_several_passes_is_a_larger_budget(tmp_path: Path):
+    """Of an optimizer with a closure, such as SAM, whose step computes two gradients."""
+
+    def both(n_rates_of_sgd: int) -> list[RunRecord]:
+        rates = (0.01, 0.1, 1.0, 10.0)
+        plain = sweep_records(any_scores, rates=rates[:n_rates_of_sgd], arms={"sgd": {}})
+        sharp = sweep_records(any_scores, rates=rates[:2], arms={"sharp.SAM@1.0": {}})
+        for place, run in enumerate(sharp):
+            costs = run.costs.model_copy(update={"forward_backward_passes": 2 * run.spec.max_steps})
+            sharp[place] = run.model_copy(update={"costs": costs})
+        return plain + sharp
+
+    equal_points = board_of(tmp_path / "points", both(2))
+    assert equal_points.comparisons[0].refused
+    n = 2 * make_spec().max_steps
+    assert f"2 rates (0.01 0.1), {n:,} gradient evaluations a seed for sgd" in equal_points.notes[0]
+    assert (
+        f"2 rates (0.01 0.1), {2 * n:,} gradient evaluations a seed for sharp.SAM@1.0"
+        in equal_points.notes[0]
+    )
+    assert "Each optimizer needs the same number of gradient evaluations" in equal_points.notes[0]
+    equal_passes = board_of(tmp_path / "passes", both(4))
+    assert not equal_passes.comparisons[0].refused
+
+
+def any_scores(spec: RunSpec) -> Scores:
+    return Scores(test_metric=0.75 + 0.001 * (spec.seed % 5))
+
+
 def test_unequal_budgets_of_many_arms_make_one_note(tmp_path: Path):
     score = better_arm("sgdm", 0.02)
     few = sweep_records(score, arms={"sgd": {}, "sgdm": {"momentum": 0.9}})

@@ -7,7 +7,7 @@ import pytest
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.leaderboards.build import Leaderboard, board_of
 from momentum_bench.leaderboards.rendering.files import contents
-from momentum_bench.leaderboards.twins import momentum_answers
+from momentum_bench.leaderboards.twins import are_twins, momentum_answers
 from tests.helpers.published import published_board
 from tests.helpers.synthetic import Scores, sweep_records
 
@@ -64,6 +64,23 @@ def test_other_pairs_are_no_twins(arms: dict[str, dict[str, float]]):
     found = board(arms)
     assert momentum_answers(found.comparisons) == []
     assert "Does momentum pay?" not in str(contents(found)["index.html"])
+
+
+def test_a_momentum_that_is_tuned_may_be_zero():
+    def score(spec: RunSpec) -> Scores:
+        return Scores(
+            test_metric=0.8 + 0.0001 * (spec.seed % 7) + 0.1 * spec.hyperparameters.get("momentum", 0)
+        )
+
+    records = sweep_records(score, arms={"sgd": {}})
+    for momentum in (0.0, 0.9):
+        records += sweep_records(score, arms={"sgdm": {"momentum": momentum}}, tuned=("momentum",))
+    found = board_of(records)
+    (row,) = (row for row in found.rows if row.columns["optimizer"] == "sgdm")
+    assert row.runs[0].spec.hyperparameters == {"momentum": 0.0}
+    (plain,) = (row for row in found.rows if row.columns["optimizer"] == "sgd")
+    assert are_twins(plain, row)
+    assert not are_twins(row, plain)
 
 
 def test_other_hyperparameters_must_be_equal():

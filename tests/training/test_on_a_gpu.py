@@ -154,6 +154,7 @@ OTHERS: list[dict[str, Any]] = [
     {"method": "prompt", "peft": "lora"},
     {"method": "head", "peft": "ia3"},
     {"method": "prompt", "freeze": "encoder"},
+    {"method": "head", "freeze": "embeddings"},
     {"method": "prompt", "checkpoint_activations": True},
 ]
 
@@ -204,7 +205,7 @@ def test_images_made_ahead_are_those_that_would_be_made(
     assert ahead.parameters_hash == at_once.parameters_hash
     assert ahead.evaluations == at_once.evaluations
     same(of_images(inputs, tmp_path, **changes), ahead)
-    assert not [t for t in threading.enumerate() if t.name.startswith(("batches ahead", "images"))]
+    assert not [t for t in threading.enumerate() if t.name.startswith("batches ahead")]
 
 
 MASKS_LOOKED_AT: list[dict[str, Any]] = [
@@ -226,7 +227,8 @@ def test_a_padded_step_waits_once_in_the_library(
     if changes.get("padded"):
         pad_all(monkeypatch)
     waits = waits_of_a_step(inputs, tmp_path, **{n: v for n, v in changes.items() if n != "padded"})
-    assert waits.total() == 9, waits
+    assert list(waits.values()) == [9]
+    assert "_local_scalar_dense" in next(iter(waits))
 
 
 @pytest.mark.parametrize("kind", ["prefix", "prompt"])
@@ -242,24 +244,21 @@ def test_virtual_tokens_that_were_scored_first_can_be_trained(inputs: Inputs, ki
         assert all(p.grad is not None for p in trained)
 
 
-PARTS_LOOKED_FOR: list[tuple[dict[str, Any], int]] = [
-    ({"method": "causal"}, 1),
-    ({"method": "head"}, 1),
-    ({"method": "causal", "peft": "lora"}, 1),
-    ({"method": "causal", "gradient_accumulation_steps": 2}, 2),
-    ({"method": "causal", "peft": "prefix"}, 0),
-    ({"method": "head", "peft": "prefix"}, 0),
+DECODERS: list[dict[str, Any]] = [
+    {"method": "causal"},
+    {"method": "head"},
+    {"method": "causal", "peft": "lora"},
+    {"method": "causal", "peft": "prefix"},
+    {"method": "head", "peft": "prefix"},
+    {"method": "causal", "gradient_accumulation_steps": 2},
 ]
-"""transformers looks whether the positions of a decoder's row begin again, once in each forward pass
-(`find_packed_sequence_indices` in its `masking_utils`), unless keys and values stand before the row."""
 
 
-@pytest.mark.parametrize(("changes", "waits_a_step"), PARTS_LOOKED_FOR, ids=str)
-def test_a_step_of_a_decoder_waits_in_the_library_alone(
-    tiny_decoder: Path, toy_data: Path, tmp_path: Path, changes: dict[str, Any], waits_a_step: int
+@pytest.mark.parametrize("changes", DECODERS, ids=str)
+def test_no_step_of_a_decoder_waits(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, changes: dict[str, Any]
 ):
-    waits = waits_of_a_step(Inputs(str(tiny_decoder), toy_data), tmp_path, **changes)
-    assert waits.total() == 9 * waits_a_step, waits
+    assert waits_of_a_step(Inputs(str(tiny_decoder), toy_data), tmp_path, **changes) == {}
 
 
 def pad_all(monkeypatch: pytest.MonkeyPatch) -> None:
