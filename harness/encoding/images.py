@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import cache
-from threading import Event
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +17,6 @@ from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.images import CENTRE
 from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.batch import Batch, Encoded
-from momentum_bench.harness.encoding.batches_ahead import BatchesAhead, Request
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.encoding.transfer import sent
 from momentum_bench.tasks.types import ImageTask
@@ -53,7 +50,6 @@ class ImageSet:
         self.labels = [int(row.label) for row in rows]
         self.lengths = [TOKENS_OF_AN_IMAGE] * len(rows)
         self.references = References([*self.labels], None, None)
-        self._ahead: BatchesAhead | None = None
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (task.mean, task.std))
 
     def batch(
@@ -64,8 +60,7 @@ class ImageSet:
         Args:
             pad_id, packing: for text; without effect here.
         """
-        ahead = self._ahead.taken(rows) if self._ahead else None
-        images = self._all_shown(rows, device) if ahead is None else ahead
+        images = torch.stack(self._all_shown([self.positions[row] for row in rows], device))
         labels = torch.tensor([self.labels[row] for row in rows])
         return Batch(
             inputs={"pixel_values": sent(images, device)},
@@ -75,72 +70,32 @@ class ImageSet:
             labels=sent(labels, device),
         )
 
-    @contextmanager
-    def made_ahead(self, requests: Iterator[Request], device: torch.device) -> Iterator[None]:
-        """Inside, the images of the next batch are made while a GPU computes; one batch at a time.
-
-        They are the images that `batch` would make then, to the bit. Where a CPU trains, none are made ahead.
-
-        Args:
-            requests: the batches that will be asked for, in their order.
-        """
-        if device.type != "cuda":
-            yield
-            return
-        ended = Event()
-
-        def make(rows: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-            return self._all_shown(rows, device, generator, ended)
-
-        self._ahead = BatchesAhead(make, requests)
-        try:
-            yield
-        finally:
-            ended.set()
-            self._ahead.close()
-            self._ahead = None
-
-    def _all_shown(
-        self,
-        rows: Sequence[int],
-        device: torch.device,
-        generator: torch.Generator | None = None,
-        ended: Event | None = None,
-    ) -> torch.Tensor:
-        """The images at `rows` as the network sees them, on the CPU: B x C x size x size.
+    def _all_shown(self, positions: Sequence[int], device: torch.device) -> list[torch.Tensor]:
+        """The images as the network sees them, each C x size x size.
 
         Where a GPU trains, the cores of the host are free, so threads read, decode and scale the images. On
         a CPU runs have the cores. What is random is drawn image by image in both cases, so that the images
         are the same to the bit. Only some images at a time are held as they were stored.
-
-        Args:
-            generator: where random draws come from; None: torch's own.
-            ended: once it is set, nobody waits for the images, and the rest is left out.
         """
         each: Callable[..., Iterator[Any]] = _threads().map if device.type == "cuda" else map
         at_a_time = IMAGES_AT_A_TIME if device.type == "cuda" else 1
-        positions, size = [self.positions[row] for row in rows], self.task.size
-        shown = np.empty((len(rows), self.task.channels, size, size), dtype=np.float32)
+        shown: list[torch.Tensor] = []
         for first in range(0, len(positions), at_a_time):
-            if ended is not None and ended.is_set():
-                break
             stored = list(each(self.pixels.__getitem__, positions[first : first + at_a_time]))
-            variations = [self._variation(pixels.shape[0], pixels.shape[1], generator) for pixels in stored]
-            for at, image in enumerate(each(self._shown, stored, variations), start=first):
-                shown[at] = image.numpy()
-        return torch.from_numpy(shown)
+            variations = [self._variation(*pixels.shape[:2]) for pixels in stored]
+            shown += each(self._shown, stored, variations)
+        return shown
 
-    def _variation(self, height: int, width: int, generator: torch.Generator | None) -> Variation:
-        """How the next image is varied, from a generator; None: torch's current one."""
+    def _variation(self, height: int, width: int) -> Variation:
+        """How the next image is varied, from torch's current generator."""
         how, crop, shift = self.task.augmentation, None, None
         if not self.augmented:
             return Variation()
         if how == "resized_crop_flip":
-            crop = drawn_crop(height, width, generator)
+            crop = drawn_crop(height, width)
         if how in ("crop", "crop_flip"):
-            shift = drawn_shift(self.task.size // 8, generator)
-        flip = how.endswith("flip") and bool(torch.rand((), generator=generator) < 0.5)
-        return Variation(crop, shift, flip)
+            shift = drawn_shift(self.task.size // 8)
+        return Variation(crop, shift, how.endswith("flip") and bool(torch.rand(()) < 0.5))
 
     def _shown(self, pixels: np.ndarray, variation: Variation) -> torch.Tensor:
         """One image as the network sees it, C x size x size."""
@@ -179,9 +134,9 @@ class Variation(NamedTuple):
     flip: bool = False
 
 
-def drawn_shift(pixels: int, generator: torch.Generator | None = None) -> tuple[int, int]:
+def drawn_shift(pixels: int) -> tuple[int, int]:
     """Rows and columns from 0 to twice `pixels`, at random."""
-    top, left = torch.randint(0, 2 * pixels + 1, (2,), generator=generator).tolist()
+    top, left = torch.randint(0, 2 * pixels + 1, (2,)).tolist()
     return top, left
 
 
@@ -206,21 +161,19 @@ def centre_crop(image: torch.Tensor, size: int) -> torch.Tensor:
     return image[:, top : top + size, left : left + size]
 
 
-def drawn_crop(
-    height: int, width: int, generator: torch.Generator | None = None
-) -> tuple[int, int, int, int] | None:
+def drawn_crop(height: int, width: int) -> tuple[int, int, int, int] | None:
     """A random 8 % to 100 % of an image's area at an aspect ratio of 3/4 to 4/3: top, left, height, width.
 
     As in Szegedy et al. 2015 (section 6). None if ten draws do not fit into the image; its middle is taken
     then.
     """
     for _ in range(10):
-        area = height * width * (0.08 + 0.92 * float(torch.rand((), generator=generator)))
-        ratio = math.exp((2 * float(torch.rand((), generator=generator)) - 1) * math.log(4 / 3))
+        area = height * width * (0.08 + 0.92 * float(torch.rand(())))
+        ratio = math.exp((2 * float(torch.rand(())) - 1) * math.log(4 / 3))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            top = int(torch.randint(0, height - h + 1, (), generator=generator))
-            left = int(torch.randint(0, width - w + 1, (), generator=generator))
+            top = int(torch.randint(0, height - h + 1, ()))
+            left = int(torch.randint(0, width - w + 1, ()))
             return top, left, h, w
     return None
 

@@ -41,7 +41,7 @@ from momentum_bench.harness.training.read_back import (
 )
 from momentum_bench.harness.training.run_parts import RunParts
 from momentum_bench.harness.training.session import Session
-from momentum_bench.harness.training.steps import batches_to_come, micro_batch_steps, recorded_steps
+from momentum_bench.harness.training.steps import micro_batch_steps, recorded_steps
 from momentum_bench.harness.training.vocabulary_rows import (
     WHOLE_TABLES,
     ReachedRows,
@@ -123,37 +123,35 @@ def _finetune(
     live.set_mode(optimizer, training=True)
     movement = Movement(optimizer) if not entry.promises and not so_far.n_steps else NO_DOUBT
     failure, n_checked = None, 0
-    with parts.batches_made_ahead(batches_to_come(spec, parts, micro_size, so_far.n_steps)):
-        steps = range(so_far.n_steps, spec.max_steps)
-        for step in tqdm(steps, desc=spec.label, leave=False, disable=not show):
-            # Batch and masks depend on seed and step alone, so they are those of the other arm of a pair,
-            # and a run that goes on from a checkpoint needs no saved state of any generator.
-            rows = batch_indices(spec.seed, step, len(parts.split.train.labels), spec.batch_size)
-            torch.manual_seed(dropout_seed(spec.seed, step, accelerator.process_index))
-            loss, norms, passes = train_step(rows, rates[step] * torch_rate)
-            so_far.forward_backward_passes += passes
-            so_far.losses.append(accelerator.reduce(loss, "mean"))
-            so_far.gradient_norms += norms
-            so_far.n_steps = step + 1
+    for step in tqdm(range(so_far.n_steps, spec.max_steps), desc=spec.label, leave=False, disable=not show):
+        # Batch and masks depend on seed and step alone, so they are those of the other arm of a pair,
+        # and a run that goes on from a checkpoint needs no saved state of any generator.
+        rows = batch_indices(spec.seed, step, len(parts.split.train.labels), spec.batch_size)
+        torch.manual_seed(dropout_seed(spec.seed, step, accelerator.process_index))
+        loss, norms, passes = train_step(rows, rates[step] * torch_rate)
+        so_far.forward_backward_passes += passes
+        so_far.losses.append(accelerator.reduce(loss, "mean"))
+        so_far.gradient_norms += norms
+        so_far.n_steps = step + 1
 
-            if step == 0:  # not before it, because an optimizer makes its state in its first step
-                live.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
-                so_far.read_back = read_live(spec, parts, optimizer, micro_size)
-            movement.look()
-            evaluate_now = is_evaluation_step(spec, so_far.n_steps)
-            if check_every_step or evaluate_now:
-                failure = so_far.end_at_non_finite_loss(n_checked)
-                n_checked = so_far.n_steps
-            if evaluate_now and not failure:
-                reached.write()
-                with live.scoring_mode(optimizer):
-                    failure = _evaluate(parts, so_far, rates[step], journal)
-            if failure:
-                break
-            if journal.checkpoint_every and so_far.n_steps % journal.checkpoint_every == 0:
-                reached.write()
-                so_far.seconds = time.perf_counter() - started
-                checkpoints.save(journal.checkpoint, spec, model, optimizer, so_far)
+        if step == 0:  # not before it, because an optimizer makes its state in its first step
+            live.check_live(spec.optimizer, entry, spec.hyperparameters, optimizer)
+            so_far.read_back = read_live(spec, parts, optimizer, micro_size)
+        movement.look()
+        evaluate_now = is_evaluation_step(spec, so_far.n_steps)
+        if check_every_step or evaluate_now:
+            failure = so_far.end_at_non_finite_loss(n_checked)
+            n_checked = so_far.n_steps
+        if evaluate_now and not failure:
+            reached.write()
+            with live.scoring_mode(optimizer):
+                failure = _evaluate(parts, so_far, rates[step], journal)
+        if failure:
+            break
+        if journal.checkpoint_every and so_far.n_steps % journal.checkpoint_every == 0:
+            reached.write()
+            so_far.seconds = time.perf_counter() - started
+            checkpoints.save(journal.checkpoint, spec, model, optimizer, so_far)
     so_far.seconds = time.perf_counter() - started
     movement.check(spec.optimizer, so_far.n_steps)
     so_far.read_back = with_final_state(so_far.read_back, entry, optimizer)

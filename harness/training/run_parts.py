@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from accelerate import Accelerator
 
 from momentum_bench.harness.encoding.batch import Batch
-from momentum_bench.harness.encoding.batches_ahead import Request
-from momentum_bench.harness.encoding.images import Examples, ImageSet
+from momentum_bench.harness.encoding.images import Examples
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
@@ -62,13 +60,6 @@ class RunParts:
     def training_batch(self, rows: Sequence[int], packing: Packing | None) -> Batch:
         """The training examples at these positions, on the device."""
         return self.split.train.batch(rows, self.pad_id, self.accelerator.device, packing)
-
-    def batches_made_ahead(self, requests: Iterator[Request]) -> AbstractContextManager[None]:
-        """Inside, the next training batch of images is made while a GPU computes. Texts need no time."""
-        train = self.split.train
-        if isinstance(train, ImageSet):
-            return train.made_ahead(requests, self.accelerator.device)
-        return nullcontext()
 
     def score(self, examples: Examples) -> Scores:
         """Score each of the examples once with the model as it is now, by the task's main metric."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from momentum_bench.harness.encoding.batch import Batch
-from momentum_bench.harness.encoding.batches_ahead import Request
 from momentum_bench.harness.optimizers.entry import ClosureUse
 from momentum_bench.harness.records.schema import RunSpec
-from momentum_bench.harness.seeds import batch_indices, dropout_seed, rank_share
+from momentum_bench.harness.seeds import rank_share
 from momentum_bench.harness.sharded_tensors import whole
 from momentum_bench.harness.training import cuda_graphs
 from momentum_bench.harness.training.memory import memory_of_a_batch
@@ -39,21 +38,6 @@ Step = Callable[[list[int], float], StepResult]
 """One training step, from the positions of its examples and torch's learning rate."""
 
 
-def micro_batches(rows: list[int], micro_size: int) -> list[list[int]]:
-    """The positions of a batch, cut into micro-batches in their order."""
-    return [rows[start : start + micro_size] for start in range(0, len(rows), micro_size)]
-
-
-def batches_to_come(spec: RunSpec, parts: RunParts, micro_size: int, n_steps: int) -> Iterator[Request]:
-    """What this rank will ask of the training examples, from the step after the first `n_steps`."""
-    rank, ranks = parts.accelerator.process_index, parts.accelerator.num_processes
-    for step in range(n_steps, spec.max_steps):
-        rows = batch_indices(spec.seed, step, len(parts.split.train.labels), spec.batch_size)
-        for at, micro_rows in enumerate(micro_batches(rows, micro_size)):
-            seed = None if at else dropout_seed(spec.seed, step, rank)
-            yield Request(rank_share(micro_rows, rank, ranks), seed)
-
-
 def micro_batch_steps(
     spec: RunSpec, parts: RunParts, reached: ReachedRows, optimizer: torch.optim.Optimizer, micro_size: int
 ) -> Step:
@@ -63,7 +47,8 @@ def micro_batch_steps(
 
     def gradient(rows: list[int]) -> torch.Tensor:
         loss = torch.zeros((), device=accelerator.device)
-        for micro_rows in micro_batches(rows, micro_size):
+        for start in range(0, spec.batch_size, micro_size):
+            micro_rows = rows[start : start + micro_size]
             with memory_of_a_batch():
                 mine = rank_share(micro_rows, rank, ranks)
                 batch = parts.training_batch(mine, parts.loaded.packing)

@@ -177,7 +177,7 @@ def test_threads_that_prepare_images_for_a_gpu_change_nothing(augmentation: str)
     for device in ("cpu", "cuda"):
         torch.manual_seed(7)
         shown = ImageSet(data, data.train, True)._all_shown(range(len(pixels)), torch.device(device))
-        found.append((shown, torch.rand(())))
+        found.append((torch.stack(shown), torch.rand(())))
     assert torch.equal(found[0][0], found[1][0])
     assert found[0][1] == found[1][1]  # and nothing more was drawn
 

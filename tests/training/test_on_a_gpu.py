@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +13,6 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from momentum_bench.harness.encoding.batches_ahead import BatchesAhead
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
 from momentum_bench.harness.inputs import Inputs
@@ -175,37 +173,6 @@ def test_no_step_with_images_waits(tmp_path: Path):
             of_images(inputs, tmp_path, max_steps=n, eval_every=n)
         seen.append(gpu.waits)
     assert seen[1] - seen[0] == {}
-
-
-@pytest.mark.parametrize("parts_of_a_batch", [1, 2])
-@pytest.mark.parametrize("augmentation", ["crop_flip", "resized_crop_flip"])
-def test_images_made_ahead_are_those_that_would_be_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, augmentation: str, parts_of_a_batch: int
-):
-    """The same parameters at the end, to the bit; and each training batch was there when it was asked for."""
-    write_shades(tmp_path)
-    task_file = tmp_path / "shades.py"
-    task_file.write_text(IMAGE_SOURCE.replace("    size=8,", f'    size=8, augmentation="{augmentation}",'))
-    inputs = Inputs("task:shades", tmp_path, task_file=task_file)
-    changes = {"max_steps": 9, "eval_every": 3, "gradient_accumulation_steps": parts_of_a_batch}
-    served: list[bool] = []
-    own = BatchesAhead.taken
-
-    def taken(ahead: BatchesAhead, rows: list[int]) -> torch.Tensor | None:
-        batch = own(ahead, rows)
-        served.append(batch is not None)
-        return batch
-
-    monkeypatch.setattr(BatchesAhead, "taken", taken)
-    with a_gpu():
-        ahead = of_images(inputs, tmp_path, **changes)
-        assert served == [True] * 9 * parts_of_a_batch
-        monkeypatch.setattr(BatchesAhead, "taken", lambda *_: None)
-        at_once = of_images(inputs, tmp_path, **changes)
-    assert ahead.parameters_hash == at_once.parameters_hash
-    assert ahead.evaluations == at_once.evaluations
-    same(of_images(inputs, tmp_path, **changes), ahead)
-    assert not [t for t in threading.enumerate() if t.name.startswith("batches ahead")]
 
 
 MASKS_LOOKED_AT: list[dict[str, Any]] = [
