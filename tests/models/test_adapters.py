@@ -199,6 +199,19 @@ def test_virtual_tokens_are_the_tokens_they_start_as(adapter: str):
 
 
 @pytest.mark.parametrize("adapter", ["prefix", "prompt"])
+def test_what_scoring_sends_to_a_device_can_be_trained_on(adapter: str):
+    """Scoring is in inference mode, whose tensors cannot be saved for a backward pass."""
+    model = tiny_bert_lm()
+    adapted(model, adapter)
+    [wrapped] = (module for module in model.modules() if isinstance(module, PromptedEncoder))
+    with torch.inference_mode():
+        wrapped._send_tokens(torch.device("meta"))
+    [tokens] = wrapped.prompt_tokens.values()
+    assert tokens.device.type == "meta"
+    assert not tokens.is_inference()
+
+
+@pytest.mark.parametrize("adapter", ["prefix", "prompt"])
 def test_padding_behind_virtual_tokens_changes_nothing(adapter: str):
     model = tiny_bert_lm()
     adapted(model, adapter)

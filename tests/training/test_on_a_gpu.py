@@ -22,7 +22,6 @@ from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.training import cuda_graphs, text_setup
 from momentum_bench.harness.training.finetune import finetune
-from momentum_bench.harness.training.scoring import logits
 from momentum_bench.harness.training.session import Session
 from tests.conftest import cli_environment
 from tests.helpers.gpu import Gpu, a_gpu
@@ -196,19 +195,6 @@ def test_a_padded_step_waits_once_in_the_library(
     waits = waits_of_a_step(inputs, tmp_path, **{n: v for n, v in changes.items() if n != "padded"})
     assert list(waits.values()) == [9]
     assert "_local_scalar_dense" in next(iter(waits))
-
-
-@pytest.mark.parametrize("kind", ["prefix", "prompt"])
-def test_virtual_tokens_that_were_scored_first_can_be_trained(inputs: Inputs, kind: str):
-    """What reaches the device in inference mode could not be trained on."""
-    with a_gpu():
-        session = Session(inputs, make_accelerator("fp32"))
-        parts = session.parts(spec_for(session, method="prompt", peft=kind))
-        parts.score(parts.split.dev)
-        batch = parts.training_batch(range(4), parts.loaded.packing)
-        parts.objective.loss(logits(parts.loaded, batch, parts.objective), batch.labels).backward()
-        trained = [p for p in parts.loaded.model.parameters() if p.requires_grad]
-        assert all(p.grad is not None for p in trained)
 
 
 DECODERS: list[dict[str, Any]] = [
