@@ -34,7 +34,7 @@ DOCS = Path(__file__).resolve().parent
 PUBLISHED = DOCS.parent / "leaderboards" / "published"
 TEMPLATE, PAGE, PLOT = "findings.md.j2", "findings.md", "findings.svg"
 
-ORDER = ("six-tasks-minilm-head", "digits-momentum", "digits-batch-size")
+ORDER = ("paper-prompt-small", "six-tasks-minilm-head", "digits-momentum", "digits-batch-size")
 """Boards in the order of the page; others follow. Of a comparison on two boards, the first counts."""
 
 Boards = dict[str, Leaderboard]
@@ -64,6 +64,7 @@ def page(boards: Boards) -> str:
         designs=partial(_designs, boards),
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
+        paper=partial(_paper, boards),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
@@ -172,13 +173,24 @@ def _mean(row: Row, seeds: str) -> float:
 
 def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict: str) -> str:
     """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
-    for pair in boards["digits-momentum"].comparisons:
-        spec, label = pair.first.runs[0].spec, f"{optimizer} momentum={momentum:g}"
-        if (pair.question, spec.batch_size, pair.second.label) == ("matched", batch, label):
+    label = f"{optimizer} momentum={momentum:g}"
+    return _matched(boards["digits-momentum"], "digits", label, verdict, batch)
+
+
+def _paper(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
+    """The matched difference to SGD of one of the paper's tasks, if its verdict is the one that is needed."""
+    return _matched(boards["paper-prompt-small"], task, optimizer, verdict)
+
+
+def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int | None = None) -> str:
+    for pair in board.comparisons:
+        spec = pair.first.runs[0].spec
+        found = pair.question == "matched" and spec.task == task and pair.second.label == label
+        if found and batch in (None, spec.batch_size):
             if pair.difference.verdict != verdict:
                 raise Changed(f"{pair.sentence} The page says: {verdict}")
             return f"{_interval(pair.difference)} points"
-    raise Changed(f"no matched comparison of {label} at batch {batch}")
+    raise Changed(f"no matched comparison of {label} on {task}")
 
 
 def _six_tasks(boards: Boards) -> str:
