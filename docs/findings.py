@@ -23,6 +23,7 @@ from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.over_tasks import over_tasks
+from momentum_bench.leaderboards.rate_curve import matched_lines
 from momentum_bench.leaderboards.rendering.cells import signed, signed_range
 from momentum_bench.leaderboards.rendering.grid_tables import step_cost
 from momentum_bench.leaderboards.rendering.plots import STYLE, forest
@@ -65,6 +66,7 @@ def page(boards: Boards) -> str:
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
         paper=partial(_paper, boards),
+        at_rates=partial(_at_rates, boards),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
@@ -180,6 +182,17 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
 def _paper(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
     """The matched difference to SGD of one of the paper's tasks, if its verdict is the one that is needed."""
     return _matched(boards["paper-prompt-small"], task, optimizer, verdict)
+
+
+def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
+    """What SGDM adds to SGD at some rates of a paper's task: means over the tuning seeds, in points."""
+    pairs = tuned_pairs(boards["paper-prompt-small"])
+    found = {
+        line["learning_rate"]: line["mean_difference"]
+        for line in matched_lines(pairs)
+        if line["task"] == task and line["second"] == "sgdm"
+    }
+    return _and(signed(found[rate], digits=1) for rate in rates)
 
 
 def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int | None = None) -> str:

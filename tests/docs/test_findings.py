@@ -57,3 +57,21 @@ def test_the_readme_says_what_the_board_says(findings: ModuleType):
         if pair.question == "matched" and size == 64 and beta in ("0.5", "0.9"):
             assert pair.difference.verdict == "equivalent"
     assert not said
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_the_table_of_the_papers_tasks_is_that_of_the_board(findings: ModuleType, page: str):
+    lines = (ROOT / page).read_text().splitlines()
+    verdicts = {"b better": "SGDM better", "equivalent": "equivalent", "inconclusive": "inconclusive"}
+    n_found = 0
+    for pair in findings.published()["paper-prompt-small"].comparisons:
+        if pair.question == "matched" and pair.second.label == "sgdm":
+            means = [
+                f"{100 * findings._mean(row, pair.columns['seeds']):.1f}" for row in (pair.first, pair.second)
+            ]
+            difference = findings._interval(pair.difference)
+            cells = [pair.first.columns["task"], *means, difference, pair.difference.n_pairs]
+            start = f"| {' | '.join(map(str, cells))} | {verdicts[pair.difference.verdict]}"
+            assert any(line.startswith(start) for line in lines), start
+            n_found += 1
+    assert n_found == 5
