@@ -284,7 +284,9 @@ def test_each_way_in_which_runs_may_differ_is_named(toy_data: Path):
     assert "layout padding: dynamic, now packed" in circumstances(row, second)
 
 
-@pytest.mark.parametrize("name", ["paper-prompt-small", "digits-momentum", "digits-batch-size", "six-tasks-minilm-head"])
+@pytest.mark.parametrize(
+    "name", ["paper-prompt-small", "digits-momentum", "digits-batch-size", "six-tasks-minilm-head"]
+)
 def test_a_row_of_each_role_of_a_published_board_is_found_by_its_id(name: str):
     """Also a row of confirming seeds, which a design tells apart from tuning seeds."""
     board = ROOT / "leaderboards" / "published" / name
