@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from momentum_bench.harness.metrics.constant import best_constant
 from momentum_bench.harness.optimizers.accumulated import accumulated_rate
+from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.records.design import fixed_hyperparameters
 from momentum_bench.harness.records.labels import setting_words
 from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec
@@ -115,6 +116,7 @@ def choice_columns(of_row: Choices) -> dict[str, Any]:
         "chosen_settings": joined(run.spec.point.settings_text for run in best) if of_row.spec.tuned else "",
         "n_seeds": len(of_row.chosen),
         "n_runs": len(runs),
+        "gradient_evaluations": sum(evaluations_by_run(runs).values()),
         "n_missing": len(of_row.grid) * len({run.spec.seed for run in runs}) - len(runs),
         "n_diverged": sum(run.status == "diverged" for run in runs),
         "n_failed": sum(run.status == "failed" for run in runs),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Question, seed_difference
 from momentum_bench.harness.verdicts.looks import overall_p
@@ -65,26 +66,23 @@ class Pooled:
 
 
 def same_search(first: Row, second: Row, seed: int) -> bool:
-    """Whether two rows of one setting searched the same learning rates on a seed.
+    """Whether two rows of one setting had equal search budgets on a seed.
 
-    Rates are compared on the axis of effective rates, and else as torch ran them, because a sweep may ask
-    for equal rates on either axis. An optimizer with a rate of its own shares no axis with others. There the
-    two searches are equal if both rows have a result in each cell of their grids, and equally many cells.
-    So it is where further axes are tuned, because one of the two may lack an axis.
-
-    If a step of one optimizer takes several forward-backward passes, points cost differently. Then both
-    searches must have a result in each cell, and the same number of gradient evaluations in all.
+    Equal budgets have equally many gradient evaluations. Where both rows have effective rates, the rates must
+    be equal too. They are compared on the axis of effective rates, and else as torch ran them, because a
+    sweep may ask for equal rates on either axis. An optimizer with a rate of its own shares no axis with
+    others. There both rows must have a result in each cell of their grids. So it is where further axes are
+    tuned, because one of the two may lack an axis.
     """
+    if first.gradient_evaluations[seed] != second.gradient_evaluations[seed]:
+        return False
     rates, others = first.budget[seed], second.budget[seed]
-    if first.counts_passes or second.counts_passes:
-        spent, of_other = first.gradient_evaluations[seed], second.gradient_evaluations[seed]
-        return spent == of_other and rates == first.grid and others == second.grid
     if rates == others:
         return True
     if _share_an_axis(first, second):
         ran = _torch_rates(first, seed)
         return ran is not None and ran == _torch_rates(second, seed)
-    return len(rates) == len(others) and rates == first.grid and others == second.grid
+    return rates == first.grid and others == second.grid
 
 
 def _share_an_axis(first: Row, second: Row) -> bool:
@@ -131,23 +129,49 @@ def budgets_apart(setting: Sequence[Row]) -> tuple[str, bool]:
             gaps = gaps or bool(lacking(first, second, common))
     groups: dict[str, list[str]] = defaultdict(list)
     unlike = [row for row in setting if row.row_id in apart]
-    by_passes = any(row.counts_passes for row in unlike)
+    with_cost = any(_evaluations_per_step(row) != 1 for row in unlike)
     for row in unlike:
-        groups[_budget(row, by_passes)].append(row.label)
+        groups[_budget(row, with_cost)].append(row.label)
     parts = [f"{budget} for {', '.join(labels)}" for budget, labels in sorted(groups.items())]
     what = f"{setting[0].columns['task']}: optimizers with different search budgets are not compared"
-    advice = ""
-    if by_passes:
-        advice = (
-            " Each optimizer needs the same number of gradient evaluations. Run the one with fewer of them "
-            "alone, with more --learning-rates and the same --output-dir."
+    advice = _advice(unlike)
+    return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
+
+
+def _advice(apart: Sequence[Row]) -> str:
+    """What to type where rows have different budgets; empty where some runs are just missing."""
+    costs = {row.label: _evaluations_per_step(row) for row in apart}
+    dear = [label for label, cost in costs.items() if cost != 1]
+    if varying := [label for label in dear if costs[label] is None]:
+        return (
+            f" The steps of {', '.join(varying)} take gradient evaluations whose number varies, so no other "
+            f"search costs the same."
         )
-    elif any(row.axes for row in unlike):
-        advice = (
+    if dear:
+        each = ", ".join(f"{label} {costs[label]}" for label in dear)
+        return (
+            f" Each optimizer needs the same number of gradient evaluations (in one step: {each}, others 1). "
+            f"Run the one with fewer alone, with more --learning-rates and the same --output-dir."
+        )
+    if any(row.axes for row in apart):
+        return (
             " Each optimizer needs the same number of points. Run the one with fewer points alone, with more "
             "--learning-rates and the same --output-dir; or draw equally many for each, with --trials N."
         )
-    return f"{what} ({'; '.join(parts)}).{advice}" if parts else "", gaps
+    return ""
+
+
+def _evaluations_per_step(row: Row) -> int | None:
+    """The gradient evaluations of one step of a row; None: their number varies."""
+    counts = evaluations_by_run(row.runs)
+    ratios = {
+        counts[run.spec.run_id] / run.spec.max_steps
+        for run in row.runs
+        if run.status == "done" and run.spec.max_steps
+    }
+    if len(ratios) == 1 and (ratio := ratios.pop()) == int(ratio):
+        return int(ratio)
+    return None if ratios else 1
 
 
 def _budget(row: Row, with_cost: bool) -> str:

@@ -13,7 +13,8 @@ from itertools import count, groupby
 from typing import Any
 
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
-from momentum_bench.harness.records.design import Design, arm_of, setting_of
+from momentum_bench.harness.records.budget import evaluations_by_run
+from momentum_bench.harness.records.design import Design, arm_of, confirming_seeds, setting_of
 from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Standing
@@ -136,18 +137,12 @@ class Row:
 
     @cached_property
     def gradient_evaluations(self) -> dict[int, int]:
-        """Of each seed: the forward-backward passes of whole batches in its runs that ended in a result."""
-        found = dict.fromkeys(self.budget, 0)
-        for run in self.runs:
-            if run.status in RESULTS:
-                counted = run.costs and run.costs.forward_backward_passes
-                found[run.spec.seed] += counted or run.spec.max_steps
-        return found
-
-    @property
-    def counts_passes(self) -> bool:
-        """Whether a step of its optimizer may take more than one pass."""
-        return any(run.costs and run.costs.forward_backward_passes for run in self.runs)
+        """What the search of each seed cost, in gradients of whole batches; runs without a result cost 0."""
+        counts = evaluations_by_run(self.runs)
+        return {
+            seed: sum(counts.get(run.spec.run_id, 0) for run in part)
+            for seed, part in groupby(self.runs, key=lambda run: run.spec.seed)  # they are sorted by seed
+        }
 
     @cached_property
     def left_out(self) -> dict[str, list[Cell]]:
@@ -289,17 +284,16 @@ class _PlannedGrids:
 
     def __init__(self, designs: Sequence[Design]):
         self._grids: dict[tuple[str, str], list[tuple[Design, tuple[Point, ...]]]] = defaultdict(list)
-        self._confirming: dict[str, set[int]] = defaultdict(set)
+        self._confirming = confirming_seeds(designs)
         for design in designs:
             for task in design.tasks:
                 setting = canonical_json(design.setting(task))
-                self._confirming[setting] |= set(design.confirm_seeds)
                 for arm, points in zip(design.arms, task.whole_grids, strict=True):
                     self._grids[setting, arm.key].append((design, points))
 
     def confirms(self, spec: RunSpec) -> bool:
         """Whether the run's seed is a confirming seed of some design."""
-        return spec.seed in self._confirming[canonical_json(setting_of(spec))]
+        return spec.seed in self._confirming.get(canonical_json(setting_of(spec)), ())
 
     def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[Point]]:
         """The points that were to run on each seed of one arm.

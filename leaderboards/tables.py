@@ -22,7 +22,7 @@ from momentum_bench.leaderboards.tuning import (
 ROW_COLUMNS = (
     *("task", "model", "method", "k", "optimizer", "momentum", "hyperparameters", "role"),
     *("seeds", "learning_rates", "torch_learning_rates", "grid", "axes", "chosen_settings"),
-    *("n_seeds", "n_runs"),
+    *("n_seeds", "n_runs", "gradient_evaluations"),
     *("n_missing", "n_diverged", "n_failed", "metric", "test_mean", "test_std", "test_ci_low"),
     *(
         "test_ci_high",

@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from momentum_bench.harness.cli.options import option
-from momentum_bench.harness.messages import note
+from momentum_bench.harness.messages import note, printable
 
 if TYPE_CHECKING:
     from momentum_bench.harness.records.schema import RunSpec
@@ -37,6 +38,11 @@ def print_listing(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         Console().print(table)
     else:
         print(*("\t".join(row) for row in (header, *rows)), sep="\n")
+
+
+def print_wrapped(text: str) -> None:
+    """Print a sentence in lines of at most 80 characters, as narrow as a usual terminal."""
+    print(fill(printable(text), 80, break_long_words=False, break_on_hyphens=False))
 
 
 def json_option(group: str | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,7 @@ from momentum_bench.harness.cli.output import (
     json_option,
     json_text,
     print_board,
+    print_wrapped,
     quiet_option,
     results_in,
     run_facts,
@@ -28,9 +30,17 @@ from momentum_bench.harness.cli.output import (
 )
 from momentum_bench.harness.launcher import launched
 from momentum_bench.harness.messages import note, print_table, printable
+from momentum_bench.harness.records.budget import (
+    Budget,
+    budgets_in_words,
+    budgets_of,
+    not_compared_in_words,
+)
+from momentum_bench.harness.records.design import arm_of
 from momentum_bench.harness.records.labels import run_labels
+from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.harness.records.status import STATES
-from momentum_bench.harness.sweeps.grids import MOST_RUNS, check_number_of_runs
+from momentum_bench.harness.sweeps.grids import MOST_RUNS, check_number_of_runs, entry_of, is_of_arm
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.settings import FILES
 
@@ -104,7 +114,7 @@ def run(
         planned = plan_sweep(asked, events, finished_elsewhere(with_records))
         if dry_run:
             planned = _with_what_follows(planned)
-            _print_runs(planned.specs, planned.finished(), as_json)
+            _print_runs(planned.specs, planned.finished(), _budgets(planned), as_json)
             return
 
         outcome = _run_and_write(planned, events, retry_failed, archive)
@@ -219,11 +229,29 @@ def _in_a_line(record: RunRecord) -> str:
     return f"{record.spec.label}: dev {record.best.dev_metric:.4f}, {seconds:.1f} s"
 
 
-def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_json: bool) -> None:
-    """Print the runs of a plan and the states of those that are there."""
+def _budgets(planned: PlannedSweep) -> list[Budget]:
+    """What the search of each arm costs on its tuning seeds."""
+    sweep = planned.sweep
+    costs: dict[str, float | None] = {}
+
+    def per_step(spec: RunSpec) -> float | None:
+        key = canonical_json(arm_of(spec))
+        if key not in costs:
+            entry = entry_of(sweep, next(arm for arm in sweep.optimizers if is_of_arm(sweep, arm, spec)))
+            costs[key] = entry.evaluations_per_step if entry.closure else 1
+        return costs[key]
+
+    return budgets_of([spec for spec in planned.specs if spec.seed in sweep.grid_seeds], per_step)
+
+
+def _print_runs(
+    specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], budgets: Sequence[Budget], as_json: bool
+) -> None:
+    """Print the runs of a plan, the states of those that are there, and what the search costs."""
     states = {spec.run_id: finished[spec.run_id].status for spec in specs if spec.run_id in finished}
     if as_json:
-        print(json_text({"runs": [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]}))
+        runs = [run_facts(spec, states.get(spec.run_id, "missing")) for spec in specs]
+        print(json_text({"runs": runs, "budgets": list(map(asdict, budgets))}))
         return
     seeds = list(dict.fromkeys(spec.seed for spec in specs))
     labels = run_labels(specs)
@@ -245,6 +273,8 @@ def _print_runs(specs: Sequence[RunSpec], finished: Mapping[str, RunRecord], as_
     for (task, optimizer, rate), of_line in sorted(texts.items()):
         table.add_row(*(Text(printable(text)) for text in (task, optimizer, f"{rate:g}", *of_line)))
     print_table(table, Console())
+    for words in filter(None, [*budgets_in_words(budgets), not_compared_in_words(budgets)]):
+        print_wrapped(words)
 
 
 def _count(cells: Mapping[int, str], state: str) -> str:

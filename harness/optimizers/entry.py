@@ -93,6 +93,8 @@ class OptimizerEntry:
         promises: False: nobody said what is true of it, so `settings` and `state_tensors` are not compared
             with the live optimizer. The record then holds all that was found.
         closure: how it uses a closure; None: it needs none.
+        evaluations_per_step: with a closure: the gradients that one step evaluates; None: their number varies
+            or is not known.
         by_role: True: parameters are grouped as hidden matrices, embeddings and heads, and vectors, each
             group with a `role`; False: as those that decay and those that do not.
         takes_weight_decay: whether a group's `weight_decay` changes its steps.
@@ -115,6 +117,7 @@ class OptimizerEntry:
     default_rates: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: DEFAULT_RATES)
     promises: bool = True
     closure: ClosureUse | None = None
+    evaluations_per_step: int | None = None
     by_role: bool = False
     takes_weight_decay: bool = True
 

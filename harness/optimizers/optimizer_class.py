@@ -125,6 +125,7 @@ class Trial:
 
     Attributes:
         closure: how the optimizer is given the gradient.
+        evaluations_per_step: gradients that one step evaluates; None: their number varies.
         matrices_only: whether it takes no vectors.
         state_bytes_per_parameter: bytes of its state after the trial, over the number of parameters.
         takes_weight_decay: whether a group's `weight_decay` is one of its settings.
@@ -132,6 +133,7 @@ class Trial:
     """
 
     closure: ClosureUse | None
+    evaluations_per_step: int | None
     matrices_only: bool
     state_bytes_per_parameter: float
     takes_weight_decay: bool
@@ -174,6 +176,7 @@ def entry_of_class(path: str, settings: Mapping[str, Any], partner: OptimizerEnt
         default_rates=rates,
         promises=False,
         closure=trial.closure,
+        evaluations_per_step=trial.evaluations_per_step if trial.closure else None,
         by_role=partner is not None,
         takes_weight_decay=trial.takes_weight_decay and (partner is None or partner.takes_weight_decay),
     )
@@ -336,6 +339,7 @@ class _Toy:
 
     def __init__(self, path: str, settings: Mapping[str, Any], matrices_only: bool):
         self.path, self.settings, self.matrices_only = path, settings, matrices_only
+        self.evaluations: list[int] = []
 
     def optimizer(self) -> torch.optim.Optimizer:
         import torch
@@ -352,6 +356,7 @@ class _Toy:
     def gradient(self, graph: bool = False) -> Any:
         import torch
 
+        self.evaluations[-1] += 1
         embedding, hidden, head, *vectors = self.parameters
         for parameter in self.parameters:
             parameter.grad = None
@@ -370,7 +375,9 @@ class _Toy:
                 self.live = self.optimizer()
                 if callable(train := getattr(self.live, "train", None)):
                     train()
+                self.evaluations = []  # in each step
                 for _ in range(N_TRIAL_STEPS):
+                    self.evaluations.append(0)
                     if closure is not ClosureUse.ALONE:
                         self.gradient(graph)
                     if closure is None:
@@ -384,10 +391,10 @@ class _Toy:
 
     def reads_earlier_gradient(self) -> bool:
         """Whether steps with a closure end elsewhere if there is a gradient before each of them."""
-        alone = [p.detach().clone() for p in self.parameters]
-        failure = self.failure(ClosureUse.AFTER_GRADIENT)
+        other = _Toy(self.path, self.settings, self.matrices_only)
+        failure = other.failure(ClosureUse.AFTER_GRADIENT)
         return failure is None and any(
-            not bool((a == b).all()) for a, b in zip(alone, self.parameters, strict=True)
+            not bool((a == b).all()) for a, b in zip(self.parameters, other.parameters, strict=True)
         )
 
     def works(self, closure: ClosureUse | None) -> bool:
@@ -400,8 +407,10 @@ class _Toy:
         n = sum(p.numel() for p in self.parameters)
         rate = inspect.signature(type(self.live)).parameters.get("lr")
         given = isinstance(rate.default, int | float) and rate.default > 0 if rate else False
+        each = set(self.evaluations)
         return Trial(
             closure=closure,
+            evaluations_per_step=each.pop() if len(each) == 1 else None,
             matrices_only=False,
             state_bytes_per_parameter=state_tensors(self.live)[1] / n,
             takes_weight_decay="weight_decay" in self.live.defaults,

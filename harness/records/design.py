@@ -8,6 +8,7 @@ the plan did not follow the results.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -153,6 +154,15 @@ def fixed_hyperparameters(spec: RunSpec) -> dict[str, Any]:
 
 def _arm(optimizer: str, hyperparameters: dict[str, Any], tuned: tuple[str, ...]) -> list[Any]:
     return [optimizer, hyperparameters, *([list(tuned)] if tuned else [])]
+
+
+def confirming_seeds(designs: Iterable[Design]) -> dict[str, set[int]]:
+    """The confirming seeds of these designs, by `setting_of` the runs as canonical JSON."""
+    found: dict[str, set[int]] = {}
+    for design in designs:
+        for task in design.tasks:
+            found.setdefault(canonical_json(design.setting(task)), set()).update(design.confirm_seeds)
+    return found
 
 
 def fresh_seeds(number: int, taken: tuple[int, ...]) -> tuple[int, ...]:

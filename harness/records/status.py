@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import Store
 
@@ -24,6 +25,7 @@ class RunStatus:
         work: its amount of work, relative to the others (`sweeps.plan.work`); None: no stored plan has it.
         fraction: of its steps, at its last evaluation; 1 for a finished run, 0 for a missing one.
         seconds: how long it took; None: it is not done.
+        evaluations: the gradients of whole batches that it evaluated; None: it is not done.
     """
 
     spec: RunSpec
@@ -31,6 +33,7 @@ class RunStatus:
     work: float | None
     fraction: float
     seconds: float | None
+    evaluations: int | None = None
 
 
 def status_of(store: Store) -> list[RunStatus]:
@@ -58,10 +61,11 @@ def status_of(store: Store) -> list[RunStatus]:
 
 def _status(store: Store, spec: RunSpec, work: float | None, record: RunRecord | None) -> RunStatus:
     if record is not None and record.status != "failed":
-        seconds = None
+        seconds = evaluations = None
         if record.status == "done" and (costs := record.costs):
             seconds = costs.train_seconds + costs.dev_seconds + costs.test_seconds
-        return RunStatus(spec, record.status, work, 1.0, seconds)
+            evaluations = evaluations_by_run([record])[spec.run_id]
+        return RunStatus(spec, record.status, work, 1.0, seconds, evaluations)
     if store.is_claimed(spec.run_id):  # a failed one too, under --retry-failed
         steps = store.steps_done(spec.run_id) or 0
         return RunStatus(spec, "running", work, min(1.0, steps / max(1, spec.max_steps)), None)

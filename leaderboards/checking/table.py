@@ -37,7 +37,7 @@ LATER = frozenset(
             "accumulated_rate",
         ),
         "unknown_tokens",
-        *("axes", "chosen_settings", "ends"),
+        *("axes", "chosen_settings", "ends", "gradient_evaluations"),
         *("question", "first_learning_rate", "second_learning_rate", "spread_floor", "worst_difference"),
         *("choice", "plain_mean_difference", "plain_std_difference", "test_bagged_mean"),
         *("p_first_better", "p_within_margin", "p_second_better"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,14 +9,18 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from momentum_bench.harness.cli.main import app
+from momentum_bench.harness.cli.status import budgets_by_part
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.design import Design, DesignArm, DesignTask
 from momentum_bench.harness.records.schema import Evaluation, Plan, RunSpec
 from momentum_bench.harness.records.status import status_of, time_left
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.sweeps.plan import longest_first, share_out, work
 from momentum_bench.tasks import get_task
 from tests.helpers.specs import make_record, make_spec
+
+NAMES = ("sgd", "my.Sam@1", "my.Lazy@1")
 
 
 def some_specs(n: int) -> list[RunSpec]:
@@ -137,3 +142,53 @@ def test_a_disk_without_room_is_found_before_anything_runs(tmp_path: Path):
     store.check_space(1000)
     with pytest.raises(UserError, match=r"MB free, and this sweep needs about 1,000,000,000,000\.0 MB"):
         store.check_space(10**18)
+
+
+def test_status_counts_the_runs_and_gradient_evaluations_of_each_search(tmp_path: Path):
+    """The cost of a step of a user's optimizer is known when a run of it is done."""
+    store = Store(tmp_path)
+    store.open()
+    sgd, sam, lazy = ([make_spec(optimizer=name, seed=seed) for seed in (13, 21)] for name in NAMES)
+    specs = [*sgd, *sam, *lazy]
+    store.keep_plan(Plan(specs=tuple(specs), work=(1.0,) * len(specs)))
+    done = make_record(optimizer=NAMES[1], seed=13)
+    assert done.costs
+    steps = done.spec.max_steps
+    costs = done.costs.model_copy(update={"forward_backward_passes": 2 * steps})
+    store.write(done.model_copy(update={"costs": costs}))
+    shown = CliRunner().invoke(app, ["status", str(tmp_path)])
+    text = " ".join(shown.stdout.split())
+    assert f"sgd 2 runs, {2 * steps} gradient evaluations" in text
+    assert f"my.Sam@1 2 runs, {4 * steps} gradient evaluations" in text
+    assert "my.Lazy@1 2 runs, the cost of a step is known when a run is done" in text
+    document = json.loads(CliRunner().invoke(app, ["status", str(tmp_path), "--json"]).stdout)
+    [budgets] = document["budgets"].values()
+    assert [each["n_evaluations"] for each in budgets] == [2 * steps, 4 * steps, None]
+
+
+def test_runs_of_confirming_seeds_are_no_search(tmp_path: Path):
+    store = Store(tmp_path)
+    store.open()
+    specs = [make_spec(seed=seed) for seed in (13, 1000, 1001)]
+    store.keep_plan(Plan(specs=tuple(specs), work=(1.0,) * len(specs)))
+    task = DesignTask(
+        task=specs[0].task,
+        task_version=specs[0].task_version,
+        data_fingerprint=specs[0].data_fingerprint,
+        grids=((specs[0].learning_rate,),),
+    )
+    arm = DesignArm(optimizer="sgd", hyperparameters={}, shares_axis=True)
+    store.keep_design(
+        Design(
+            template=specs[0],
+            arms=(arm,),
+            tasks=(task,),
+            tune_seeds=(13,),
+            confirm_seeds=(1000, 1001),
+            confirm="matched",
+            looks=(2,),
+            margin=0.01,
+        )
+    )
+    [[budget]] = budgets_by_part(store, status_of(store)).values()
+    assert budget.n_runs == 1

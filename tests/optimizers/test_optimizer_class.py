@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.arms import arm_text, parse_arm
 from momentum_bench.harness.optimizers.entry import HEADS, MATRICES, VECTORS, ClosureUse
@@ -47,6 +50,18 @@ class Asks(torch.optim.SGD):
 
     def step(self, closure):
         closure()
+        super().step()
+
+
+class Searches(torch.optim.SGD):
+    """Evaluates one gradient more in each step."""
+
+    n_steps = 0
+
+    def step(self, closure):
+        self.n_steps += 1
+        for _ in range(self.n_steps):
+            closure()
         super().step()
 
 
@@ -237,3 +252,24 @@ def test_weight_decay_that_a_class_does_not_have(classes: str, tmp_path: Path) -
     )
     with pytest.raises(UserError, match="takes no weight decay"):
         make_sweep({"task": "sst2", "optimizers": f"{classes}_more.Plain", "weight_decay": 0.1}, None)
+
+
+@pytest.mark.parametrize(("name", "number"), [("Sam", 2), ("Asks", 1), ("Searches", None)])
+def test_the_trial_counts_the_gradients_of_a_step(classes: str, name: str, number: int | None) -> None:
+    _, entry = find_optimizer(f"{classes}.{name}")
+    assert entry.closure
+    assert entry.evaluations_per_step == number
+
+
+def test_a_dry_run_says_what_the_search_of_each_arm_costs(classes: str, tmp_path: Path) -> None:
+    arms = f"sgd,{classes}.Sam,{classes}.Searches"
+    words = ["--optimizers", arms, "--learning-rates", "0.1,0.01", "--seeds", "13,21", "--max-steps", "20"]
+    words += ["--eval-every", "10", "--output-dir", str(tmp_path / "out"), "--dry-run"]
+    shown = CliRunner().invoke(app, ["run", *words])
+    text = " ".join(shown.stdout.split())
+    assert "Search on bbc_news: sgd 4 runs, 80 gradient evaluations;" in text
+    assert "4 runs, 160 gradient evaluations;" in text
+    assert "4 runs, the cost of a step is known when a run is done" in text
+    assert "unequal numbers of gradient evaluations are not compared" in text
+    budgets = json.loads(CliRunner().invoke(app, ["run", *words, "--json"]).stdout)["budgets"]
+    assert [each["n_evaluations"] for each in budgets] == [80, 160, None]
