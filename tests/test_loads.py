@@ -115,7 +115,12 @@ def with_code(folder: Path, what: str, canary: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "terminal"), [("config", True), ("model", False), ("tokenizer", False)]
+    ("what", "terminal"),
+    [
+        ("config", True),
+        pytest.param("model", False, marks=pytest.mark.slow),
+        pytest.param("tokenizer", False, marks=pytest.mark.slow),
+    ],
 )  # transformers asks in one function, whatever has the code
 def test_code_of_a_model_is_not_run_whoever_says_yes(
     what: str, terminal: bool, tiny_model: Path, toy_data: Path, tmp_path: Path

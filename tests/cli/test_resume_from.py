@@ -93,6 +93,7 @@ def records_in(board: Path) -> set[str]:
     return set(ArchivedStore(board, board / ARCHIVE).run_folders())
 
 
+@pytest.mark.slow
 def test_the_archive_is_written_while_the_sweep_runs(
     tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

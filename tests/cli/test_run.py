@@ -311,6 +311,7 @@ def test_torchrun_shares_out_the_runs(command_here, tiny_model: Path, toy_data: 
     assert table(tmp_path / "shared" / "leaderboard.csv") == table(tmp_path / "single" / "leaderboard.csv")
 
 
+@pytest.mark.slow
 def test_accelerate_launch_works_and_its_contradictions_are_found(
     tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

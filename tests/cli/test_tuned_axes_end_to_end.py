@@ -51,6 +51,7 @@ def test_the_best_of_the_product_is_the_result_and_equal_searches_are_compared(
     assert checked.returncode == 0, checked.stdout
 
 
+@pytest.mark.slow
 def test_equally_many_trials_of_each_optimizer_are_compared(
     command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ) -> None:

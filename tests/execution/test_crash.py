@@ -122,6 +122,7 @@ def test_twenty_kills_leave_no_trace(tiny_model: Path, toy_data: Path, tmp_path:
     killed_and_undisturbed(tiny_model, toy_data, tmp_path, 20, "--seeds", "13,21,42,87,100")
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_message_and_the_next_start_goes_on(
     command, command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
 ):

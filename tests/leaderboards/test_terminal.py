@@ -47,7 +47,9 @@ def test_status_shows_names_as_they_are(tmp_path: Path):
     done = CliRunner().invoke(app, ["status", str(tmp_path)], env={"COLUMNS": "120"})
     assert done.exit_code == 0, done.exception
     assert f":bomb:{MARKUP}?[2J by prompt" in done.stdout
-    assert [line.split()[:2] for line in done.stdout.splitlines() if END in line] == [[END, MARKUP]] * 3
+    lines = [line for line in done.stdout.splitlines() if END in line]
+    assert [line.split()[:2] for line in lines if not line.startswith("Search on")] == [[END, MARKUP]] * 3
+    assert [MARKUP in line for line in lines if line.startswith("Search on")] == [True]
     assert "\x1b" not in done.stdout
 
 
@@ -91,7 +93,7 @@ def test_status_cuts_nothing_on_a_narrow_terminal(tmp_path: Path, columns: str):
     fill(tmp_path, sweep_records(by_seed, arms={name: {}}))
     done = CliRunner().invoke(app, ["status", str(tmp_path)], env={"COLUMNS": columns})
     assert done.exit_code == 0
-    assert without_spaces(done.stdout).count(name) == 3  # one for each rate
+    assert without_spaces(done.stdout).count(name) == 3 + 1  # one for each rate, and one for the budget
     assert done.stdout.count("done") == 15 + 1
     assert "…" not in done.stdout
 

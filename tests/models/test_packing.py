@@ -227,6 +227,7 @@ def test_a_grid_without_padding_selects_what_the_padded_grid_selects(runs: Calla
     assert chosen[0] == chosen[1]
 
 
+@pytest.mark.slow
 def test_rows_of_another_layout_are_never_merged(runs: Callable):
     padded, packed = runs(False), runs(True)
     mixed = [a if a.spec.seed == 13 else b for a, b in zip(padded, packed, strict=True)]

@@ -227,6 +227,7 @@ def test_numbers_between_arms():
     assert disagreement(left, right) == 0.5
 
 
+@pytest.mark.slow
 def test_the_command_writes_its_files_once_and_refuses_what_it_cannot_do(
     tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch, capfd
 ):

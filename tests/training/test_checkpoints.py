@@ -77,7 +77,12 @@ def interrupted(run: Callable[..., RunRecord], spec: RunSpec, every: int, at: in
         run(spec, every, at)
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+TWO_NOW = [
+    n if n in ("sgdm", "adamw") else pytest.param(n, marks=pytest.mark.slow) for n in sorted(OPTIMIZERS)
+]
+
+
+@pytest.mark.parametrize("name", TWO_NOW)
 def test_a_run_goes_on_to_the_same_bits(run, session: Session, steps_run: list[int], name: str):
     used = hyperparameters(make_sweep({"task": "sst2", "optimizers": name}, None), name)
     spec = spec_for(session, optimizer=name, hyperparameters=used, weight_decay=0.01)

@@ -137,6 +137,11 @@ def of_images(inputs: Inputs, folder: Path, **changes: Any) -> RunRecord:
     return finetune(spec, session, Journal(folder / "e.jsonl"))
 
 
+def first_now(cases: list[dict[str, Any]]) -> list[Any]:
+    """The first case, and the others as slow tests."""
+    return [cases[0], *(pytest.param(case, marks=pytest.mark.slow) for case in cases[1:])]
+
+
 def waits_of_a_step(inputs: Inputs, folder: Path, **changes: Any) -> Counter[str]:
     """How often the host waits in the nine steps that a run of 12 has and a run of 3 has not, by place."""
     seen = [on_gpu(inputs, folder, max_steps=n, eval_every=n, **changes)[1].waits for n in (3, 12)]
@@ -156,7 +161,7 @@ OTHERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", OTHERS, ids=str)
+@pytest.mark.parametrize("changes", first_now(OTHERS), ids=str)
 def test_no_step_of_these_waits_either(inputs: Inputs, tmp_path: Path, changes: dict[str, Any]):
     assert waits_of_a_step(inputs, tmp_path, **changes) == {}
 
@@ -186,7 +191,7 @@ MASKS_LOOKED_AT: list[dict[str, Any]] = [
 (`_ignore_bidirectional_mask_sdpa` in its `masking_utils`)."""
 
 
-@pytest.mark.parametrize("changes", MASKS_LOOKED_AT, ids=str)
+@pytest.mark.parametrize("changes", first_now(MASKS_LOOKED_AT), ids=str)
 def test_a_padded_step_waits_once_in_the_library(
     inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ):
@@ -207,7 +212,7 @@ DECODERS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("changes", DECODERS, ids=str)
+@pytest.mark.parametrize("changes", first_now(DECODERS), ids=str)
 def test_no_step_of_a_decoder_waits(
     tiny_decoder: Path, toy_data: Path, tmp_path: Path, changes: dict[str, Any]
 ):
