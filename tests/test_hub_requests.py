@@ -167,6 +167,7 @@ def test_a_download_that_breaks_off_goes_on(hub: DownloadHub, model: Asking, tmp
     assert cached(tmp_path, ".safetensors") == ["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_nothing_half_is_left_in_the_cache(hub: DownloadHub, model: Asking, data: Asking, tmp_path: Path):
     path = "data/train-00000-of-00001.parquet"
     hub.dropped |= {"model.safetensors": 10**6, path: 10**6}

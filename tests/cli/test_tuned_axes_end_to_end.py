@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from momentum_bench.harness.records.store import Store
 from tests.helpers.sweeps import small_sweep, table
 

@@ -145,6 +145,7 @@ def test_dev_rows_that_are_training_rows_and_one_class_alone_are_refused(tmp_pat
     assert "have no row of" in refused("rte", folder)
 
 
+@pytest.mark.slow
 def test_a_sweep_on_given_splits_is_the_sweep_on_drawn_ones(tiny_model: Path, toy_data: Path, tmp_path: Path):
     drawn = run_command("run", *small_sweep(tiny_model, toy_data), "--output-dir", tmp_path / "drawn")
     assert drawn.returncode == 0, drawn.stderr

@@ -53,7 +53,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("pool", ["sweep", pytest.param("noise-floor", marks=pytest.mark.slow)])
 def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_path: Path):
     (tmp_path / "work.py").write_text(WORK)

@@ -102,6 +102,7 @@ def test_what_is_changed_in_an_archive_is_found(kept: Path):
 COMMANDS = [["leaderboard", "check"], ["leaderboard", "build"], ["reproduce", "0"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[-1])
 def test_an_archive_of_many_lines_makes_no_folders(
     kept: Path, command: list[str], monkeypatch: pytest.MonkeyPatch

@@ -96,6 +96,7 @@ def test_a_commit_on_a_branch_and_nothing_else_is_touched(
     assert git(clone, "rev-list", "--count", "leaderboard").strip() == "2"
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_clone_lose_nothing(results: dict[str, Path], clone: Path, tmp_path: Path):
     """A `git` on the path lets the second publisher finish before the first one's branch moves."""
     code = "from momentum_bench.harness.cli.main import main; main()"

@@ -325,6 +325,7 @@ def test_wrong_requests_are_explained(flags: dict[str, str], message: str):
         make_sweep({"task": "sst2", **flags}, None)
 
 
+@pytest.mark.slow
 def test_whole_models_adapters_and_zero_shot_stand_apart(command_here, tiny_model: Path, toy_data: Path):
     common = ("--task", "sst2", "--model", tiny_model, "--data-dir", toy_data, "--k", 4, "--seeds", "13,21")
     common += ("--batch-size", 4, "--eval-every", 1, "--runs-at-a-time", 1, "--learning-rates", "1e-2,1e-1")

@@ -207,6 +207,7 @@ def runs(tiny_model: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.M
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["prompt", pytest.param("head", marks=pytest.mark.slow)])
 def test_a_grid_without_padding_selects_what_the_padded_grid_selects(runs: Callable, method: str):
     padded, packed = runs(False, method=method), runs(True, method=method)
