@@ -13,12 +13,11 @@ from typing import Any
 from momentum_bench.harness.optimizers.accumulated import NOT_FAR_ENOUGH
 from momentum_bench.harness.records.design import Design, arm_of, setting_of
 from momentum_bench.harness.records.noise_floor import noise_floors, noise_sentence
-from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.schema import RESULTS, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.store import Store, SweepStore
 from momentum_bench.harness.sweeps.confirming import standings_of
 from momentum_bench.harness.verdicts.paired import MARGIN
 from momentum_bench.leaderboards.archive import ArchivedStore
-from momentum_bench.leaderboards.columns import RESULTS
 from momentum_bench.leaderboards.comparison import Comparison
 from momentum_bench.leaderboards.comparisons import (
     MIX,

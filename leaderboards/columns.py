@@ -16,9 +16,9 @@ from typing import Any, Literal
 from momentum_bench.harness.metrics.constant import best_constant
 from momentum_bench.harness.optimizers.accumulated import accumulated_rate
 from momentum_bench.harness.records.budget import evaluations_by_run
-from momentum_bench.harness.records.design import fixed_hyperparameters
+from momentum_bench.harness.records.design import shown_hyperparameters
 from momentum_bench.harness.records.labels import setting_words
-from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec
+from momentum_bench.harness.records.schema import RESULTS, Point, RunRecord, RunSpec
 from momentum_bench.harness.records.selection import Selection, dev_result, select
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.protocols import settings_name
@@ -28,9 +28,6 @@ from momentum_bench.leaderboards.bagged import bagged_score
 Role = Literal["tuned", "matched", "own"]
 """What the seeds of a row are for. `tuned`: on each seed the whole grid ran, and dev chose. `matched`: fresh
 seeds, which confirm at one effective rate for all arms. `own`: fresh seeds, each arm at its own rate."""
-
-RESULTS = ("done", "diverged")
-"""The states of a run that has a result. A failed run has none."""
 
 
 @dataclass(frozen=True)
@@ -183,10 +180,8 @@ def setting_columns(spec: RunSpec) -> dict[str, Any]:
 
 
 def hyperparameter_words(spec: RunSpec) -> list[str]:
-    """The hyperparameters of an arm as its row shows them; a tuned one has no value of its own."""
-    fixed = fixed_hyperparameters(spec)
-    tuned = {name: "tuned" for name in spec.hyperparameters if name not in fixed}
-    return setting_words(fixed | tuned)
+    """The hyperparameters of an arm as its row shows them."""
+    return setting_words(shown_hyperparameters(spec))
 
 
 def metric_on_test(run: RunRecord) -> float:

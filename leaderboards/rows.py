@@ -15,11 +15,10 @@ from typing import Any
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.records.design import Design, arm_of, confirming_seeds, setting_of
-from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.schema import RESULTS, Point, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Standing
 from momentum_bench.leaderboards.columns import (
-    RESULTS,
     Choices,
     Role,
     arm_columns,

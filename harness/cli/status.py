@@ -32,11 +32,6 @@ MOST_COLUMNS = 5
 it does where tuned axes make names longer."""
 
 
-def tables_of(runs: Sequence[RunStatus]) -> list[Table]:
-    """A table by effective rate and seed for each model, method and k. A running run shows how far it is."""
-    return [_table_of(title, part) for title, part in _parts(runs).items()]
-
-
 def _parts(runs: Sequence[RunStatus]) -> dict[str, list[RunStatus]]:
     """The runs of each model, method and k, by a title of them, in order."""
     groups: dict[tuple[str, str, int], list[RunStatus]] = defaultdict(list)
@@ -46,6 +41,7 @@ def _parts(runs: Sequence[RunStatus]) -> dict[str, list[RunStatus]]:
 
 
 def _table_of(title: str, runs: Iterable[RunStatus]) -> Table:
+    """A table by effective rate and seed. A running run shows how far it is."""
     runs = list(runs)
     seeds = sorted({run.spec.seed for run in runs})
     by_seed = len(seeds) <= MOST_COLUMNS and not any(run.spec.tuned for run in runs)

@@ -174,10 +174,13 @@ def plan_sweep(
 
 
 def _check_given(rows: TaskData, sweep: Sweep, design: Design | None) -> None:
-    """Raises: UserError, if a seed of the sweep has no split among those that were given."""
-    seeds = sweep.grid_seeds if design is None else (*design.tune_seeds, *design.confirm_seeds)
-    for seed in seeds if rows.given is not None else ():
-        draw_split(rows, sweep.k, seed, sweep.protocol)
+    """Raises: UserError, if a confirming seed has no split among those that were given.
+
+    Those of the grid's seeds were drawn when short tasks were looked for.
+    """
+    if rows.given is not None and design is not None:
+        for seed in design.confirm_seeds:
+            draw_split(rows, sweep.k, seed, sweep.protocol)
 
 
 def _planned(before: PlannedSweep) -> PlannedSweep:

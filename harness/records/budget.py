@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from momentum_bench.harness.records.design import arm_of, fixed_hyperparameters
+from momentum_bench.harness.records.design import arm_of, shown_hyperparameters
 from momentum_bench.harness.records.labels import arm_key, arm_labels
-from momentum_bench.harness.records.schema import RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.schema import RESULTS, RunRecord, RunSpec, canonical_json
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def evaluations_by_run(runs: Iterable[RunRecord]) -> dict[str, int]:
     Args:
         runs: all of one arm.
     """
-    with_result = [run for run in runs if run.status in ("done", "diverged")]
+    with_result = [run for run in runs if run.status in RESULTS]
     done = [run for run in with_result if run.status == "done" and run.spec.max_steps]
     most = max((_recorded(run) / run.spec.max_steps for run in done), default=1.0)
     return {
@@ -71,7 +71,7 @@ def budgets_of(specs: Iterable[RunSpec], per_step: Callable[[RunSpec], float | N
         per_step: the gradient evaluations of a step of a run; None: not known.
     """
     trained = [spec for spec in specs if spec.max_steps]
-    arms = {spec.run_id: (spec.optimizer, _shown(spec)) for spec in trained}
+    arms = {spec.run_id: (spec.optimizer, shown_hyperparameters(spec)) for spec in trained}
     labels = arm_labels(arms.values())
     groups: dict[tuple[str, str, str], list[RunSpec]] = defaultdict(list)
     for spec in trained:
@@ -80,11 +80,6 @@ def budgets_of(specs: Iterable[RunSpec], per_step: Callable[[RunSpec], float | N
     return [
         Budget(task, label, len(part), _total(part, per_step)) for (task, label, _), part in groups.items()
     ]
-
-
-def _shown(spec: RunSpec) -> dict[str, object]:
-    fixed = fixed_hyperparameters(spec)
-    return {name: fixed.get(name, "tuned") for name in spec.hyperparameters}
 
 
 def _total(specs: Sequence[RunSpec], per_step: Callable[[RunSpec], float | None]) -> float | None:

@@ -152,6 +152,12 @@ def fixed_hyperparameters(spec: RunSpec) -> dict[str, Any]:
     return {name: v for name, v in spec.hyperparameters.items() if name not in (spec.tuned or ())}
 
 
+def shown_hyperparameters(spec: RunSpec) -> dict[str, Any]:
+    """The hyperparameters of an arm as it is named; a tuned one has no value of its own."""
+    fixed = fixed_hyperparameters(spec)
+    return {name: fixed.get(name, "tuned") for name in spec.hyperparameters}
+
+
 def _arm(optimizer: str, hyperparameters: dict[str, Any], tuned: tuple[str, ...]) -> list[Any]:
     return [optimizer, hyperparameters, *([list(tuned)] if tuned else [])]
 

@@ -363,6 +363,10 @@ class Costs(Stored):
     )
 
 
+RESULTS = ("done", "diverged")
+"""The states of a run that has a result. A failed run has none."""
+
+
 class RunRecord(Stored):
     """A finished run. `diverged` and `failed` are results too; they have no test score.
 
