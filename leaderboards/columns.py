@@ -18,7 +18,14 @@ from momentum_bench.harness.optimizers.accumulated import accumulated_rate
 from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.records.design import shown_hyperparameters
 from momentum_bench.harness.records.labels import setting_words
-from momentum_bench.harness.records.schema import RESULTS, Point, RunRecord, RunSpec
+from momentum_bench.harness.records.schema import (
+    RESULTS,
+    SHOWN_DIGITS,
+    Point,
+    RunRecord,
+    RunSpec,
+    setting_text,
+)
 from momentum_bench.harness.records.selection import Selection, dev_result, select
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.protocols import settings_name
@@ -137,8 +144,17 @@ def score_columns(of_row: Choices, bagged: dict[int, float]) -> dict[str, Any]:
         "majority": _majority(best),
         "dev_mean": dev.mean,
         "dev_std": dev.std,
-        "accumulated_rate": None if "momentum" in (spec.tuned or ()) else accumulated_rate(spec),
+        "accumulated_rate": accumulated_rate(spec) if _is_the_same_in_all(of_row) else None,
     }
+
+
+def _is_the_same_in_all(of_row: Choices) -> bool:
+    """Whether all runs of a row move as far in comparison with SGD: one momentum, and as many steps.
+
+    Confirming seeds have one point, which was chosen before.
+    """
+    spec = of_row.spec
+    return len(of_row.grid) == 1 or (spec.examples is None and not Point(0.0, spec.point.settings).own)
 
 
 def edge_columns(of_row: Choices) -> dict[str, Any]:
@@ -147,7 +163,7 @@ def edge_columns(of_row: Choices) -> dict[str, Any]:
     return {
         # without training there is no grid, so there is no edge
         "on_grid_edge": sum(s.on_edge for s in of_row.selections.values()) if spec.max_steps else 0,
-        "ends": _ends_text(spec, of_row.selections.values()),
+        "ends": ends_text(spec.tuned or (), [name for s in of_row.selections.values() for name in s.ends]),
         "n_tied": sum(selection.n_tied for selection in of_row.selections.values()),
         "clipped_fraction": summary([run.clipped_fraction or 0.0 for run in of_row.best]).mean,
     }
@@ -212,21 +228,27 @@ def _majority(runs: Sequence[RunRecord]) -> float:
 
 def _axes_text(grid: Sequence[Point]) -> str:
     """The further axes and their values, such as `batch_size=4/8 momentum=0.5/0.9`; empty without them."""
-    values: dict[str, set[float]] = defaultdict(set)
+    values: dict[str, set[Any]] = defaultdict(set)
     for point in grid:
         for name, value in point.settings:
             values[name].add(value)
-    return " ".join(
-        f"{name}={'/'.join(f'{value:g}' for value in sorted(of_axis))}" for name, of_axis in values.items()
-    )
+    return " ".join(f"{name}={_values_text(sorted(of_axis))}" for name, of_axis in values.items())
 
 
-def _ends_text(spec: RunSpec, selections: Iterable[Selection]) -> str:
-    """How many seeds chose an end of each axis, such as `learning_rate=2 momentum=1`; empty with one axis."""
-    if not spec.tuned:
-        return ""
-    counts = Counter(name for selection in selections for name in selection.ends)
-    return " ".join(f"{name}={counts[name]}" for name in ("learning_rate", *spec.tuned))
+def _values_text(values: Sequence[Any]) -> str:
+    between = "," if any(isinstance(value, tuple) for value in values) else "/"
+    return between.join(setting_text(value, SHOWN_DIGITS) for value in values)
+
+
+def ends_text(axes: Sequence[str], ends: Iterable[str]) -> str:
+    """How many seeds chose an end of each axis, such as `learning_rate=2 momentum=1`; empty with one axis.
+
+    Args:
+        axes: the axes that are tuned next to the learning rate.
+        ends: the axes at an end of which a seed is, once for each seed.
+    """
+    counts = Counter(ends)
+    return " ".join(f"{name}={counts[name]}" for name in ("learning_rate", *axes)) if axes else ""
 
 
 def _of_data(best: Sequence[RunRecord]) -> dict[str, float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from momentum_bench.harness.records.schema import Settings, settings_text
 from momentum_bench.harness.verdicts.advice import MOST_SEEDS, Advice, advice
 from momentum_bench.harness.verdicts.paired import PairedDifference, in_points
 from momentum_bench.harness.verdicts.sequential import AtLook
@@ -106,12 +107,22 @@ def _asked(comparison: Comparison) -> str:
     chosen = (
         f"chosen by dev on {len(design.tune_seeds)} other seed{'s' if len(design.tune_seeds) > 1 else ''}"
     )
+    points = min(comparison.first.grid), min(comparison.second.grid)
     if comparison.question == "matched":
-        return f"Do {first} and {second} differ at one effective learning rate, {rates[0]}, {chosen}?"
+        names = [f"{n}{_in_brackets(p.own)}" for n, p in zip((first, second), points, strict=True)]
+        at = f"at one effective learning rate, {rates[0]}{_in_brackets(points[0].shared.settings)}"
+        return f"Do {' and '.join(names)} differ {at}, {chosen}?"
+    at_first, at_second = (
+        f"{rate}{_in_brackets(point.settings)}" for rate, point in zip(rates, points, strict=True)
+    )
     return (
-        f"Do {first} at rate {rates[0]} and {second} at rate {rates[1]} differ, each rate {chosen}? (The "
+        f"Do {first} at rate {at_first} and {second} at rate {at_second} differ, each rate {chosen}? (The "
         f"luck of this choice is common to all seeds, so the answer is about these two settings alone.)"
     )
+
+
+def _in_brackets(settings: Settings) -> str:
+    return f" ({settings_text(settings)})" if settings else ""
 
 
 def _found(comparison: Comparison) -> str:

@@ -11,7 +11,15 @@ from momentum_bench.harness.inputs import at_revision, recorded_hub_id, recorded
 from momentum_bench.harness.messages import printable
 from momentum_bench.harness.optimizers.arms import arm_text, parse_arm
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
-from momentum_bench.harness.records.schema import NO_OPTIMIZER, RunRecord, RunSpec
+from momentum_bench.harness.records.design import at_batch_size
+from momentum_bench.harness.records.schema import (
+    IN_STEPS,
+    NO_OPTIMIZER,
+    RUN_AXES,
+    RunRecord,
+    RunSpec,
+    setting_text,
+)
 from momentum_bench.harness.sweeps.grids import hyperparameters
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import EMBEDDED_TASK, Sweep
@@ -106,9 +114,27 @@ def _sweep_settings(row: Row, spec: RunSpec) -> dict[str, Any]:
         }
     if "momentum" in spec.hyperparameters and not _is_class(spec.optimizer):
         settings["momentum"] = spec.hyperparameters["momentum"]
-    for place, axis in enumerate(row.axes):
-        settings[axis] = sorted({run.spec.point.settings[place][1] for run in row.runs})
+    settings |= _axes(row)
+    if spec.examples is not None:
+        of_smallest = at_batch_size(spec.model_dump(), min(settings["batch_size"]))
+        settings |= {name: of_smallest[name] for name in IN_STEPS} | {"batch_size_keeps": "examples"}
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def _axes(row: Row) -> dict[str, list[Any]]:
+    """The lists of values that are tuned next to the learning rate, as settings of a sweep."""
+    optimizer = row.runs[0].spec.optimizer
+    found: dict[str, list[Any]] = {}
+    for place, axis in enumerate(row.axes):
+        values = sorted({point.settings[place][1] for point in row.planned_points})
+        if axis == "batch_size":
+            found[axis] = list(map(int, values))  # a design has the values of such axes as floats
+        elif axis in RUN_AXES or (axis == "momentum" and not _is_class(optimizer)):
+            found[axis] = values
+        else:
+            words = ",".join(map(setting_text, values))
+            found.setdefault("tune", []).append(f"{parse_arm(optimizer).optimizer}:{axis}={words}")
+    return found
 
 
 def _arm(spec: RunSpec) -> str:
@@ -123,7 +149,7 @@ def _arm(spec: RunSpec) -> str:
     settings = {
         name: value
         for name, value in spec.hyperparameters.items()
-        if entry is None or (name in usual and usual[name] != value)
+        if name not in (spec.tuned or ()) and (entry is None or (name in usual and usual[name] != value))
     }
     return arm_text(spec.optimizer, settings)
 
@@ -163,7 +189,8 @@ def _needs(row: Row, spec: RunSpec) -> Iterator[str]:
     if missing:
         yield f"{missing} cells of this grid are missing in the row; they will be run too"
     if row.axes:
-        yield f"The row has {len(row.grid)} points of this grid. If they were drawn, others will run too"
+        points = f"{len(row.grid)} point{'' if len(row.grid) == 1 else 's'}"
+        yield f"The row has {points} of this grid. If there are others, they will run too"
     yield f"Task {spec.task} in version {spec.task_version}"
     if spec.task not in task_names():
         yield "The task comes with an installed package, or from a file: --task-file FILE"

@@ -16,6 +16,7 @@ from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.budget import evaluations_by_run
 from momentum_bench.harness.records.design import Design, arm_of, confirming_seeds, setting_of
 from momentum_bench.harness.records.schema import RESULTS, Point, RunRecord, RunSpec, canonical_json
+from momentum_bench.harness.records.selection import edges_of
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Standing
 from momentum_bench.leaderboards.columns import (
@@ -25,6 +26,7 @@ from momentum_bench.leaderboards.columns import (
     choice_columns,
     cost_columns,
     edge_columns,
+    ends_text,
     hyperparameter_words,
     score_columns,
     setting_columns,
@@ -117,6 +119,15 @@ class Row:
     def axes(self) -> tuple[str, ...]:
         """The further axes that are tuned next to the learning rate, sorted."""
         return self.runs[0].spec.tuned or ()
+
+    @property
+    def planned_points(self) -> frozenset[Point]:
+        """All points among which dev was to choose: of confirming seeds, those of the tuning seeds."""
+        if self.design is None:
+            return self.grid
+        of_task = next(task for task in self.design.tasks if task.task == self.columns["task"])
+        [place] = [place for place, arm in enumerate(self.design.arms) if arm.key == self.arm_key]
+        return frozenset(of_task.whole_grids[place])
 
     @property
     def chosen_ids(self) -> list[str]:
@@ -354,18 +365,19 @@ def _confirming_rows(runs: Sequence[RunRecord], about: _About, design: Design, n
     if not (tasks and places and design.confirm_seeds):
         return []
     [place], of_task = places, now.tuned[tasks[0].task]
-    rates: dict[Role, float | None] = {"matched": of_task.matched if design.arms[place].shares_axis else None}
+    points: dict[Role, Point | None] = {"matched": of_task.matched[place]}
     if design.confirm == "own":
-        rates["own"] = of_task.own[place]
+        points["own"] = of_task.own[place]
     rows = []
-    for role, rate in rates.items():
-        wanted = {design.spec(tasks[0], place, s, rate).run_id for s in design.confirm_seeds if rate}
+    for role, point in points.items():
+        wanted = {design.spec(tasks[0], place, s, point).run_id for s in design.confirm_seeds if point}
         found = [run for run in runs if run.spec.run_id in wanted]
-        if found and rate:
+        if found and point:
             identity = {"role": role, "design": design.design_id}
-            row = _row(found, about, [Point(rate)], identity, role, design)
-            grid = of_task.grids[place]
-            row.columns["on_grid_edge"] = len(row.chosen) if rate in (grid[0], grid[-1]) else 0
+            row = _row(found, about, [point], identity, role, design)
+            on_edge, ends = edges_of(point, of_task.grids[place])
+            row.columns["on_grid_edge"] = len(row.chosen) if on_edge else 0
+            row.columns["ends"] = ends_text(row.axes, len(row.chosen) * ends)
             rows.append(row)
     return rows
 

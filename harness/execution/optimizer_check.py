@@ -15,10 +15,11 @@ import torch
 from torch import nn
 
 from momentum_bench.harness.optimizers import live
-from momentum_bench.harness.optimizers.arms import parse_arm, setting_text
+from momentum_bench.harness.optimizers.arms import parse_arm
 from momentum_bench.harness.optimizers.entry import ClosureUse, Hyperparameters, OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.optimizers.optimizer_class import class_of
+from momentum_bench.harness.records.schema import setting_text
 
 FAULT = "fault"
 RATE = 0.01

@@ -201,7 +201,7 @@ def _arithmetic(planned: PlannedSweep) -> str:
     if not sweep.max_steps:
         return f"{len(sweep.task)} task(s) x {len(sweep.seeds)} seeds = {n_runs} runs without training"
     sizes = {len(points(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
-    what = "points" if sweep.axes else "rates"
+    what = "points" if sweep.tunes else "rates"
     rates_text = f"{sizes.pop()} {what}" if len(sizes) == 1 else f"own grids of {what}"
     batches = sweep.batch_size if isinstance(sweep.batch_size, tuple) else (sweep.batch_size,)
     return (
@@ -218,4 +218,5 @@ def _to_come(planned: PlannedSweep) -> str:
         return ""
     *looks, most = design.looks
     upto = f"up to {most} confirming seeds, with looks at {', '.join(map(str, looks))} and {most}"
-    return f"; then {upto if looks else f'{most} confirming seeds'}, at the chosen rate alone"
+    chosen = "point" if planned.sweep.tunes else "rate"
+    return f"; then {upto if looks else f'{most} confirming seeds'}, at the chosen {chosen} alone"

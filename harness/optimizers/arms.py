@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import on_axis, setting_text
 
 WORDS = {"true": True, "false": False, "none": None}
 """Values that are words of their own; every other value is a number or a text."""
 
 FROM_OPTIONS = {"lr": "--learning-rates", "weight_decay": "--weight-decay"}
 """Settings that the whole sweep shares, and the option that has each of them."""
+
+HOW_TO_TUNE = "write --tune NAME:SETTING=VALUE,VALUE, for example --tune adamw:beta1=0,0.9"
 
 HOW = "write NAME:SETTING=VALUE:SETTING=VALUE, for example torch.optim.AdamW:betas=0.9/0.95"
 
@@ -71,6 +74,54 @@ def parse_arm(text: str) -> ArmText:
     return ArmText(name.strip(), settings)
 
 
+@dataclass(frozen=True)
+class AxisText:
+    """A list of values of an optimizer's setting, as it was written.
+
+    Attributes:
+        optimizer: its name or the path of its class; all arms of this optimizer are meant.
+        values: ascending, of one kind.
+    """
+
+    optimizer: str
+    setting: str
+    values: tuple[Any, ...]
+
+
+def parse_axis(text: str) -> AxisText:
+    """The parts of `NAME:SETTING=VALUE,VALUE`.
+
+    Raises:
+        UserError: the text is not that, or its values cannot be one axis.
+    """
+    name, colon, pair = text.partition(":")
+    setting, equals, values = (part.strip() for part in pair.partition("="))
+    if not (name.strip() and colon and setting.isidentifier() and equals):
+        raise UserError(f"--tune {text}: expected an optimizer, a setting and its values: {HOW_TO_TUNE}")
+    if setting in FROM_OPTIONS:
+        raise UserError(f"--tune {text}: {setting} is shared by all arms: give {FROM_OPTIONS[setting]}")
+    if not all(words := [word.strip() for word in values.split(",")]):
+        raise UserError(f"--tune {text}: a value is empty: {HOW_TO_TUNE}")
+    found = [
+        on_axis(setting, value) if _kind(value := _value(word)) == "a number" else value for word in words
+    ]
+    if twice := [word for word, value in zip(words, found, strict=True) if found.count(value) > 1]:
+        raise UserError(f"--tune {text}: {twice[0]} is given more than once")
+    if len(found) == 1:
+        raise UserError(f"--tune {text}: one value tunes nothing: write {name}:{pair} in --optimizers")
+    if len(kinds := sorted(set(map(_kind, found)))) > 1:
+        raise UserError(f"--tune {text}: the values are of several kinds: {', '.join(kinds)}")
+    return AxisText(name.strip(), setting, tuple(sorted(found)))
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"a list of {len(value)}: {', '.join(map(_kind, value))}"
+    if value is None or isinstance(value, bool):
+        return "none" if value is None else "a truth value"
+    return "a text" if isinstance(value, str) else "a number"
+
+
 def _value(text: str) -> Any:
     """A setting's value: a truth value, none, a number, several of these with `/` between them, or a text."""
     if "/" in text:
@@ -87,15 +138,6 @@ def _value(text: str) -> Any:
             raise UserError(f"--optimizers: the setting {text} is not a finite number")
         return value
     return text
-
-
-def setting_text(value: Any) -> str:
-    """A setting's value as it is written in an arm."""
-    if isinstance(value, list | tuple):
-        return "/".join(map(setting_text, value))
-    if value is None or isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
 
 
 def arm_text(name: str, settings: Mapping[str, Any]) -> str:

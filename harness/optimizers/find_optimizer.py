@@ -21,7 +21,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers import optimizer_class
-from momentum_bench.harness.optimizers.arms import ArmText, arm_text, parse_arm, setting_text
+from momentum_bench.harness.optimizers.arms import ArmText, arm_text, parse_arm, parse_axis
 from momentum_bench.harness.optimizers.entry import (
     FROM_THE_SWEEP,
     MATRICES,
@@ -29,6 +29,7 @@ from momentum_bench.harness.optimizers.entry import (
     OptimizerEntry,
 )
 from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS
+from momentum_bench.harness.records.schema import setting_text
 from momentum_bench.harness.user_code import executed, line_of, offered, source_of
 
 ENTRY_POINTS = "momentum_bench.optimizers"
@@ -71,6 +72,34 @@ def find_optimizer(
         )
     full_name, entry = _described(written.name, _tuple(optimizer_files))
     return arm_text(full_name, written.settings), with_settings(full_name, entry, written.settings)
+
+
+def with_axis(text: str, arms: Sequence[str], files: Sequence[Path] | None = None) -> list[str]:
+    """Those of some arms whose optimizer a list of values names, and that leave its setting open.
+
+    Args:
+        text: as `parse_axis` reads it.
+        arms: as `find_optimizer` names them.
+
+    Raises:
+        UserError: there is no such arm, or an arm does not take one of the values.
+    """
+    axis = parse_axis(text)
+    wanted = _of_library(parse_arm(axis.optimizer), _tuple(files)).optimizer
+    of_optimizer = [arm for arm in arms if parse_arm(arm).optimizer == wanted]
+    found = [arm for arm in of_optimizer if axis.setting not in parse_arm(arm).settings]
+    if not found:
+        why = "has this setting already" if of_optimizer else "is not among"
+        what = f"--optimizers {','.join(arms)}"
+        raise UserError(
+            f"--tune {text}: {axis.optimizer} {why}{' in' if of_optimizer else ''} {what}: name it there "
+            f"without the setting"
+        )
+    for arm in found:
+        written = parse_arm(arm)
+        for value in axis.values:
+            find_optimizer(arm_text(written.name, {**written.settings, axis.setting: value}), files)
+    return found
 
 
 def _of_library(written: ArmText, files: tuple[Path, ...]) -> ArmText:

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.optimizers.arms import setting_text
 from momentum_bench.harness.optimizers.entry import (
     SIGN_RATES,
     ClosureUse,
@@ -29,7 +28,7 @@ from momentum_bench.harness.optimizers.entry import (
     ParamGroups,
     always,
 )
-from momentum_bench.harness.records.schema import setting
+from momentum_bench.harness.records.schema import setting, setting_text
 
 if TYPE_CHECKING:
     import torch

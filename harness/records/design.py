@@ -8,12 +8,15 @@ the plan did not follow the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from momentum_bench.harness.records.schema import (
+    IN_STEPS,
+    RUN_AXES,
     Axis,
     Point,
     RunSpec,
@@ -97,12 +100,9 @@ class Design(Stored):
     extend_grid: int = 0
 
     @model_validator(mode="after")
-    def _confirms_rates_alone(self) -> Design:
-        further = [task.points for task in self.tasks if task.points is not None]
-        if further and self.confirm_seeds:
-            raise ValueError("confirming seeds confirm a learning rate alone, and further axes are tuned")
-        if any(len(points) != len(self.arms) for points in further):
-            raise ValueError("expected the points of each arm")
+    def _a_grid_for_each_arm(self) -> Design:
+        if any(len(task.whole_grids) != len(self.arms) for task in self.tasks):
+            raise ValueError("expected a grid for each arm")
         return self
 
     @property
@@ -119,31 +119,62 @@ class Design(Stored):
         }
         return setting_of(self.template) | of_task
 
-    def spec(self, task: DesignTask, arm: int, seed: int, learning_rate: float) -> RunSpec:
+    def spec(self, task: DesignTask, arm: int, seed: int, point: Point) -> RunSpec:
         """One run of the design."""
-        return self.template.model_copy(
-            update={
+        shared = dict(point.shared.settings)
+        return RunSpec.model_validate(
+            at_batch_size(self.template.model_dump(), int(shared.get("batch_size", self.template.batch_size)))
+            | shared
+            | {
                 "task": task.task,
                 "task_version": task.task_version,
                 "data_fingerprint": task.data_fingerprint,
                 "seed": seed,
                 "optimizer": self.arms[arm].optimizer,
-                "hyperparameters": self.arms[arm].hyperparameters,
-                "learning_rate": learning_rate,
+                "hyperparameters": self.arms[arm].hyperparameters | dict(point.own),
+                "learning_rate": point.learning_rate,
+                "tuned": tuple(name for name, _ in point.settings) or None,
             }
         )
+
+
+def at_batch_size(fields: Mapping[str, Any], batch_size: int) -> dict[str, Any]:
+    """The fields of a run at another batch size: with as many steps, or as many examples if it keeps them."""
+    if fields.get("examples") is None:
+        return {**fields, "batch_size": batch_size}
+    ratio = Fraction(fields["batch_size"], batch_size)
+    return {**fields, "batch_size": batch_size} | {
+        name: _scaled(fields[name], ratio) for name in IN_STEPS if fields[name] is not None
+    }
+
+
+def _scaled(steps: int | Sequence[int], ratio: Fraction) -> int | tuple[int, ...]:
+    """Numbers of steps, times a ratio. The checks of a sweep have made sure that these are whole numbers."""
+    return int(steps * ratio) if isinstance(steps, int) else tuple(int(step * ratio) for step in steps)
 
 
 def setting_of(spec: RunSpec) -> dict[str, Any]:
     """The fields of a spec that compared runs share. A field that is tuned is not shared: its name is."""
     fields = spec.model_dump(mode="json", exclude=set(ARM))
-    shared = [name for name in spec.tuned or () if name in RunSpec.model_fields]
+    if spec.examples is None:
+        del fields["examples"]  # as in the rows of earlier versions, whose ids follow from these fields
+    else:  # what the runs share is what they see in so many steps
+        fields |= {name: in_examples(spec, name) for name in IN_STEPS}
+    shared = [name for name in spec.tuned or () if name in RUN_AXES]
     return {name: fields[name] for name in fields if name not in shared} | {"tuned": shared or None}
+
+
+def in_examples(spec: RunSpec, name: str) -> int | list[int] | None:
+    """One of the numbers of steps of a run as the number of examples that it sees in them."""
+    steps = getattr(spec, name)
+    if isinstance(steps, tuple):
+        return [step * spec.batch_size for step in steps]
+    return None if steps is None else int(steps) * spec.batch_size
 
 
 def arm_of(spec: RunSpec) -> list[Any]:
     """What tells a run's arm from others of its setting: optimizer, hyperparameters, and those it tunes."""
-    own = tuple(name for name in spec.tuned or () if name not in RunSpec.model_fields)
+    own = tuple(name for name in spec.tuned or () if name not in RUN_AXES)
     return _arm(spec.optimizer, fixed_hyperparameters(spec), own)
 
 

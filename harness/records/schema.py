@@ -21,8 +21,14 @@ PrecisionName = Literal["fp32", "bf16", "medium", "tf32"]
 AdapterName = Literal["lora", "prefix", "prompt", "ia3"]
 HeadName = Literal["kept"]
 FrozenPart = Literal["embeddings", "encoder"]
-Axis = Literal["batch_size", "momentum", "weight_decay"]
-"""What a sweep may tune next to the learning rate."""
+RUN_AXES = ("batch_size", "weight_decay")
+"""The settings of a run that a sweep may tune next to the learning rate. All its optimizers have them."""
+
+Axis = str
+"""What a sweep may tune next to the learning rate: one of `RUN_AXES`, or a hyperparameter of an optimizer."""
+
+IN_STEPS = ("max_steps", "eval_every", "warmup_steps", "decay_steps")
+"""The settings of a run that are numbers of steps."""
 
 RUN_ID = re.compile("[0-9a-f]{16}")
 """What a `content_id` looks like: the name of a run's folder, and of a plan's file. Others are not ours."""
@@ -63,6 +69,45 @@ StoredSetting = Annotated[Any, BeforeValidator(setting)]
 """A value that an optimizer's constructor takes."""
 
 
+def setting_text(value: Any, digits: int | None = None) -> str:
+    """A setting's value as it is typed, with `/` between the values of a list.
+
+    Args:
+        digits: the most that a number has; None: all, so that the text means the same value.
+    """
+    if isinstance(value, list | tuple):
+        return "/".join(setting_text(each, digits) for each in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.{digits}g}" if isinstance(value, float) and digits else str(value)
+
+
+def on_axis(axis: Axis, value: Any) -> Any:
+    """A value of an axis as it is stored. Axes that always are numbers have them as floats, one id for each.
+
+    Raises:
+        ValueError: it is no setting.
+    """
+    return float(value) if axis in (*RUN_AXES, "momentum") else setting(value)
+
+
+def _stored_pair(pair: Any) -> Any:
+    axis, value = pair
+    return axis, on_axis(axis, value)
+
+
+SHOWN_DIGITS = 10
+"""Of a number in a table or a sentence."""
+
+Settings = tuple[Annotated[tuple[Axis, Any], BeforeValidator(_stored_pair)], ...]
+"""Axes with their values, sorted by name."""
+
+
+def settings_text(settings: Settings) -> str:
+    """Axes with their values, such as `batch_size=8 momentum=0.9`."""
+    return " ".join(f"{name}={setting_text(value, SHOWN_DIGITS)}" for name, value in settings)
+
+
 def content_id(value: Stored) -> str:
     """First 16 hex digits of the SHA-256 of a value's canonical JSON.
 
@@ -88,12 +133,22 @@ class Point(NamedTuple):
     """
 
     learning_rate: float
-    settings: tuple[tuple[Axis, float], ...] = ()
+    settings: Settings = ()
 
     @property
     def settings_text(self) -> str:
         """The values of the further axes, such as `batch_size=8 momentum=0.9`; empty without them."""
-        return " ".join(f"{name}={value:g}" for name, value in self.settings)
+        return settings_text(self.settings)
+
+    @property
+    def shared(self) -> Point:
+        """The rate with the values of those axes that all arms have."""
+        return Point(self.learning_rate, tuple(each for each in self.settings if each[0] in RUN_AXES))
+
+    @property
+    def own(self) -> Settings:
+        """The values of the axes that are hyperparameters of the arm."""
+        return tuple(each for each in self.settings if each[0] not in RUN_AXES)
 
 
 class RunSpec(Stored):
@@ -136,6 +191,8 @@ class RunSpec(Stored):
             out a share of them as dev.
         tuned: the further axes that the sweep tunes for this optimizer, sorted by name; None: it tunes the
             learning rate alone. Runs that differ in these fields are points of one grid, and not arms.
+        examples: where batch sizes are tuned: the number of examples that a run of each batch size sees, so
+            that the numbers of steps follow from the batch size; None: each has as many steps.
     """
 
     protocol_version: int = PROTOCOL_VERSION
@@ -173,6 +230,7 @@ class RunSpec(Stored):
     checkpoint_activations: Literal[True] | None = None
     splits: Literal["given"] | None = None
     tuned: tuple[Axis, ...] | None = None
+    examples: int | None = None
 
     @field_validator("tuned")
     @classmethod
@@ -181,9 +239,21 @@ class RunSpec(Stored):
             return None
         if not names or list(names) != sorted(set(names)):
             raise ValueError(f"expected names in order, each once, found {list(names)}")
-        if "momentum" in names and "momentum" not in info.data.get("hyperparameters", {}):
-            raise ValueError("momentum is tuned, and the optimizer has none")
+        has = (*RUN_AXES, *info.data.get("hyperparameters", {}))
+        if missing := [name for name in names if name not in has]:
+            raise ValueError(f"{missing[0]} is tuned, and the optimizer has none")
         return names
+
+    @field_validator("examples")
+    @classmethod
+    def _follows(cls, examples: int | None, info: ValidationInfo) -> int | None:
+        fields = info.data
+        if examples is not None and (
+            "batch_size" not in (fields.get("tuned") or ())
+            or examples != fields.get("max_steps", 0) * fields.get("batch_size", 0)
+        ):
+            raise ValueError("expected the product of steps and a batch size that is tuned")
+        return examples
 
     @field_validator("hyperparameters")
     @classmethod
@@ -205,8 +275,8 @@ class RunSpec(Stored):
     @property
     def point(self) -> Point:
         """Where the run stands in the grid of its arm."""
-        fields = self.__dict__ | {"momentum": self.hyperparameters.get("momentum")}
-        return Point(self.learning_rate, tuple((name, fields[name]) for name in self.tuned or ()))
+        values = self.hyperparameters | {name: getattr(self, name) for name in RUN_AXES}
+        return Point(self.learning_rate, tuple((name, values[name]) for name in self.tuned or ()))
 
     @property
     def label(self) -> str:

@@ -6,13 +6,14 @@ The rules are fixed in advance and see dev results only.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from momentum_bench.harness.records.schema import Axis, Point, RunRecord
+from momentum_bench.harness.records.schema import Axis, Point, RunRecord, Settings
 
-NO_FURTHER: dict[Axis, float] = {"batch_size": 1, "momentum": 0, "weight_decay": 0}
-"""The smallest value that an axis can have. It is no edge, because there is nothing beyond it to try."""
+NO_FURTHER: dict[Axis, float] = {"batch_size": 1}
+"""The smallest value that an axis can have, where it is not 0. It is no edge, because there is nothing beyond
+it to try."""
 
 FEWEST_VALUES = 3
 """With fewer values on a further axis, each of them is an end, so an end says nothing."""
@@ -26,7 +27,7 @@ class DevResult:
     learning_rate: float
     dev_metric: float
     dev_loss: float
-    settings: tuple[tuple[Axis, float], ...] = ()
+    settings: Settings = ()
 
     @property
     def point(self) -> Point:
@@ -79,47 +80,112 @@ def select(results: Sequence[DevResult], grid: Sequence[Point]) -> Selection:
         best.run_id,
         tuple(sorted(r.run_id for r in tied)),
         len({r.point for r in tied}) - 1,
-        *_edges(best.point, grid),
+        *edges_of(best.point, grid),
     )
 
 
-def _edges(chosen: Point, grid: Sequence[Point]) -> tuple[bool, tuple[str, ...]]:
-    """Whether a point is on an edge of its grid, and the axes on which it is at an end."""
+def edges_of(chosen: Point, grid: Sequence[Point]) -> tuple[bool, tuple[str, ...]]:
+    """Whether a point is on an edge of its grid, and the axes on which it is at an end: see `Selection`."""
     rates = [point.learning_rate for point in grid]
     ends: list[str] = ["learning_rate"] if chosen.learning_rate in (min(rates), max(rates)) else []
     on_edge = bool(ends)
     for place, (name, value) in enumerate(chosen.settings):
         values = {point.settings[place][1] for point in grid}
-        if value == max(values) or (value == min(values) and value > NO_FURTHER[name]):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue  # truth values, texts and lists have no end
+        if value == max(values) or (value == min(values) and value != NO_FURTHER.get(name, 0)):
             ends.append(name)
             on_edge = on_edge or len(values) >= FEWEST_VALUES
     return on_edge, tuple(ends)
 
 
-def select_rate(groups: Sequence[Sequence[DevResult]]) -> float | None:
-    """One learning rate for several grids: best mean dev metric, then mean dev loss, then smaller rate.
+Group = Sequence[DevResult]
+"""The finished runs of one arm on one seed, one for each point."""
 
-    Only a rate with a finished run in every group can be chosen, because a rate that diverged in one of
-    them has no mean. Means are compared to 12 digits, so that rounding does not decide a tie.
+
+def select_point(groups: Sequence[Group]) -> Point | None:
+    """One point of an arm's grid for all seeds: best mean dev metric, then mean dev loss, then smaller point.
+
+    Only a point with a finished run in every group can be chosen, because one that diverged in one of them
+    has no mean. Means are compared to 12 digits, so that rounding does not decide a tie.
 
     Args:
-        groups: the finished runs of each seed, and of each arm where one rate is chosen for several arms;
-            in a group one run for each rate.
+        groups: one for each seed.
 
     Returns:
-        The rate; None: no rate finished in all groups.
+        The point; None: none finished in all groups.
     """
-    if not groups:
-        return None
-    rates = [{r.learning_rate: r for r in results} for results in groups]
+    means = _means(groups)
+    return min(means, key=lambda point: (*means[point].rank, point), default=None)
 
-    def order(rate: float) -> tuple[float, float, float]:
-        metric = math.fsum(group[rate].dev_metric for group in rates) / len(rates)
-        loss = math.fsum(group[rate].dev_loss for group in rates) / len(rates)
-        return -round(metric, 12), round(loss, 12), rate
 
-    common = set.intersection(*(set(group) for group in rates))
-    return min(common, key=order, default=None)
+def select_matched(arms: Sequence[Sequence[Group]]) -> list[Point] | None:
+    """One point for each of several arms, with one learning rate and one value of each shared axis for all.
+
+    Shared are the settings of a run (`RUN_AXES`).
+
+    Where an arm has axes of its own, it stands at each rate for the best of their values, by the rule of
+    `select_point`. By the same rule, over all arms and seeds, the rate and the shared values are chosen.
+
+    Args:
+        arms: the groups of each arm, one for each seed.
+
+    Returns:
+        The point of each arm; None: no rate, with the shared values, finished in all groups, or there is no
+        arm.
+    """
+    best = [_best_at(_means(groups)) for groups in arms]
+    common = set.intersection(*(set(of_arm) for of_arm in best)) if best else set()
+
+    def order(at: Point) -> tuple[float, float, Point]:
+        return (*Mean.over(of_arm[at][1] for of_arm in best).rank, at)
+
+    chosen = min(common, key=order, default=None)
+    return None if chosen is None else [of_arm[chosen][0] for of_arm in best]
+
+
+@dataclass(frozen=True)
+class Mean:
+    """The dev results of several runs.
+
+    Attributes:
+        metrics, losses: of each of them.
+    """
+
+    metrics: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @classmethod
+    def over(cls, parts: Iterable[Mean]) -> Mean:
+        """All results of these."""
+        parts = list(parts)
+        return cls(tuple(m for p in parts for m in p.metrics), tuple(x for p in parts for x in p.losses))
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """Sorts means, the one that is chosen first."""
+        metric, loss = (math.fsum(values) / len(values) for values in (self.metrics, self.losses))
+        return -round(metric, 12), round(loss, 12)
+
+
+def _means(groups: Sequence[Group]) -> dict[Point, Mean]:
+    """The dev results of each point that finished in all groups."""
+    found = [{result.point: result for result in group} for group in groups]
+    common = set.intersection(*(set(group) for group in found)) if found else set()
+    return {
+        point: Mean(
+            tuple(group[point].dev_metric for group in found), tuple(group[point].dev_loss for group in found)
+        )
+        for point in common
+    }
+
+
+def _best_at(means: Mapping[Point, Mean]) -> dict[Point, tuple[Point, Mean]]:
+    """The best point of an arm at each rate with shared values."""
+    best: dict[Point, tuple[Point, Mean]] = {}
+    for point in sorted(means, key=lambda point: (*means[point].rank, point)):
+        best.setdefault(point.shared, (point, means[point]))
+    return best
 
 
 def dev_result(run: RunRecord) -> DevResult:

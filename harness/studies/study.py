@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from momentum_bench.harness.cores import usable_cores
 from momentum_bench.harness.data.examples import TaskData
@@ -17,7 +17,7 @@ from momentum_bench.harness.execution.prepare import prepare
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.models.files import resolve_model
 from momentum_bench.harness.records.files import read_record, write_atomically, write_record
-from momentum_bench.harness.records.schema import Axis, RunSpec
+from momentum_bench.harness.records.schema import RUN_AXES, RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import csv_text
 from momentum_bench.harness.studies.cells import CellRecord, CellSpec
@@ -176,7 +176,7 @@ def study_sweep(settings: Mapping[str, Any]) -> Sweep:
     """
     flags = {name: value for name, value in settings.items() if name in Sweep.model_fields} | FIXED
     flags |= {"max_steps": settings["steps"], "eval_every": 1}
-    for name in get_args(Axis):
+    for name in (*RUN_AXES, "momentum"):
         values = listed(settings.get(name)) or ()
         if len(values) > 1:
             given = ",".join(map(str, values))

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from momentum_bench.harness.records.design import Design, DesignTask
 from momentum_bench.harness.records.labels import arm_key, arm_labels
-from momentum_bench.harness.records.schema import RunRecord, RunSpec
-from momentum_bench.harness.records.selection import DevResult, dev_result, select_rate
+from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, settings_text
+from momentum_bench.harness.records.selection import DevResult, dev_result, select_matched, select_point
 from momentum_bench.harness.sweeps.grids import edges_hit, next_rates
 from momentum_bench.harness.verdicts.sequential import Replay, SeedDifference, replay
 
@@ -25,69 +25,70 @@ class Tuned:
     """What the tuning seeds of one task say.
 
     Attributes:
-        grids: the rates of each arm, after the grid has grown.
+        grids: the points of each arm, ascending, after the grid has grown.
         missing: the runs of these grids that have not ended.
-        matched: the rate at which all arms with an effective rate are confirmed; None: it is not known yet,
-            no rate finished in all their runs, or there are fewer than two such arms.
-        own: the rate that each arm would choose alone; None as above.
+        matched: where each arm with an effective rate is confirmed, all of them at one rate and one value of
+            each shared axis; None: it is not known yet, no rate finished in all their runs, there are fewer
+            than two such arms, or the arm has no effective rate.
+        own: the point that each arm would choose alone; None as above.
     """
 
-    grids: tuple[tuple[float, ...], ...]
+    grids: tuple[tuple[Point, ...], ...]
     missing: tuple[RunSpec, ...]
-    matched: float | None
-    own: tuple[float | None, ...]
+    matched: tuple[Point | None, ...]
+    own: tuple[Point | None, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """One comparison of a design: of which task, of which pair, and at which rates.
+    """One comparison of a design: of which task, of which pair, and at which points of their grids.
 
     Attributes:
         pair: places of the two arms in the design.
         confirm: `matched`: both at one rate; `own`: each at its own.
-        rates: the rates of the two arms.
+        points: those of the two arms.
     """
 
     task: str
     pair: tuple[int, int]
     confirm: str
-    rates: tuple[float, float]
+    points: tuple[Point, Point]
 
 
 def tuned(design: Design, task: DesignTask, records: Records) -> Tuned:
-    """The chosen rates of one task.
-
-    Where further axes are tuned nothing is confirmed, so no single rate is chosen.
+    """The chosen points of one task.
 
     The grids grow as `sweeps.grids.extended` lets them grow, as long as all runs of the grids before
     have ended.
     """
-    grids = list(task.grids)
-    if task.points is not None:
-        return Tuned(task.grids, (), None, (None,) * len(grids))
+    grids = list(task.whole_grids)
+    nothing = (None,) * len(grids)
     for growth in range(design.extend_grid + 1):
         runs, missing = _tuning_runs(design, task, grids, records)
         if missing:
-            return Tuned(tuple(grids), tuple(missing), None, (None,) * len(grids))
+            return Tuned(tuple(grids), tuple(missing), nothing, nothing)
         if growth == design.extend_grid or (larger := _grown(design, grids, runs)) == grids:
             break
         grids = larger
     results = [[_results(of_seed) for of_seed in of_arm] for of_arm in runs]
     sharing = [place for place, arm in enumerate(design.arms) if arm.shares_axis]
-    matched = select_rate([seed for place in sharing for seed in results[place]]) if sharing[1:] else None
-    return Tuned(tuple(grids), (), matched, tuple(select_rate(of_arm) for of_arm in results))
+    matched: list[Point | None] = list(nothing)
+    if sharing[1:] and (chosen := select_matched([results[p] for p in sharing])):
+        for place, point in zip(sharing, chosen, strict=True):
+            matched[place] = point
+    return Tuned(tuple(grids), (), tuple(matched), tuple(select_point(of_arm) for of_arm in results))
 
 
 def _tuning_runs(
-    design: Design, task: DesignTask, grids: Sequence[Sequence[float]], records: Records
+    design: Design, task: DesignTask, grids: Sequence[Sequence[Point]], records: Records
 ) -> tuple[list[list[list[RunRecord]]], list[RunSpec]]:
     """The runs of each arm and tuning seed, and those that have not ended."""
     runs: list[list[list[RunRecord]]] = []
     missing = []
-    for arm, rates in enumerate(grids):
+    for arm, points in enumerate(grids):
         of_arm = []
         for seed in design.tune_seeds:
-            specs = [design.spec(task, arm, seed, rate) for rate in rates]
+            specs = [design.spec(task, arm, seed, point) for point in points]
             of_arm.append([records[spec.run_id] for spec in specs if spec.run_id in records])
             missing += [spec for spec in specs if spec.run_id not in records]
         runs.append(of_arm)
@@ -95,18 +96,21 @@ def _tuning_runs(
 
 
 def _grown(
-    design: Design, grids: list[tuple[float, ...]], runs: Sequence[Sequence[Sequence[RunRecord]]]
-) -> list[tuple[float, ...]]:
+    design: Design, grids: list[tuple[Point, ...]], runs: Sequence[Sequence[Sequence[RunRecord]]]
+) -> list[tuple[Point, ...]]:
     """The grids with one more rate at each edge where a best rate is; arms of one axis and grid alike."""
     sharing: dict[tuple[int | str, tuple[float, ...]], list[int]] = {}
     for place, arm in enumerate(design.arms):
-        sharing.setdefault(("effective" if arm.shares_axis else place, grids[place]), []).append(place)
+        rates = tuple(sorted({point.learning_rate for point in grids[place]}))
+        sharing.setdefault(("effective" if arm.shares_axis else place, rates), []).append(place)
     larger = list(grids)
     for (_, rates), places in sharing.items():
         edges = [edges_hit([run for seed in runs[place] for run in seed]) for place in places]
         new = next_rates(rates, any(low for low, _ in edges), any(high for _, high in edges))
         for place in places:
-            larger[place] = tuple(sorted((*rates, *new)))
+            settings = {point.settings for point in grids[place]}
+            added = [Point(rate, each) for rate in new for each in settings]
+            larger[place] = tuple(sorted((*grids[place], *added)))
     return larger
 
 
@@ -115,15 +119,14 @@ def _results(runs: Iterable[RunRecord]) -> list[DevResult]:
 
 
 def questions(design: Design, task: DesignTask, of_task: Tuned) -> list[Question]:
-    """What the confirming seeds of a task are asked, once its rates are chosen."""
+    """What the confirming seeds of a task are asked, once its points are chosen."""
+    chosen = {"matched": of_task.matched} | ({"own": of_task.own} if design.confirm == "own" else {})
     found = []
     for pair in design.pairs:
-        sharing = all(design.arms[place].shares_axis for place in pair)
-        if of_task.matched is not None and sharing:
-            found.append(Question(task.task, pair, "matched", (of_task.matched, of_task.matched)))
-        first, second = (of_task.own[place] for place in pair)
-        if design.confirm == "own" and first is not None and second is not None:
-            found.append(Question(task.task, pair, "own", (first, second)))
+        for confirm, points in chosen.items():
+            first, second = (points[place] for place in pair)
+            if first is not None and second is not None:
+                found.append(Question(task.task, pair, confirm, (first, second)))
     return found
 
 
@@ -147,8 +150,8 @@ def confirming_runs(
     """The two runs of each of the first confirming seeds that a question needs."""
     return [
         (
-            design.spec(task, question.pair[0], seed, question.rates[0]),
-            design.spec(task, question.pair[1], seed, question.rates[1]),
+            design.spec(task, question.pair[0], seed, question.points[0]),
+            design.spec(task, question.pair[1], seed, question.points[1]),
         )
         for seed in design.confirm_seeds[:n_seeds]
     ]
@@ -219,16 +222,25 @@ def standings_of(designs: Iterable[Design], records: Iterable[RunRecord]) -> lis
     return [(design, standing(design, by_id)) for design in designs]
 
 
+def _chosen_in_words(names: Sequence[str], points: Sequence[Point | None]) -> str:
+    """The matched points: what all arms share, and what some have for themselves."""
+    known = [(name, point) for name, point in zip(names, points, strict=True) if point is not None]
+    shared = known[0][1].shared
+    settings = f" with {shared.settings_text}" if shared.settings else ""
+    own = [f", and {settings_text(point.own)} for {name}" for name, point in known if point.own]
+    return "".join([f"the effective rate {shared.learning_rate:g}{settings} for all", *own])
+
+
 def progress_in_words(design: Design, now: Standing) -> list[str]:
     """What has been chosen and decided so far, a sentence for each task and each pair of arms."""
     arms = [(arm.optimizer, arm.hyperparameters) for arm in design.arms]
     labels = arm_labels(arms)
     sentences = []
     for task in design.tasks:
-        if (rate := now.tuned[task.task].matched) is not None:
-            sentences.append(
-                f"{task.task}: dev of the tuning seeds chose the effective rate {rate:g} for all"
-            )
+        if any(now.tuned[task.task].matched):
+            names = [labels[arm_key(arm)] for arm in arms]
+            chosen = _chosen_in_words(names, now.tuned[task.task].matched)
+            sentences.append(f"{task.task}: dev of the tuning seeds chose {chosen}")
     for question, found in now.replayed.pairs.items():
         first, second = (labels[arm_key(arms[place])] for place in question.pair)
         at = "at the matched rate" if question.confirm == "matched" else "at their own rates"

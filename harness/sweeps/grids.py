@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
-from momentum_bench.harness.optimizers.arms import spec_name
+from momentum_bench.harness.optimizers.arms import parse_axis, spec_name
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
-from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
-from momentum_bench.harness.records.schema import Axis, Point, RunSpec, canonical_json
+from momentum_bench.harness.optimizers.find_optimizer import find_optimizer, with_axis
+from momentum_bench.harness.records.schema import RUN_AXES, Axis, Point, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.tasks import SUITES
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 NO_RATES: Mapping[tuple[str, str], tuple[float, ...]] = MappingProxyType({})
-NO_SETTINGS: Mapping[Axis, float] = MappingProxyType({})
+NO_SETTINGS: Mapping[Axis, Any] = MappingProxyType({})
 
 
 def entry_of(sweep: Sweep, optimizer: str) -> OptimizerEntry:
@@ -48,16 +48,22 @@ def check_entry(sweep: Sweep, optimizer: str) -> None:
             raise UserError(f"optimizer {optimizer}: torch_rate and schedule give {found} for rates 1 and 1")
 
 
-def axes(sweep: Sweep, optimizer: str) -> dict[Axis, tuple[float, ...]]:
-    """The axes that an arm is tuned on next to the learning rate, with their ascending values.
+def axes(sweep: Sweep, optimizer: str) -> dict[Axis, tuple[Any, ...]]:
+    """The axes that an arm is tuned on next to the learning rate, sorted, with their ascending values.
 
     All arms have the axes that are settings of a run. An arm has momentum only if the sweep gives it one.
+    What the sweep says of this optimizer alone counts first.
     """
-    has = (*RunSpec.model_fields, *entry_of(sweep, optimizer).hyperparameters)
-    return {name: values for name, values in sweep.axes.items() if name in has}
+    has = (*RUN_AXES, *entry_of(sweep, optimizer).hyperparameters)
+    found = {name: values for name, values in sweep.axes.items() if name in has}
+    for text in sweep.tune or ():
+        if optimizer in with_axis(text, sweep.optimizers, sweep.optimizer_file):
+            axis = parse_axis(text)
+            found[axis.setting] = axis.values
+    return dict(sorted(found.items()))
 
 
-def products(sweep: Sweep, optimizer: str) -> list[dict[Axis, float]]:
+def products(sweep: Sweep, optimizer: str) -> list[dict[Axis, Any]]:
     """Each choice of one value from each of an arm's further axes; one empty choice without such axes."""
     of_arm = axes(sweep, optimizer)
     return [dict(zip(of_arm, values, strict=True)) for values in product(*of_arm.values())]
@@ -108,7 +114,7 @@ def points(
     return _drawn(of_arm, axes(sweep, optimizer), sweep.trials)
 
 
-def _drawn(rates: Sequence[float], of_arm: Mapping[Axis, Sequence[float]], n: int) -> tuple[Point, ...]:
+def _drawn(rates: Sequence[float], of_arm: Mapping[Axis, Sequence[Any]], n: int) -> tuple[Point, ...]:
     """The first n different points of a product on which a scrambled Sobol sequence falls, ascending.
 
     Such a sequence spreads evenly over all axes. Its seed follows from the axes and their values alone, so
@@ -174,7 +180,7 @@ def next_rates(rates: Sequence[float], on_low_edge: bool, on_high_edge: bool) ->
 
 
 def hyperparameters(
-    sweep: Sweep, optimizer: str, settings: Mapping[Axis, float] = NO_SETTINGS
+    sweep: Sweep, optimizer: str, settings: Mapping[Axis, Any] = NO_SETTINGS
 ) -> dict[str, Any]:
     """The hyperparameters that the optimizer uses: those of the sweep, and its own constants.
 
@@ -183,8 +189,9 @@ def hyperparameters(
             out, because it is no constant of the arm.
     """
     entry = entry_of(sweep, optimizer)
-    given = {name: getattr(sweep, name) for name in entry.hyperparameters if name not in sweep.axes}
-    used = given | {n: v for n, v in settings.items() if n in entry.hyperparameters} | dict(entry.constants)
+    usual = {name: getattr(sweep, name) for name in entry.hyperparameters} | dict(entry.constants)
+    used = {name: value for name, value in usual.items() if name not in axes(sweep, optimizer)}
+    used |= {name: value for name, value in settings.items() if name not in RUN_AXES}
     # the arguments of a class are of any type; our optimizers take numbers
     return {name: float(value) if entry.promises else value for name, value in used.items()}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import Any
 
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.arms import spec_name
-from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds
-from momentum_bench.harness.records.schema import NO_OPTIMIZER, Point, RunSpec
+from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, at_batch_size, fresh_seeds
+from momentum_bench.harness.records.schema import NO_OPTIMIZER, RUN_AXES, Point, RunSpec, setting_text
 from momentum_bench.harness.sweeps.grids import NO_RATES, axes, entry_of, hyperparameters, points, rates
 from momentum_bench.harness.sweeps.request import Sweep
 from momentum_bench.tasks.types import ImageTask
@@ -41,8 +42,7 @@ def plan(
                 cells = [(Point(0.0), NO_OPTIMIZER)]
             specs += [
                 RunSpec(
-                    **common
-                    | {name: value for name, value in point.settings if name in RunSpec.model_fields}
+                    **_at(sweep, common, point)
                     | {
                         "task": rows.task.name,
                         "task_version": rows.task.version_for(sweep.method),
@@ -56,9 +56,30 @@ def plan(
                         "tuned": tuple(name for name, _ in point.settings) or None,
                     }
                 )
-                for point, optimizer in sorted(cells, key=lambda cell: cell[0])
+                for point, optimizer in sorted(cells, key=_by_point)
             ]
     return specs
+
+
+def _by_point(cell: tuple[Point, str]) -> tuple[Any, ...]:
+    """Sorts the points of several optimizers, whose axes may have values that do not compare."""
+    point, _ = cell
+    settings = [
+        (name, 0, value) if isinstance(value, int | float) else (name, 1, setting_text(value))
+        for name, value in point.settings
+    ]
+    return point.learning_rate, settings
+
+
+def _at(sweep: Sweep, common: Mapping[str, Any], point: Point) -> dict[str, Any]:
+    """The settings of the runs at a point of the grid."""
+    shared = dict(point.shared.settings)
+    if "batch_size" not in shared:
+        return {**common, **shared}
+    smallest = sweep.smallest_batch
+    kept = sweep.max_steps * smallest if sweep.batch_size_keeps == "examples" else None
+    of_smallest = {**common, "batch_size": smallest, "examples": kept}
+    return {**at_batch_size(of_smallest, shared["batch_size"]), **shared}
 
 
 def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
@@ -77,7 +98,7 @@ def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
             optimizer=spec_name(name),
             hyperparameters=hyperparameters(sweep, name),
             shares_axis=not entry_of(sweep, name).own_rate and sweep.learning_rate_axis == "effective",
-            tuned=tuple(axis for axis in axes(sweep, name) if axis not in RunSpec.model_fields) or None,
+            tuned=tuple(axis for axis in axes(sweep, name) if axis not in RUN_AXES) or None,
         )
         for name in sweep.optimizers
     )
@@ -94,7 +115,7 @@ def design_of(sweep: Sweep, specs: Sequence[RunSpec]) -> Design | None:
             task_version=spec.task_version,
             data_fingerprint=spec.data_fingerprint,
             grids=tuple(rates(sweep, name, optimizer) for optimizer in sweep.optimizers),
-            points=tuple(points(sweep, name, o) for o in sweep.optimizers) if sweep.axes else None,
+            points=tuple(points(sweep, name, o) for o in sweep.optimizers) if sweep.tunes else None,
         )
         for name, spec in of_task.items()
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
-from momentum_bench.harness.records.schema import RunSpec
+from momentum_bench.harness.records.design import in_examples
+from momentum_bench.harness.records.schema import IN_STEPS, RunSpec
 from momentum_bench.harness.sweeps.request import SETTINGS
 
 BY_PROTOCOL = (
@@ -65,9 +66,11 @@ def settings_name(spec: RunSpec) -> str:
         )
     expected = PROTOCOLS[spec.protocol] | UNLESS_STATED
     actual = spec.model_dump() | dict.fromkeys(spec.tuned or (), "tuned")
+    if spec.examples is not None:
+        actual |= {n: f"{_text(in_examples(spec, n))}/batch_size" for n in IN_STEPS if actual[n]}
     changed = [f"{k}={_text(actual[k])}".lower() for k in expected if actual[k] != expected[k]]
     return " ".join([spec.protocol, *changed])
 
 
 def _text(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)

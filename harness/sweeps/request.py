@@ -19,7 +19,7 @@ from pydantic import (
 
 from momentum_bench.harness.data.find_task import find_task, task_of
 from momentum_bench.harness.inputs import Quotes, Reading
-from momentum_bench.harness.optimizers.arms import parse_arm
+from momentum_bench.harness.optimizers.arms import parse_arm, parse_axis
 from momentum_bench.harness.optimizers.entry import DEFAULT_RATES
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.records.schema import (
@@ -64,6 +64,10 @@ def listed(value: Any) -> Any:
 def _one_or_listed(value: Any) -> Any:
     values = listed(value)
     return values[0] if isinstance(values, list | tuple) and len(values) == 1 else values
+
+
+def _texts(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
 
 
 def _or_none(value: Any) -> Any:
@@ -163,6 +167,17 @@ class Sweep(Stored):
             "beta of all optimizers that have momentum; of several values, dev chooses", WHAT, metavar="LIST"
         ),
     ] = 0.9
+    tune: Annotated[
+        tuple[str, ...] | None,
+        BeforeValidator(_texts),
+        About(
+            "Values of an optimizer's own setting, of which dev chooses, for example adamw:beta1=0,0.9; it "
+            "may be given several times",
+            WHAT,
+            metavar="SETTING",
+            repeatable=True,
+        ),
+    ] = None
     k: Annotated[
         int, Field(ge=0), About("Examples of each class, in train and again in dev", WHAT, metavar="N")
     ] = 16
@@ -339,6 +354,15 @@ class Sweep(Stored):
             metavar="LIST",
         ),
     ]
+    batch_size_keeps: Annotated[
+        Literal["steps", "examples"],
+        About(
+            "With several batch sizes: what all of them have in common, the number of steps, or of examples; "
+            "then --max-steps and other numbers of steps are those of the smallest batch",
+            TRAINING,
+            metavar="NAME",
+        ),
+    ] = "steps"
     gradient_accumulation_steps: Annotated[
         int, Field(ge=1), About("Micro-batches of one batch", TRAINING, metavar="N")
     ] = 1
@@ -540,6 +564,13 @@ class Sweep(Stored):
                 )
         return full
 
+    @field_validator("tune")
+    @classmethod
+    def _lists_of_values(cls, texts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        axes = [parse_axis(text) for text in texts or ()]
+        names = [f"{axis.optimizer}:{axis.setting}" for axis in axes]
+        return texts if texts is None or _without_repeats(tuple(names)) else None
+
     @field_validator("seeds", "tune_seeds")
     @classmethod
     def _legacy_seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -577,13 +608,26 @@ class Sweep(Stored):
 
     @property
     def axes(self) -> dict[Axis, tuple[float, ...]]:
-        """The values of the axes that are tuned next to the learning rate, ascending, by name."""
+        """The values of the axes that options give to all optimizers, ascending, by name.
+
+        They are tuned next to the learning rate. `sweeps.grids.axes` adds those of one optimizer.
+        """
         found: dict[Axis, Any] = {
             "batch_size": self.batch_size,
             "momentum": self.momentum,
             "weight_decay": self.weight_decay,
         }
         return {name: values for name, values in found.items() if isinstance(values, tuple)}
+
+    @property
+    def tunes(self) -> bool:
+        """Whether anything is tuned next to the learning rate."""
+        return bool(self.axes or self.tune)
+
+    @property
+    def smallest_batch(self) -> int:
+        """The batch size to which the sweep's numbers of steps belong."""
+        return min(self.batch_size) if isinstance(self.batch_size, tuple) else self.batch_size
 
     @property
     def confirms(self) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.errors import UserError
+from momentum_bench.harness.records.schema import IN_STEPS
 from momentum_bench.harness.sweeps.request import Sweep, flag_of
 
 
@@ -224,31 +226,44 @@ def _looks_are_until_decided(sweep: Sweep) -> str | None:
 
 def _axes_are_tuned(sweep: Sweep) -> str | None:
     """Where a list of values cannot be tuned, or trials not be drawn."""
-    if not sweep.axes:
+    if not sweep.tunes:
         if sweep.trials is None:
             return None
         return (
             f"{typed(sweep, 'trials')} draws points of a grid with several axes: give a list of --momentum, "
-            f"--batch-size or --weight-decay, or leave out --trials"
+            f"--batch-size or --weight-decay, or --tune, or leave out --trials"
         )
     if sweep.trials is not None and sweep.extend_grid:
         return (
             f"{typed(sweep, 'trials')} does not go with {typed(sweep, 'extend_grid')}: a drawn grid has no "
             f"edge to grow at. Leave out one of them."
         )
-    what = typed(sweep, next(iter(sweep.axes)))
+    what = typed(sweep, next(iter(sweep.axes), "tune"))
     if not sweep.max_steps:
         return f"{what} does not go with --max-steps 0: {_NOTHING_TRAINED}. Give one value."
-    if sweep.confirms:
-        return (
-            f"{what} does not go with confirming seeds: they confirm a learning rate alone. Give one value, "
-            f"or leave out the options of confirming seeds; without --task, give --seeds."
-        )
     if sweep.learning_rate_axis == "torch":
         return (
             f"{what} does not go with --learning-rate-axis torch: torch's rates depend on the momentum. Give "
             f"--learning-rates as effective rates."
         )
+    return None
+
+
+def _kept_examples(sweep: Sweep) -> str | None:
+    """Where the numbers of steps of a larger batch would be no whole numbers."""
+    if sweep.batch_size_keeps == "steps":
+        return None
+    what, smallest = typed(sweep, "batch_size_keeps"), sweep.smallest_batch
+    if not isinstance(sweep.batch_size, tuple):
+        return f"{what} is for several batch sizes: give a list of --batch-size, or leave it out"
+    fitting = math.lcm(*sweep.batch_size) // smallest
+    for name in IN_STEPS:
+        steps = getattr(sweep, name) or 0
+        if any(step % fitting for step in (steps if isinstance(steps, tuple) else (steps,))):
+            return (
+                f"{what}: {typed(sweep, name)} at the smallest batch size, {smallest}, is no whole number of "
+                f"larger batches: give a multiple of {fitting} as {flag_of(name)}"
+            )
     return None
 
 
@@ -282,6 +297,7 @@ ARITHMETIC: tuple[Callable[[Sweep], str | None], ...] = (
     _two_arms,
     _files_are_in_a_folder,
     _axes_are_tuned,
+    _kept_examples,
 )
 
 

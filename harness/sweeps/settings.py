@@ -80,7 +80,8 @@ class Setting:
     @property
     def is_of_a_run(self) -> bool:
         """Whether it may change a run's result, and so is part of the run's id."""
-        return self.name in {*RunSpec.model_fields, "seeds", "optimizers", "learning_rates", "momentum"}
+        further = {"seeds", "optimizers", "learning_rates", "momentum", "tune", "batch_size_keeps"}
+        return self.name in {*RunSpec.model_fields, *further}
 
     @property
     def default_text(self) -> str:

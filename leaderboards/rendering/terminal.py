@@ -32,7 +32,7 @@ def print_board(board: Leaderboard, console: Console) -> None:
     for rows in (table for of_setting in by_setting(board.rows) for table in _tables(of_setting)):
         print_table(_row_table(rows, titles[rows[0].model_key], console), console)
         for row in rows:
-            if row.axes and row.chosen:
+            if row.axes and row.chosen and row.role == "tuned":
                 console.print(_line(_chosen_points(row)))
             if row.columns["n_tied"]:
                 console.print(_line(_ties(row)))

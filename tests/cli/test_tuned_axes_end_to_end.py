@@ -80,3 +80,44 @@ def test_a_sweep_of_more_than_ten_thousand_runs_needs_a_word(
     assert "more than 10,000" in refused.stderr
     assert "--yes" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_confirming_seeds_confirm_the_chosen_point_of_all_axes(
+    command_here, tiny_model: Path, toy_data: Path, tmp_path: Path
+) -> None:
+    words = list(map(str, small_sweep(tiny_model, toy_data)))
+    words[words.index("--seeds") : words.index("--seeds") + 2] = [
+        "--tune-seeds",
+        "13",
+        "--confirm-seeds",
+        "3",
+    ]
+    words[words.index("--batch-size") + 1] = "2,4"
+    words += ["--batch-size-keeps", "examples", "--max-steps", "4", "--eval-every", "2"]
+    words += ["--optimizers", "sgd,qhm", "--tune", "qhm:nu=0.5,0.9", "--learning-rates", "0.1"]
+    done = command_here("run", *words, "--output-dir", "out", COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    assert "1 tuning seeds = 6 runs" in done.stderr
+    assert "then 3 confirming seeds, at the chosen point alone" in done.stderr
+    rows = {(row["role"], row["optimizer"]): row for row in table(tmp_path / "out" / "leaderboard.csv")}
+    sgd, qhm = rows["matched", "sgd"], rows["matched", "qhm"]
+    assert qhm["axes"].split(" ")[0] == sgd["axes"]  # one batch size for both
+    assert set(qhm["chosen_settings"].split(";")) == {qhm["axes"]}
+    assert qhm["axes"] in (
+        "batch_size=2 nu=0.5",
+        "batch_size=2 nu=0.9",
+        "batch_size=4 nu=0.5",
+        "batch_size=4 nu=0.9",
+    )
+    assert "max_steps=8/batch_size" in qhm["protocol"]
+    told = " ".join(done.stdout.split())
+    own = qhm["axes"].split(" ")[1]
+    assert f"Do SGD and QHM ({own}) differ at one effective learning rate, 0.1 ({sgd['axes']})" in told
+    runs = [run.spec for run in Store(tmp_path / "out").records()]
+    assert {(spec.batch_size, spec.max_steps, spec.eval_every) for spec in runs} == {(2, 4, 2), (4, 2, 1)}
+    assert len(runs) == 6 + 2 * 3
+    assert command_here("leaderboard", "check", "out").returncode == 0
+    # the runs of a confirming seed are found again in a sweep with the same axes
+    again = command_here("reproduce", qhm["row_id"], "out", "--run", "again", *words[2:6])
+    assert again.returncode == 0, again.stderr
+    assert f"row {qhm['row_id']}, 3 runs: no difference(s)" in again.stderr

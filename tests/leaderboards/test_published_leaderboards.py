@@ -257,11 +257,11 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
         now = standing(design, records)
         assert now.has_ended
         confirming |= set(design.confirm_seeds)
-        rates_of = {task: {of_task.matched} for task, of_task in now.tuned.items()}
+        points_of = {task: set(of_task.matched) for task, of_task in now.tuned.items()}
         of_design = [spec for spec in specs if spec.seed in design.confirm_seeds]
         assert of_design
         of_setting = [s for s in of_design if setting_of(s) in map(design.setting, design.tasks)]
-        assert all(spec.learning_rate in rates_of[spec.task] for spec in of_setting)
+        assert all(spec.point in points_of[spec.task] for spec in of_setting)
     tuning = [spec for spec in specs if spec.seed not in confirming]
     found = {
         (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds
-from momentum_bench.harness.records.schema import RunRecord, RunSpec
-from momentum_bench.harness.sweeps.confirming import Question, standing, tuned
+from momentum_bench.harness.records.design import Design, DesignArm, DesignTask, fresh_seeds, setting_of
+from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec
+from momentum_bench.harness.sweeps.confirming import Question, progress_in_words, standing, tuned
 from tests.helpers.synthetic import Scores, make_record, make_spec
 
 RATES = (0.1, 0.3, 1.0)
@@ -100,9 +100,10 @@ def test_the_rate_is_chosen_when_all_tuning_runs_have_ended():
     records = tuning_runs(design, peak_at(0.3))
     assert len(records) == 2 * 3 * 3
     found = tuned(design, task, records)
-    assert (found.matched, found.own, found.missing) == (0.3, (0.3, 0.3), ())
+    assert (found.matched, found.own, found.missing) == ((Point(0.3),) * 2, (Point(0.3),) * 2, ())
     records.popitem()
-    assert (tuned(design, task, records).matched, len(tuned(design, task, records).missing)) == (None, 1)
+    found = tuned(design, task, records)
+    assert (found.matched, len(found.missing)) == ((None, None), 1)
     assert standing(design, records).runs == ()
 
 
@@ -115,7 +116,7 @@ def test_the_matched_rate_is_the_best_for_both_and_an_own_rate_for_one():
     design = make_design(confirm="own")
     records = tuning_runs(design, score)
     found = tuned(design, design.tasks[0], records)
-    assert (found.matched, found.own) == (0.3, (1.0, 0.3))
+    assert (found.matched, found.own) == ((Point(0.3),) * 2, (Point(1.0), Point(0.3)))
     now = standing(design, records)
     assert {(run.optimizer, run.learning_rate) for run in now.runs} == {
         ("sgd", 0.3),
@@ -129,7 +130,7 @@ def test_ties_go_to_the_lower_dev_loss_and_then_to_the_smaller_rate():
     losses = {0.1: 0.5, 0.3: 0.4, 1.0: 0.4}
     design = make_design()
     records = tuning_runs(design, lambda s: Scores(dev_metric=0.8, dev_loss=losses[s.learning_rate]))
-    assert tuned(design, design.tasks[0], records).matched == 0.3
+    assert tuned(design, design.tasks[0], records).matched == (Point(0.3),) * 2
 
 
 def test_a_rate_that_diverged_for_one_seed_is_not_chosen():
@@ -140,7 +141,7 @@ def test_a_rate_that_diverged_for_one_seed_is_not_chosen():
 
     design = make_design()
     found = tuned(design, design.tasks[0], tuning_runs(design, score))
-    assert (found.matched, found.own) == (0.1, (1.0, 0.1))
+    assert (found.matched, found.own) == ((Point(0.1),) * 2, (Point(1.0), Point(0.1)))
 
 
 def test_the_grid_of_a_design_grows_as_often_as_it_may():
@@ -150,8 +151,8 @@ def test_the_grid_of_a_design_grows_as_often_as_it_may():
         return Scores(dev_metric=min(0.9, spec.learning_rate / 100))
 
     found = tuned(design, design.tasks[0], tuning_runs(design, score))
-    assert found.grids == ((*RATES, 3.0, 10.0),) * 2
-    assert found.matched == 10.0
+    assert found.grids == (tuple(map(Point, (*RATES, 3.0, 10.0))),) * 2
+    assert found.matched == (Point(10.0),) * 2
 
 
 def test_a_design_ends_at_the_first_look_that_decides():
@@ -161,7 +162,7 @@ def test_a_design_ends_at_the_first_look_that_decides():
     now = standing(design, records)
     assert now.has_ended
     [(question, found)] = now.replayed.pairs.items()
-    assert question == Question("sst2", (0, 1), "matched", (1.0, 1.0))
+    assert question == Question("sst2", (0, 1), "matched", (Point(1.0), Point(1.0)))
     assert (found.n_seeds, found.is_decided) == (5, True)
     assert len(records) == 18 + 2 * 5
 
@@ -195,6 +196,79 @@ def test_only_the_task_that_is_undecided_goes_on():
     confirming = [record.spec for record in records.values() if record.spec.seed >= 1000]
     assert sum(spec.task == "same" for spec in confirming) == 2 * 5
     assert sum(spec.task == "wide" for spec in confirming) == 2 * 10
+
+
+def with_axes(**changes) -> Design:
+    """A design that tunes the batch size of both arms, and SGDM's momentum."""
+    sgd, sgdm = make_design().arms
+    sizes, betas = (4, 8), (0.5, 0.9)
+    points = (
+        [Point(rate, (("batch_size", size),)) for rate in RATES for size in sizes],
+        [
+            Point(rate, (("batch_size", size), ("momentum", beta)))
+            for rate in RATES
+            for size in sizes
+            for beta in betas
+        ],
+    )
+    fields = {
+        "template": make_spec(seed=13, learning_rate=0.1, batch_size=4, tuned=("batch_size",)),
+        "arms": (sgd, sgdm.model_copy(update={"hyperparameters": {}, "tuned": ("momentum",)})),
+        "tasks": (make_design().tasks[0].model_copy(update={"points": tuple(map(tuple, points))}),),
+    }
+    return make_design(**fields | changes)
+
+
+def test_confirming_seeds_run_at_one_batch_size_and_each_arm_with_its_own_momentum():
+    def score(spec: RunSpec) -> Scores:
+        near = (spec.learning_rate == 0.3) + (spec.batch_size == 8)
+        near += spec.hyperparameters.get("momentum") == 0.5
+        return Scores(dev_metric=0.5 + near / 10, test_metric=0.8)
+
+    design = with_axes(confirm="own")
+    assert Design.model_validate_json(design.model_dump_json()) == design
+    records, _ = to_its_end(design, score)
+    assert len(records) == 3 * (6 + 12) + 2 * 5
+    found = tuned(design, design.tasks[0], records)
+    assert found.matched == found.own
+    assert found.matched == (
+        Point(0.3, (("batch_size", 8),)),
+        Point(0.3, (("batch_size", 8), ("momentum", 0.5))),
+    )
+    confirming = [run.spec for run in records.values() if run.spec.seed >= 1000]
+    assert {(s.batch_size, s.hyperparameters.get("momentum"), s.tuned) for s in confirming} == {
+        (8, None, ("batch_size",)),
+        (8, 0.5, ("batch_size", "momentum")),
+    }
+    now = standing(design, records)
+    assert progress_in_words(design, now)[0] == (
+        "sst2: dev of the tuning seeds chose the effective rate 0.3 with batch_size=8 for all, and "
+        "momentum=0.5 for sgdm"
+    )
+
+
+def test_a_grid_with_further_axes_grows_by_rates():
+    design = with_axes(extend_grid=1)
+    records = tuning_runs(design, lambda s: Scores(dev_metric=min(0.9, s.learning_rate / 10)))
+    found = tuned(design, design.tasks[0], records)
+    assert [len(grid) for grid in found.grids] == [2 * 4, 4 * 4]
+    assert {point.learning_rate for point in found.grids[0]} == {*RATES, 3.0}
+    assert found.matched[0] == Point(3.0, (("batch_size", 4),))
+
+
+def test_batches_that_keep_the_examples_have_fewer_steps():
+    template = make_spec(
+        **{"seed": 13, "learning_rate": 0.1, "batch_size": 4, "tuned": ("batch_size",)}
+        | {"max_steps": 40, "eval_every": 10, "warmup_steps": 4, "examples": 160}
+    )
+    design = with_axes(template=template)
+    [task] = design.tasks
+    large = design.spec(task, 0, 13, Point(0.3, (("batch_size", 8),)))
+    assert (large.batch_size, large.max_steps, large.eval_every, large.warmup_steps) == (8, 20, 5, 2)
+    assert setting_of(large) == setting_of(design.spec(task, 1, 21, task.whole_grids[1][0]))
+    assert setting_of(large)["max_steps"] == 160
+    steps_kept = with_axes(template=template.model_copy(update={"examples": None}))
+    assert setting_of(steps_kept.template) != setting_of(large)
 
 
 def test_optimizers_without_the_axis_do_not_share_the_matched_rate():
