@@ -1,4 +1,4 @@
-"""Writes docs/findings.md and its plot from the published leaderboards: `python docs/findings.py`.
+"""Writes docs/findings.md and its plots from the published leaderboards: `python docs/findings.py`.
 
 The words are in findings.md.j2, the numbers come from here. A sentence that interprets a result states the
 verdict on which it rests; where a board says something else by now, this program stops, and the sentence must
@@ -33,7 +33,8 @@ from momentum_bench.leaderboards.tuning import budget_lines, sensitivity_lines
 
 DOCS = Path(__file__).resolve().parent
 PUBLISHED = DOCS.parent / "leaderboards" / "published"
-TEMPLATE, PAGE, PLOT = "findings.md.j2", "findings.md", "findings.svg"
+TEMPLATE, PAGE = "findings.md.j2", "findings.md"
+TEXT_PLOT, DIGITS_PLOT = "findings-text.svg", "findings-digits.svg"
 
 ORDER = ("paper-prompt-small", "six-tasks-minilm-head", "digits-momentum", "digits-batch-size")
 """Boards in the order of the page; others follow. Of a comparison on two boards, the first counts."""
@@ -73,14 +74,23 @@ def page(boards: Boards) -> str:
     )
 
 
-def plot(boards: Boards) -> str:
-    """All comparisons of the page as one forest plot, an SVG."""
+def plots(boards: Boards) -> dict[str, str]:
+    """All comparisons of the page as forest plots, SVGs by file name.
+
+    The digits have a plot of their own, because on the axis that they need the text tasks look alike.
+    """
     kept = [*_distinct(boards, "matched"), *_distinct(boards, "tuned")]
-    rows = list({row.row_id: row for pair in kept for row in (pair.first, pair.second)}.values())
+    digits = [pair for pair in kept if _is_digits(pair.first)]
+    text = [pair for pair in kept if not _is_digits(pair.first)]
     first = next(iter(boards.values()))
-    names = [f"{_where(pair.first)}: {pair.second.label}, {pair.question}" for pair in kept]
+    return {TEXT_PLOT: _forest(first, text), DIGITS_PLOT: _forest(first, digits)}
+
+
+def _forest(board: Leaderboard, pairs: Sequence[Comparison]) -> str:
+    rows = list({row.row_id: row for pair in pairs for row in (pair.first, pair.second)}.values())
+    names = [f"{_where(pair.first)}: {pair.second.name}, {pair.question}" for pair in pairs]
     with plot_style(STYLE):
-        return svg_text(forest(replace(first, rows=rows, comparisons=kept, pooled=[]), names))
+        return svg_text(forest(replace(board, rows=rows, comparisons=list(pairs), pooled=[]), names))
 
 
 def _distinct(boards: Boards, question: str) -> list[Comparison]:
@@ -96,8 +106,11 @@ def _distinct(boards: Boards, question: str) -> list[Comparison]:
 
 def _place(row: Row) -> tuple[str, int]:
     """Sorts tables: text tasks first, in the order of their boards, then the digits by batch size."""
-    task, size = str(row.columns["task"]), row.runs[0].spec.batch_size
-    return (task, size) if task == "digits" else ("", 0)
+    return ("digits", row.runs[0].spec.batch_size) if _is_digits(row) else ("", 0)
+
+
+def _is_digits(row: Row) -> bool:
+    return row.runs[0].spec.task == "digits"
 
 
 def _table(head: Sequence[str], lines: Iterable[Sequence[object]]) -> str:
@@ -121,9 +134,7 @@ def _interval(difference: PairedDifference) -> str:
 def _where(row: Row) -> str:
     """The task, and what tells its boards apart: the batch size of digits, else the method and k."""
     spec = row.runs[0].spec
-    return f"{spec.task}, " + (
-        f"batch {spec.batch_size}" if spec.task == "digits" else f"{spec.method} k={spec.k}"
-    )
+    return f"{spec.task}, " + (f"batch {spec.batch_size}" if _is_digits(row) else f"{spec.method} k={spec.k}")
 
 
 def _designs(boards: Boards) -> str:
@@ -271,4 +282,5 @@ def _budget(boards: Boards) -> str:
 if __name__ == "__main__":
     boards = published()
     (DOCS / PAGE).write_text(page(boards), encoding="utf-8")
-    (DOCS / PLOT).write_text(plot(boards), encoding="utf-8")
+    for name, svg in plots(boards).items():
+        (DOCS / name).write_text(svg, encoding="utf-8")
