@@ -154,7 +154,7 @@ def _is_the_same_in_all(of_row: Choices) -> bool:
     Confirming seeds have one point, which was chosen before.
     """
     spec = of_row.spec
-    return len(of_row.grid) == 1 or (spec.examples is None and not Point(0.0, spec.point.settings).own)
+    return len(of_row.grid) == 1 or (spec.examples is None and not spec.point.own)
 
 
 def edge_columns(of_row: Choices) -> dict[str, Any]:

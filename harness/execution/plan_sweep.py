@@ -203,11 +203,10 @@ def _arithmetic(planned: PlannedSweep) -> str:
     sizes = {len(points(sweep, task, name)) for task in sweep.task for name in sweep.optimizers}
     what = "points" if sweep.tunes else "rates"
     rates_text = f"{sizes.pop()} {what}" if len(sizes) == 1 else f"own grids of {what}"
-    batches = sweep.batch_size if isinstance(sweep.batch_size, tuple) else (sweep.batch_size,)
     return (
         f"{len(sweep.task)} task(s) x {len(sweep.optimizers)} optimizers x {rates_text} x "
         f"{len(sweep.grid_seeds)} {'tuning ' if sweep.confirms else ''}seeds = {n_runs} runs of "
-        f"{sweep.max_steps} steps x batch {'/'.join(map(str, batches))}{_to_come(planned)}"
+        f"{sweep.max_steps} steps x batch {'/'.join(map(str, sweep.batch_sizes))}{_to_come(planned)}"
     )
 
 

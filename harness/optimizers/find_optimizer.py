@@ -21,7 +21,7 @@ from typing import Any
 
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers import optimizer_class
-from momentum_bench.harness.optimizers.arms import ArmText, arm_text, parse_arm, parse_axis
+from momentum_bench.harness.optimizers.arms import ArmText, AxisText, arm_text, parse_arm, parse_axis
 from momentum_bench.harness.optimizers.entry import (
     FROM_THE_SWEEP,
     MATRICES,
@@ -74,32 +74,37 @@ def find_optimizer(
     return arm_text(full_name, written.settings), with_settings(full_name, entry, written.settings)
 
 
-def with_axis(text: str, arms: Sequence[str], files: Sequence[Path] | None = None) -> list[str]:
-    """Those of some arms whose optimizer a list of values names, and that leave its setting open.
+def arms_with(axis: AxisText, arms: Sequence[str], files: Sequence[Path] | None = None) -> list[str]:
+    """Those of some arms that have the optimizer of an axis and leave its setting open.
 
     Args:
-        text: as `parse_axis` reads it.
         arms: as `find_optimizer` names them.
-
-    Raises:
-        UserError: there is no such arm, or an arm does not take one of the values.
     """
+    wanted = _optimizer_of(axis, files)
+    written = {arm: parse_arm(arm) for arm in arms}
+    return [
+        arm for arm, each in written.items() if each.optimizer == wanted and axis.setting not in each.settings
+    ]
+
+
+def check_axis(text: str, arms: Sequence[str], files: Sequence[Path] | None = None) -> None:
+    """Raises: UserError, where no arm has the axis, or an arm does not take one of its values."""
     axis = parse_axis(text)
-    wanted = _of_library(parse_arm(axis.optimizer), _tuple(files)).optimizer
-    of_optimizer = [arm for arm in arms if parse_arm(arm).optimizer == wanted]
-    found = [arm for arm in of_optimizer if axis.setting not in parse_arm(arm).settings]
+    found = arms_with(axis, arms, files)
     if not found:
-        why = "has this setting already" if of_optimizer else "is not among"
-        what = f"--optimizers {','.join(arms)}"
+        is_there = _optimizer_of(axis, files) in {parse_arm(arm).optimizer for arm in arms}
+        why = "has this setting already in" if is_there else "is not among"
         raise UserError(
-            f"--tune {text}: {axis.optimizer} {why}{' in' if of_optimizer else ''} {what}: name it there "
-            f"without the setting"
+            f"--tune {text}: {axis.optimizer} {why} "
+            f"--optimizers {','.join(arms)}: name it there without the setting"
         )
-    for arm in found:
-        written = parse_arm(arm)
+    for written in map(parse_arm, found):
         for value in axis.values:
             find_optimizer(arm_text(written.name, {**written.settings, axis.setting: value}), files)
-    return found
+
+
+def _optimizer_of(axis: AxisText, files: Sequence[Path] | None) -> str:
+    return _of_library(parse_arm(axis.optimizer), _tuple(files)).optimizer
 
 
 def _of_library(written: ArmText, files: tuple[Path, ...]) -> ArmText:

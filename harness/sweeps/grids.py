@@ -13,7 +13,7 @@ from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers.arms import parse_axis, spec_name
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
-from momentum_bench.harness.optimizers.find_optimizer import find_optimizer, with_axis
+from momentum_bench.harness.optimizers.find_optimizer import arms_with, find_optimizer
 from momentum_bench.harness.records.schema import RUN_AXES, Axis, Point, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import dev_result, select
 from momentum_bench.harness.sweeps.request import Sweep
@@ -56,9 +56,8 @@ def axes(sweep: Sweep, optimizer: str) -> dict[Axis, tuple[Any, ...]]:
     """
     has = (*RUN_AXES, *entry_of(sweep, optimizer).hyperparameters)
     found = {name: values for name, values in sweep.axes.items() if name in has}
-    for text in sweep.tune or ():
-        if optimizer in with_axis(text, sweep.optimizers, sweep.optimizer_file):
-            axis = parse_axis(text)
+    for axis in map(parse_axis, sweep.tune or ()):
+        if arms_with(axis, [optimizer], sweep.optimizer_file):
             found[axis.setting] = axis.values
     return dict(sorted(found.items()))
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from momentum_bench.harness.data.find_task import find_task, further_names, task_of
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.arms import spec_name
-from momentum_bench.harness.optimizers.find_optimizer import with_axis
+from momentum_bench.harness.optimizers.find_optimizer import check_axis
 from momentum_bench.harness.records.schema import canonical_json
 from momentum_bench.harness.sweeps import image_defaults
 from momentum_bench.harness.sweeps.defaults import CONFIRMED_QUICK_START, DEFAULTS, QUICK_START
@@ -75,6 +75,8 @@ def make_sweep(flags: Mapping[str, Any], sweep_file: Path | None) -> Sweep:
     except ValidationError as error:
         raise UserError("\n".join(map(_sentence, error.errors()))) from None
     check_rules(sweep)
+    for text in sweep.tune or ():
+        check_axis(text, sweep.optimizers, sweep.optimizer_file)
     for name in sweep.optimizers:
         check_entry(sweep, name)
     _check_arms(sweep)
@@ -129,8 +131,6 @@ def _check_arms(sweep: Sweep) -> None:
                 f"{typed(sweep, name)}: none of {','.join(sweep.optimizers)} takes it from this option: "
                 f"add one that does, for example sgdm, or give one value"
             )
-    for text in sweep.tune or ():
-        with_axis(text, sweep.optimizers, sweep.optimizer_file)  # raises where no optimizer takes it
 
 
 def image_tasks(asked: Mapping[str, Any]) -> list[ImageTask]:

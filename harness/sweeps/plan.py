@@ -76,7 +76,7 @@ def _at(sweep: Sweep, common: Mapping[str, Any], point: Point) -> dict[str, Any]
     shared = dict(point.shared.settings)
     if "batch_size" not in shared:
         return {**common, **shared}
-    smallest = sweep.smallest_batch
+    smallest = sweep.batch_sizes[0]
     kept = sweep.max_steps * smallest if sweep.batch_size_keeps == "examples" else None
     of_smallest = {**common, "batch_size": smallest, "examples": kept}
     return {**at_batch_size(of_smallest, shared["batch_size"]), **shared}

@@ -625,9 +625,9 @@ class Sweep(Stored):
         return bool(self.axes or self.tune)
 
     @property
-    def smallest_batch(self) -> int:
-        """The batch size to which the sweep's numbers of steps belong."""
-        return min(self.batch_size) if isinstance(self.batch_size, tuple) else self.batch_size
+    def batch_sizes(self) -> tuple[int, ...]:
+        """All batch sizes, ascending. The numbers of steps are those of the first."""
+        return self.batch_size if isinstance(self.batch_size, tuple) else (self.batch_size,)
 
     @property
     def confirms(self) -> bool:

@@ -163,12 +163,8 @@ def _warm_up(sweep: Sweep) -> str | None:
     )
 
 
-def _batch_sizes(sweep: Sweep) -> tuple[int, ...]:
-    return sweep.batch_size if isinstance(sweep.batch_size, tuple) else (sweep.batch_size,)
-
-
 def _micro_batches(sweep: Sweep) -> str | None:
-    if all(size % sweep.gradient_accumulation_steps == 0 for size in _batch_sizes(sweep)):
+    if all(size % sweep.gradient_accumulation_steps == 0 for size in sweep.batch_sizes):
         return None
     return (
         f"{typed(sweep, 'batch_size')} is the global batch and does not divide into equal parts for "
@@ -179,7 +175,7 @@ def _micro_batches(sweep: Sweep) -> str | None:
 
 def _parts_of_ranks(sweep: Sweep) -> str | None:
     ranks = sweep.data_parallel_ranks
-    sizes = [size // sweep.gradient_accumulation_steps for size in _batch_sizes(sweep)]
+    sizes = [size // sweep.gradient_accumulation_steps for size in sweep.batch_sizes]
     uneven = [size for size in sizes if ranks is not None and size % ranks]
     if not uneven:
         return None
@@ -253,10 +249,10 @@ def _kept_examples(sweep: Sweep) -> str | None:
     """Where the numbers of steps of a larger batch would be no whole numbers."""
     if sweep.batch_size_keeps == "steps":
         return None
-    what, smallest = typed(sweep, "batch_size_keeps"), sweep.smallest_batch
-    if not isinstance(sweep.batch_size, tuple):
+    what, smallest = typed(sweep, "batch_size_keeps"), sweep.batch_sizes[0]
+    if len(sweep.batch_sizes) == 1:
         return f"{what} is for several batch sizes: give a list of --batch-size, or leave it out"
-    fitting = math.lcm(*sweep.batch_size) // smallest
+    fitting = math.lcm(*sweep.batch_sizes) // smallest
     for name in IN_STEPS:
         steps = getattr(sweep, name) or 0
         if any(step % fitting for step in (steps if isinstance(steps, tuple) else (steps,))):
