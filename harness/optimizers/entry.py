@@ -22,6 +22,7 @@ FROM_THE_SWEEP = ("momentum",)
 
 # For a prompt: half decades over the rates with which MeZO's authors tune SGD (1e-4 to 1e-2), and one more.
 # For a head, which starts from random weights: thirty times those. All optimizers on SGD's scale share them.
+# How the rates for a head did, for every optimizer: docs/default-rates.md.
 DEFAULT_RATES = {
     "prompt": (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2),
     "head": (3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0),
