@@ -1,7 +1,7 @@
 """What `first_light.sh` reads from records, and what it compares.
 
-first_light_records.py NAME EXIT_CODE RESULTS SEEN.jsonl     add the records of one part
-first_light_records.py --check SEEN.jsonl [OUTPUT.json]      compare the parts; exit code 1 if one is wrong
+first_light_records.py NAME EXIT_CODE RESULTS SEEN.jsonl [OUTPUT.json]   add the records of one part
+first_light_records.py --check SEEN.jsonl [OUTPUT.json]   compare the parts; exit code 1 if one is wrong
 """
 
 from __future__ import annotations
@@ -85,8 +85,8 @@ def _of_hashes(parts: dict[str, dict[str, Any]]) -> list[str]:
     return wrong
 
 
-def add(name: str, exit_code: str, results: str, seen: str) -> None:
-    """Keep the records of one part, and show them."""
+def add(name: str, exit_code: str, results: str, seen: str, output: str = "") -> None:
+    """Keep the records of one part, show them, and write to `output`, if given, all that was seen so far."""
     paths = sorted(Path(results).glob("runs/*/record.json"))
     runs = [facts(json.loads(path.read_text())) for path in paths]
     runs.sort(key=lambda run: (run["optimizer"], run["seed"]))
@@ -94,10 +94,18 @@ def add(name: str, exit_code: str, results: str, seen: str) -> None:
         print(" ", *(f"{key}={value}" for key, value in run.items() if value is not None))
     with Path(seen).open("a") as file:
         file.write(json.dumps({"part": name, "exit_code": int(exit_code), "runs": runs}) + "\n")
+    compared(seen, output)
 
 
 def check(seen: str, output: str = "") -> int:
     """Compare the parts, write them to `output` if it is given, and return the exit code."""
+    wrong = compared(seen, output)
+    print("\n".join(wrong) if wrong else "all parts are as they must be")
+    return int(bool(wrong))
+
+
+def compared(seen: str, output: str) -> list[str]:
+    """What is wrong so far; `output`, if it is given, receives this and all that was seen."""
     lines = [json.loads(line) for line in Path(seen).read_text().splitlines()]
     wrong = problems({line["part"]: line for line in lines})
     has_gpu = torch.cuda.is_available()
@@ -111,8 +119,7 @@ def check(seen: str, output: str = "") -> int:
     }
     if output:
         Path(output).write_text(json.dumps(found, indent=1) + "\n")
-    print("\n".join(wrong) if wrong else "all parts are as they must be")
-    return int(bool(wrong))
+    return wrong
 
 
 if __name__ == "__main__":

@@ -79,6 +79,33 @@ def test_data_and_model_must_be_given():
     assert "DATA is not set: give the folder" in done.stderr
 
 
+def test_a_python_without_torch_is_not_taken_for_a_machine_without_a_gpu(tmp_path: Path):
+    fake = tmp_path / "python"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    environment = cli_environment(DATA="data", MODEL="model")
+    environment["PATH"] = os.pathsep.join([str(tmp_path), environment["PATH"]])
+    done = subprocess.run(
+        [str(ROOT / "benchmarks" / "first_light.sh")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert f"{fake} lacks what runs need" in done.stderr
+    assert "no GPU" not in done.stdout
+
+
+def test_what_was_seen_is_written_after_each_part(records, tmp_path: Path):
+    seen, output = tmp_path / "seen.jsonl", tmp_path / "output.json"
+    for count, name in enumerate(("cpu", "gpu"), start=1):
+        records.add(name, "1", str(tmp_path / name), str(seen), str(output))
+        written = json.loads(output.read_text())
+        assert [p["part"] for p in written["parts"]] == ["cpu", "gpu"][:count]
+        assert len(written["problems"]) == count
+
+
 @pytest.mark.slow
 def test_the_cpu_half_passes(toy_data: Path, tiny_model: Path, tmp_path: Path):
     environment = cli_environment(DATA=str(toy_data), MODEL=str(tiny_model), STEPS="2", EVERY="1")
