@@ -15,6 +15,7 @@ from momentum_bench.harness.messages import note
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer, names_of_packages
 from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS, TWINS
+from momentum_bench.harness.records.schema import setting_text
 
 app = typer.Typer(no_args_is_help=True, help="The optimizers: list them, show one, try one on a toy model.")
 
@@ -81,7 +82,7 @@ def _all_facts(name: str, entry: OptimizerEntry) -> Mapping[str, str]:
         "name": name,
         "update": entry.summary,
         "from the sweep": ", ".join(entry.hyperparameters),
-        "settings": ", ".join(f"{key}={value}" for key, value in entry.constants.items()),
+        "settings": ", ".join(f"{key}={setting_text(value)}" for key, value in entry.constants.items()),
         "rate": "its own" if entry.own_rate else f"effective; torch's is {entry.torch_rate(used):g} of it",
         "state": ", ".join(sorted(entry.state_tensors(used))),
         "state bytes": f"{entry.state_bytes_per_parameter(used):.3g} for each parameter",

@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from momentum_bench.harness.records.schema import RunSpec, canonical_json
-from momentum_bench.harness.reporting import cell
+from momentum_bench.harness.records.schema import SHOWN_DIGITS, RunSpec, canonical_json, setting_text
 
 Arm = tuple[str, Mapping[str, Any]]
 """An optimizer and its hyperparameters."""
@@ -45,5 +44,5 @@ def run_labels(specs: Iterable[RunSpec]) -> dict[str, str]:
 
 
 def setting_words(hyperparameters: Mapping[str, Any]) -> list[str]:
-    """Hyperparameters as words, such as `momentum=0.9`, sorted by name."""
-    return [f"{name}={cell(value)}" for name, value in sorted(hyperparameters.items())]
+    """Hyperparameters as words, such as `betas=0.9/0.95` and `momentum=0.9`, sorted by name."""
+    return [f"{name}={setting_text(value, SHOWN_DIGITS)}" for name, value in sorted(hyperparameters.items())]

@@ -13,7 +13,7 @@ from momentum_bench.harness.records.design import Design, DesignTask
 from momentum_bench.harness.records.labels import arm_key, arm_labels
 from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, settings_text
 from momentum_bench.harness.records.selection import DevResult, dev_result, select_matched, select_point
-from momentum_bench.harness.sweeps.grids import edges_hit, next_rates
+from momentum_bench.harness.sweeps.grids import Tried, further_rates
 from momentum_bench.harness.verdicts.sequential import Replay, SeedDifference, replay
 
 Records = Mapping[str, RunRecord]
@@ -98,19 +98,19 @@ def _tuning_runs(
 def _grown(
     design: Design, grids: list[tuple[Point, ...]], runs: Sequence[Sequence[Sequence[RunRecord]]]
 ) -> list[tuple[Point, ...]]:
-    """The grids with one more rate at each edge where a best rate is; arms of one axis and grid alike."""
-    sharing: dict[tuple[int | str, tuple[float, ...]], list[int]] = {}
-    for place, arm in enumerate(design.arms):
-        rates = tuple(sorted({point.learning_rate for point in grids[place]}))
-        sharing.setdefault(("effective" if arm.shares_axis else place, rates), []).append(place)
-    larger = list(grids)
-    for (_, rates), places in sharing.items():
-        edges = [edges_hit([run for seed in runs[place] for run in seed]) for place in places]
-        new = next_rates(rates, any(low for low, _ in edges), any(high for _, high in edges))
-        for place in places:
-            settings = {point.settings for point in grids[place]}
-            added = [Point(rate, each) for rate in new for each in settings]
-            larger[place] = tuple(sorted((*grids[place], *added)))
+    """The grids with one more rate at each edge where a best rate is."""
+    tried = [
+        Tried(
+            "effective" if arm.shares_axis else str(place),
+            tuple(sorted({point.learning_rate for point in grids[place]})),
+            [run for of_seed in runs[place] for run in of_seed],
+        )
+        for place, arm in enumerate(design.arms)
+    ]
+    larger = []
+    for points, new in zip(grids, further_rates(tried), strict=True):
+        settings = {point.settings for point in points}
+        larger.append(tuple(sorted((*points, *(Point(rate, each) for rate in new for each in settings)))))
     return larger
 
 

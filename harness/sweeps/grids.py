@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -216,20 +218,42 @@ def extended(
     """
     more = dict(added)
     for task in sweep.task:
-        sharing: dict[tuple[str, tuple[float, ...]], list[str]] = {}
-        for name in sweep.optimizers:
-            axis = name if entry_of(sweep, name).own_rate else "effective"
-            tried = (*grid(sweep, task, name), *added.get((task, name), ()))
-            sharing.setdefault((axis, tried), []).append(name)
-        for (_, tried), names in sharing.items():
-            edges = [
-                edges_hit([r for r in runs if r.spec.task == task and is_of_arm(sweep, n, r.spec)])
-                for n in names
-            ]
-            new = next_rates(tried, any(low for low, _ in edges), any(high for _, high in edges))
+        tried = [
+            Tried(
+                name if entry_of(sweep, name).own_rate else "effective",
+                tuple(sorted((*grid(sweep, task, name), *added.get((task, name), ())))),
+                [run for run in runs if run.spec.task == task and is_of_arm(sweep, name, run.spec)],
+            )
+            for name in sweep.optimizers
+        ]
+        for name, new in zip(sweep.optimizers, further_rates(tried), strict=True):
             if new:
-                more |= {(task, name): (*added.get((task, name), ()), *new) for name in names}
+                more[task, name] = (*added.get((task, name), ()), *new)
     return more
+
+
+@dataclass(frozen=True)
+class Tried:
+    """An arm on a task: the axis of its rates, the rates that were tried, sorted, and all runs at them."""
+
+    axis: str
+    rates: tuple[float, ...]
+    runs: Sequence[RunRecord]
+
+
+def further_rates(arms: Sequence[Tried]) -> list[tuple[float, ...]]:
+    """For each arm, one more rate at each edge on which a best rate lies.
+
+    Arms with the same axis and the same rates get the same new ones, so that all have the same search.
+    """
+    edges: dict[tuple[str, tuple[float, ...]], list[tuple[bool, bool]]] = defaultdict(list)
+    for arm in arms:
+        edges[arm.axis, arm.rates].append(edges_hit(arm.runs))
+    new = {
+        key: next_rates(key[1], any(low for low, _ in hit), any(high for _, high in hit))
+        for key, hit in edges.items()
+    }
+    return [new[arm.axis, arm.rates] for arm in arms]
 
 
 def edges_hit(runs: Sequence[RunRecord]) -> tuple[bool, bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from momentum_bench.harness.records.labels import arm_key, arm_labels
+from momentum_bench.harness.records.labels import arm_key, arm_labels, setting_words
 
 
 def test_hyperparameters_are_named_where_an_optimizer_occurs_with_several():
@@ -14,3 +14,9 @@ def test_hyperparameters_are_named_where_an_optimizer_occurs_with_several():
         "sgdm momentum=0.9",
         "adamw",
     ]
+
+
+def test_settings_are_written_as_they_are_typed():
+    settings = {"betas": (0.9, 0.95), "amsgrad": True, "fused": None, "eps": 1e-8, "mode": "max"}
+    words = ["amsgrad=true", "betas=0.9/0.95", "eps=1e-08", "fused=none", "mode=max"]
+    assert setting_words(settings) == words
