@@ -165,7 +165,8 @@ def entry_of_class(path: str, settings: Mapping[str, Any], partner: OptimizerEnt
         )
     scale = 1.0 if trial.default_rate is None else trial.default_rate / ADAMW_RATE
     rates = {m: tuple(float(f"{rate * scale:.12g}") for rate in each) for m, each in SIGN_RATES.items()}
-    summary = (inspect.getdoc(kind) or path).strip().splitlines()[0]
+    # not inspect.getdoc, which would take the words of torch's base class for those of the optimizer
+    summary = inspect.cleandoc(kind.__doc__ or path).strip().splitlines()[0]
     return OptimizerEntry(
         summary=f"{summary.rstrip('.')}; own rate, because nothing is known about it",
         build=_builder(path, partner),

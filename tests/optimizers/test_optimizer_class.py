@@ -197,6 +197,12 @@ def test_a_trial_finds_how_an_optimizer_is_called(classes: str) -> None:
     assert found == {"Sam": ClosureUse.AFTER_GRADIENT, "Asks": ClosureUse.ALONE, "Swallows": None}
 
 
+def test_a_class_is_described_in_its_own_words_or_by_its_path(classes: str) -> None:
+    end = "; own rate, because nothing is known about it"
+    assert find_optimizer(f"{classes}.Asks")[1].summary == "Computes every gradient itself" + end
+    assert find_optimizer(f"{classes}.Swallows")[1].summary == f"{classes}.Swallows" + end
+
+
 def test_an_optimizer_of_matrices_gets_a_partner_for_the_rest() -> None:
     name, entry = find_optimizer("torch.optim.Muon:partner_rate=0.1")
     assert name == f"torch.optim.Muon+adamw@{VERSION}:partner_rate=0.1"
