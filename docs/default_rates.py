@@ -81,7 +81,7 @@ def is_inside(of: list[Trial]) -> bool:
 
 HEAD = """# Default learning rates
 
-Each optimizer has six default rates for each method. Where they come from stands in
+Each optimizer has six default rates for each method. The reasons for them are in
 `harness/optimizers/entry.py` and `registry.py`, next to the numbers. This page shows how those for a head
 did in one sweep: `bbc_news` on the embedded model, 16 examples a class, seed 13, 40 steps of 8 examples.
 Each cell is the accuracy on dev (80 examples) and, after it, the loss on dev. The best is bold: by
