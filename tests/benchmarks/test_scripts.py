@@ -3,17 +3,29 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
-def roofline():
+def roofline() -> Iterator[ModuleType]:
+    yield from benchmark("roofline")
+
+
+@pytest.fixture(scope="module")
+def attention() -> Iterator[ModuleType]:
+    yield from benchmark("attention")
+
+
+def benchmark(name: str) -> Iterator[ModuleType]:
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield pytest.importorskip("roofline")
+    yield pytest.importorskip(name)
     sys.path.remove(str(ROOT / "benchmarks"))
 
 
@@ -21,6 +33,22 @@ def test_a_packed_step_is_counted_below_a_padded_one(roofline, tiny_model: Path)
     costs = roofline.step_costs(tiny_model, 2, [[5, 9], [7, 12]], 48)
     assert 0 < costs["flops_per_step"] < costs["flops_per_padded_step"] * 33 / 96
     assert costs["least_bytes_per_step"] > 0
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_each_way_to_compute_attention_is_held_against_float64(attention, dtype: str, error: float):
+    found = attention.measured((3, 2, 9), getattr(torch, dtype), torch.device("cpu"), repeats=1)
+    assert set(found) == {"one by one", "side by side"}
+    assert all(0 < way["error"] < error for way in found.values())
+
+
+def test_a_way_that_a_machine_refuses_has_the_reason(attention, monkeypatch: pytest.MonkeyPatch):
+    def refuses(*_: object) -> torch.Tensor:
+        raise RuntimeError("No available kernel. Aborting execution.\nmore")
+
+    monkeypatch.setattr(attention, "ways", lambda *_: [("refuses", refuses)])
+    found = attention.measured((3, 2, 9), torch.float32, torch.device("cpu"), repeats=1)
+    assert found == {"refuses": {"refused": "No available kernel. Aborting execution."}}
 
 
 @pytest.mark.slow
