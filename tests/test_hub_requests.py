@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from momentum_bench.harness.hub_requests import LONGEST_WAIT
+from momentum_bench.harness.records.store import Store
 from momentum_bench.tasks import HubSource, get_task
 from tests.conftest import cli_environment, sentiment_rows
 from tests.helpers.clones import TOKEN, hub_environment
@@ -22,16 +23,16 @@ CONVERTED = "refs/convert/parquet"
 SOURCE = get_task("sst2").source_for("lm-bff")
 assert isinstance(SOURCE, HubSource)
 PINNED = SOURCE.revision
-SIZES = {"train": 40, "validation": 24}
+ROWS = {"train": slice(40), "validation": slice(40, 64)}
 
 Done = subprocess.CompletedProcess[str]
 Asking = Callable[..., Done]
 
 
-def parquet(n: int) -> bytes:
+def parquet(part: slice) -> bytes:
     """Rows as LM-BFF's copy of sst2 has them."""
     names, content = ("negative", "positive"), io.BytesIO()
-    rows = [{"text": row["sentence"], "label_text": names[row["label"]]} for row in sentiment_rows(n)]
+    rows = [{"text": row["sentence"], "label_text": names[row["label"]]} for row in sentiment_rows(64)[part]]
     pd.DataFrame(rows).to_parquet(content)
     return content.getvalue()
 
@@ -40,7 +41,7 @@ def parquet(n: int) -> bytes:
 def hub(tiny_model: Path) -> DownloadHub:
     """A hub with a model, and with a data set whose pinned commit and converted branch are files."""
     model = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
-    rows = {f"data/{split}-00000-of-00001.parquet": parquet(n) for split, n in SIZES.items()}
+    rows = {f"data/{split}-00000-of-00001.parquet": parquet(part) for split, part in ROWS.items()}
     branches = {PINNED: rows, CONVERTED: rows, "script": {"sst2.py": b"raise SystemExit"}}
     return DownloadHub(
         {f"models/{MODEL}": Repository({"main": model}), f"datasets/{DATA}": Repository(branches)}
@@ -195,3 +196,19 @@ def test_the_pin_is_the_commit_that_is_read(hub: DownloadHub, data: Asking):
     assert data().returncode == 0
     assert any(PINNED in request for request in hub.requests)
     assert not any(commit_of("main") in request for request in hub.requests)
+
+
+def test_what_a_dry_run_fetched_is_enough_without_a_network(hub: DownloadHub, asking: Asking, tmp_path: Path):
+    """As on a cluster whose compute nodes have no network: the node with one fetches, the other runs."""
+    words = ["run", "--task", "sst2", "--protocol", "lm-bff", "--model", MODEL, "--method", "head"]
+    words += ["--k", "4", "--max-steps", "1", "--eval-every", "1", "--output-dir", "results"]
+    words += ["--seeds", "13", "--optimizers", "sgd", "--learning-rates", "0.1"]
+    fetched = asking(*words, "--dry-run")
+    assert fetched.returncode == 0, fetched.stderr
+    n_requests = len(hub.requests)
+    done = asking(*words, HF_HUB_OFFLINE="1")
+    assert done.returncode == 0, done.stderr
+    assert len(hub.requests) == n_requests
+    [record] = Store(tmp_path / "results").records()
+    assert record.spec.model_revision == commit_of("main")
+    assert record.status == "done"
