@@ -81,7 +81,7 @@ def in_both_layouts(**flags: Any) -> tuple[list[RunRecord], list[RunRecord]]:
             store.open()
             bench = prepare(specs, inputs, specs[0].precision)
             job = Job(inputs, specs[0].precision, store, retry_failed=False)
-            found.append(list(execute(specs, job, bench, workers=1, progress=False)))
+            found.append(list(execute(specs, job, bench, workers=1, progress=False, pools=[])))
     default, plain = found
     if failed := [run for run in (*default, *plain) if run.status == "failed"]:
         raise RuntimeError(f"{len(failed)} run(s) failed, the first: {failed[0].spec.label}")

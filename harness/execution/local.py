@@ -5,21 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.failures_alike import FailuresAlike
 from momentum_bench.harness.execution.job import KILLED, Job, failed, run_and_store
-from momentum_bench.harness.execution.workers import (
-    closing_pools,
-    ending_with_its_device,
-    kept_session,
-    new_pool,
-    submit,
-)
+from momentum_bench.harness.execution.workers import ending_with_its_device, kept_session, new_pool, submit
 from momentum_bench.harness.records.files import GO_ON, disk_errors
 from momentum_bench.harness.records.schema import RunRecord, RunSpec
 from momentum_bench.harness.records.store import MOST_DEATHS
@@ -29,54 +22,58 @@ SECONDS_BETWEEN_LOOKS = 1.0
 """How long to wait before asking again for a run that another process holds."""
 
 
+Pools = list[ProcessPoolExecutor]
+"""Worker processes, each a pool of its own. When a process dies, its pool breaks: this shows which run it was
+doing, and no other run is lost."""
+
+
 def execute(
-    specs: Sequence[RunSpec], job: Job, session: Session, workers: int, progress: bool
+    specs: Sequence[RunSpec], job: Job, session: Session, workers: int, progress: bool, pools: Pools
 ) -> Iterator[RunRecord]:
     """Run all specs, starting in their order, and store their records. Yields each when it is finished.
 
     Several processes may do this on one directory: the process that first claims a run does it. The others
     wait for that run, and one of them takes it over if the process dies.
 
+    Args:
+        workers: how many runs at a time; with 1 this process does them.
+        pools: workers of earlier calls with the same job, which have their libraries, models and data
+            already. Those that are missing are added. They stay until `closing_pools` ends them.
+
     Raises:
         UserError: the disk, the device or an input is gone, workers die before they begin, or the first runs
             fail alike. Finished runs are kept.
     """
-    with _runner(job, session, min(workers, len(specs)), progress) as run_all:
-        waiting, watch = list(specs), FailuresAlike(len(specs))
-        while waiting:
-            held_elsewhere = []
-            for spec, record in run_all(waiting):
-                if record is None:
-                    held_elsewhere.append(spec)
-                else:
-                    watch.check(record)
-                    yield record
-            waiting = held_elsewhere
-            if waiting:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
+    waiting, watch = list(specs), FailuresAlike(len(specs))
+    while waiting:
+        held_elsewhere = []
+        for spec, record in _run_all(waiting, job, session, min(workers, len(specs)), progress, pools):
+            if record is None:
+                held_elsewhere.append(spec)
+            else:
+                watch.check(record)
+                yield record
+        waiting = held_elsewhere
+        if waiting:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-RunAll = Callable[[Sequence[RunSpec]], Iterator[tuple[RunSpec, RunRecord | None]]]
-
-
-@contextmanager
-def _runner(job: Job, session: Session, workers: int, progress: bool) -> Iterator[RunAll]:
-    """A function that runs specs, in this process or in workers, and yields each result."""
+def _run_all(
+    specs: Sequence[RunSpec], job: Job, session: Session, workers: int, progress: bool, pools: Pools
+) -> Iterator[tuple[RunSpec, RunRecord | None]]:
+    """Run the specs, in this process or in workers, and yield each result."""
     if workers <= 1:
-        yield lambda specs: ((spec, run_and_store(spec, job, session, progress)) for spec in specs)
-        return
-    # Each pool has one process. When a process dies, its pool breaks: this shows which run it was doing,
-    # and no other run is lost.
-    pools = [new_pool(1, job.inputs, job.precision) for _ in range(workers)]
-    with closing_pools(pools):
-        yield lambda specs: _run_in_pools(specs, job, pools)
+        return ((spec, run_and_store(spec, job, session, progress)) for spec in specs)
+    while len(pools) < workers:
+        pools.append(new_pool(1, job.inputs, job.precision))
+    return _run_in_pools(specs, job, pools, workers)
 
 
 def _run_in_pools(
-    specs: Sequence[RunSpec], job: Job, pools: list[ProcessPoolExecutor]
+    specs: Sequence[RunSpec], job: Job, pools: Pools, workers: int
 ) -> Iterator[tuple[RunSpec, RunRecord | None]]:
     """Give each free worker the next spec. A worker that dies is replaced, and its run is done again."""
-    todo, free = deque(specs), list(range(len(pools)))
+    todo, free = deque(specs), list(range(workers))
     running: dict[Future[RunRecord | None], tuple[RunSpec, int]] = {}
     deaths: Counter[str] = Counter()
     while todo or running:
@@ -108,9 +105,7 @@ def _run_in_pools(
                 yield spec, _record_deaths(spec, job)
 
 
-def _submit(
-    spec: RunSpec, job: Job, pools: list[ProcessPoolExecutor], place: int
-) -> Future[RunRecord | None]:
+def _submit(spec: RunSpec, job: Job, pools: Pools, place: int) -> Future[RunRecord | None]:
     """Hand a run to a worker, or to a new one if that worker has died."""
     try:
         return submit(pools[place], _run_in_worker, spec, job)

@@ -7,15 +7,16 @@ notebook shows it as a progress bar.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from momentum_bench.harness.execution.capacity import bytes_to_come, runs_at_a_time
 from momentum_bench.harness.execution.data_parallel import dismiss, follow
 from momentum_bench.harness.execution.device import device_line
 from momentum_bench.harness.execution.job import Job
-from momentum_bench.harness.execution.local import execute
+from momentum_bench.harness.execution.local import Pools, execute
 from momentum_bench.harness.execution.plan_sweep import PlannedSweep, SweepEvents
 from momentum_bench.harness.execution.prepare import prepare, prepare_for_others, remarks
+from momentum_bench.harness.execution.workers import closing_pools
 from momentum_bench.harness.launcher import by_torchrun, launched
 from momentum_bench.harness.records.schema import Plan, RunRecord, RunSpec
 from momentum_bench.harness.records.store import SweepStore
@@ -60,6 +61,26 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
     Raises:
         UserError: something cannot be prepared, or the disk or an input is gone. Finished runs are kept.
     """
+    how = _How(events, retry_failed)
+    with closing_pools(how.pools):
+        return _run_sweep(planned, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How the runs of a sweep are done, from its first part to its last.
+
+    Attributes:
+        pools: its workers, which stay from the tuning runs to the last look: to start a process and to load
+            its libraries, model and data takes longer than many a run.
+    """
+
+    events: SweepEvents
+    retry_failed: bool
+    pools: Pools = field(default_factory=list)
+
+
+def _run_sweep(planned: PlannedSweep, how: _How) -> SweepOutcome:
     rank, ranks, _ = launched()
     together = planned.sweep.data_parallel_ranks is not None
     _keep(planned)
@@ -72,27 +93,27 @@ def run_sweep(planned: PlannedSweep, events: SweepEvents, retry_failed: bool = F
         if together
         else share_out(planned.specs, planned.amounts, ranks)[rank]
     )
-    did_runs = _run_missing(planned, fresh, events, retry_failed)
+    did_runs = _run_missing(planned, fresh, how)
     if ranks > 1 and not together:
         # What other ranks have not begun is done here too. So nothing is missing where a rank died or never
         # came, as after WORLD_SIZE was left in a shell; runs that another rank holds are waited for.
-        did_runs |= _run_missing(planned, planned.specs, events, retry_failed=False)
+        did_runs |= _run_missing(planned, planned.specs, replace(how, retry_failed=False))
     for _ in range(planned.sweep.extend_grid):
         grown = planned.grown()
         if grown is None:
             break
-        events.message(f"a best rate is on the edge of its grid; now {_grids(grown)}")
-        planned = _run_added(planned, grown, events, retry_failed)
-    planned = _confirm(planned, events, retry_failed)
+        how.events.message(f"a best rate is on the edge of its grid; now {_grids(grown)}")
+        planned = _run_added(planned, grown, how)
+    planned = _confirm(planned, how)
     if together:
         dismiss(prepare([], planned.inputs, planned.sweep.precision, together=True).accelerator)
     # torchrun's rank 0 is always there; without torchrun this rank may be the only one that came. Failed
     # runs that are done again count as finished, so that rank 0 does not wait for them.
-    builds_board = rank == 0 or (did_runs and (retry_failed or not by_torchrun()))
+    builds_board = rank == 0 or (did_runs and (how.retry_failed or not by_torchrun()))
     return SweepOutcome(planned, planned.finished(), builds_board)
 
 
-def _confirm(planned: PlannedSweep, events: SweepEvents, retry_failed: bool) -> PlannedSweep:
+def _confirm(planned: PlannedSweep, how: _How) -> PlannedSweep:
     """Run the confirming seeds from look to look, until all is decided or the last look is reached.
 
     All processes that work on the sweep do this. A look takes place when all of its runs have ended, so each
@@ -104,22 +125,20 @@ def _confirm(planned: PlannedSweep, events: SweepEvents, retry_failed: bool) -> 
         now = standing(design, planned.finished())
         for text in progress_in_words(design, now):
             if text not in told:
-                events.message(text)
+                how.events.message(text)
                 told.add(text)
         if not now.runs:
             break
-        planned = _run_added(planned, planned.with_runs(now.runs), events, retry_failed)
+        planned = _run_added(planned, planned.with_runs(now.runs), how)
     return planned
 
 
-def _run_added(
-    before: PlannedSweep, planned: PlannedSweep, events: SweepEvents, retry_failed: bool
-) -> PlannedSweep:
+def _run_added(before: PlannedSweep, planned: PlannedSweep, how: _How) -> PlannedSweep:
     """Do the runs that a plan has and the plan before it had not; returns the plan."""
     _keep(planned)
     known = {spec.run_id for spec in before.specs}
     fresh = [s for s in longest_first(planned.specs, planned.amounts) if s.run_id not in known]
-    _run_missing(planned, fresh, events, retry_failed)
+    _run_missing(planned, fresh, how)
     return planned
 
 
@@ -131,22 +150,20 @@ def _keep(planned: PlannedSweep) -> None:
     planned.store.keep_plan(Plan(specs=planned.specs, work=planned.amounts))
 
 
-def _run_missing(
-    planned: PlannedSweep, fresh: Sequence[RunSpec], events: SweepEvents, retry_failed: bool
-) -> bool:
+def _run_missing(planned: PlannedSweep, fresh: Sequence[RunSpec], how: _How) -> bool:
     """Do those runs of `fresh` that have no final record, and return whether there were any."""
     if taken := planned.take_known(fresh):
-        events.message(f"{taken} finished run(s) were taken from elsewhere")
+        how.events.message(f"{taken} finished run(s) were taken from elsewhere")
     there = planned.finished()
-    redo = {"failed"} if retry_failed else set()
+    redo = {"failed"} if how.retry_failed else set()
     todo = [s for s in fresh if s.run_id not in there or there[s.run_id].status in redo]
     if todo:
-        _execute(planned, todo, events, retry_failed)
+        _execute(planned, todo, how)
     return bool(todo)
 
 
-def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents, retry_failed: bool) -> None:
-    sweep, inputs, ranks = planned.sweep, planned.inputs, launched().ranks
+def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], how: _How) -> None:
+    sweep, inputs, ranks, events = planned.sweep, planned.inputs, launched().ranks, how.events
     unknown = bool(sweep.allow_unknown_tokens)
     if sweep.executor == "ray":
         session = prepare_for_others(todo, inputs, unknown)
@@ -161,7 +178,9 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
             events.message(
                 f"warning: {task} has fewer than 2 x {sweep.k} training rows of {', '.join(short)}"
             )
-    workers = runs_at_a_time(session, todo, sweep.runs_at_a_time)
+    # workers that are there hold memory, so the free memory alone would say that fewer fit
+    fitting = runs_at_a_time(session, todo, sweep.runs_at_a_time)
+    workers = min(max(fitting, len(how.pools)), len(todo))
     device = session.accelerator.device.type
     if sweep.executor == "local":
         events.message(device_line(session.accelerator.device, sweep.device is not None))
@@ -170,7 +189,9 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
         f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
-    job = Job(inputs, sweep.precision, planned.store, retry_failed, sweep.checkpoint_every, sweep.log_with)
+    job = Job(
+        inputs, sweep.precision, planned.store, how.retry_failed, sweep.checkpoint_every, sweep.log_with
+    )
     planned.store.check_space(bytes_to_come(todo, job, session, workers))
     if sweep.executor == "ray":
         from momentum_bench.harness.execution.ray_cluster import execute_on_ray
@@ -179,7 +200,7 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], events: SweepEvents
         assert at_a_time != "auto"  # `sweeps.rules` refuses it
         results = execute_on_ray(todo, job, sweep.ray_address, at_a_time)
     else:
-        results = execute(todo, job, session, workers, events.shows_steps)
+        results = execute(todo, job, session, workers, events.shows_steps, how.pools)
     events.begun(len(todo))
     for number, record in enumerate(results, 1):
         events.finished(number, len(todo), record)

@@ -17,6 +17,7 @@ from momentum_bench.harness.records.files import read_record, write_record
 from momentum_bench.leaderboards.checking.check import departures
 from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
 from tests.helpers.command_line import run_command
+from tests.helpers.processes import plant_in_each_step
 from tests.helpers.sweeps import launch, records, small_sweep, table
 
 TABLES = ("leaderboard.csv", "comparison.csv", "pooled.csv")
@@ -83,6 +84,22 @@ def test_the_design_is_written_before_the_first_run_and_is_part_of_the_results(f
     first = min((fixed / "runs").glob("*/record.json"), key=lambda record: record.stat().st_mtime_ns)
     assert path.stat().st_mtime_ns < first.stat().st_mtime_ns
     assert departures(fixed) == []
+
+
+def test_the_workers_of_the_tuning_runs_do_the_confirming_runs(
+    tiny_model: Path, toy_data: Path, fixed: Path, tmp_path: Path
+):
+    """A worker has its libraries, the model and the data already. What it computes is the same."""
+    note = f"Path({str(tmp_path)!r}, f'{{os.getpid()}}-{{seed}}').touch()"
+    environment = plant_in_each_step(tmp_path, note)
+    words = confirming(tiny_model, toy_data, "--confirm-seeds", 3, "--confirm", "own")
+    words += ["--runs-at-a-time", "2", "--output-dir", str(tmp_path / "out")]
+    done = launch("momentum_bench", "run", *words, cwd=tmp_path, **environment)
+    assert done.returncode == 0, done.stderr
+    seen = [path.name.split("-") for path in tmp_path.glob("*-*")]
+    assert len({process for process, _ in seen}) == 2
+    assert {seed for _, seed in seen} == {"13", "21", "1000", "1001", "1002"}
+    assert records(tmp_path / "out") == records(fixed)
 
 
 @pytest.mark.parametrize(

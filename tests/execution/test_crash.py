@@ -189,7 +189,7 @@ def run_scripted(job: Job, monkeypatch: pytest.MonkeyPatch, pools: list[Scripted
     made = iter(pools)
     monkeypatch.setattr(local, "new_pool", lambda *words: next(made))
     specs = [make_spec(seed=seed) for seed in range(6)]
-    return {r.spec.seed: r.status for r in local.execute(specs, job, session, 2, progress=False)}
+    return {r.spec.seed: r.status for r in local.execute(specs, job, session, 2, progress=False, pools=[])}
 
 
 def test_a_run_whose_worker_dies_is_done_again(job: Job, monkeypatch: pytest.MonkeyPatch, capsys):
@@ -209,6 +209,36 @@ def test_a_run_that_always_kills_its_worker_fails_and_the_others_go_on(
     assert record.failure == KILLED
     names = {path.name for path in (job.store.output_dir / "runs" / record.spec.run_id).iterdir()}
     assert names == {"record.json", "lock"}
+
+
+def test_workers_stay_for_the_next_part_of_a_sweep(job: Job, monkeypatch: pytest.MonkeyPatch):
+    """More are added where more fit, and one that died meanwhile is replaced."""
+    session = Session(job.inputs, SimpleNamespace(num_processes=1))  # type: ignore[arg-type]
+    made: list[ScriptedPool] = []
+
+    def new_pool(*_: object) -> ScriptedPool:
+        made.append(ScriptedPool(job, {}))
+        return made[-1]
+
+    monkeypatch.setattr(local, "new_pool", new_pool)
+    pools: local.Pools = []
+
+    def part(seeds: range, workers: int) -> None:
+        specs = [make_spec(seed=seed) for seed in seeds]
+        done = list(local.execute(specs, job, session, workers, progress=False, pools=pools))
+        assert [record.status for record in done] == ["done"] * len(seeds)
+
+    part(range(4), 2)
+    part(range(4, 8), 2)
+    assert pools == made
+    assert len(made) == 2
+    part(range(8, 12), 3)
+    assert len(made) == 3
+    made[0].dead = made[2].dead = True
+    part(range(12, 18), 3)
+    assert len(made) == 5
+    assert pools[1] is made[1]
+    assert not any(pool.dead for pool in pools)
 
 
 def one_more(monkeypatch: pytest.MonkeyPatch, job: Job, evaluations: int) -> RunRecord | None:

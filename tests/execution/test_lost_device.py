@@ -85,7 +85,7 @@ def test_a_run_on_a_lost_device_is_not_recorded(job: Job, monkeypatch: pytest.Mo
         assert job.store.read(spec.run_id) is None
         others = [spec_for(session, seed=seed) for seed in range(3)]
         with pytest.raises(DeviceLostError):
-            list(execute(others, job, session, 1, progress=False))
+            list(execute(others, job, session, 1, progress=False, pools=[]))
         assert not job.store.finished(others)
     AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -157,7 +157,7 @@ def test_a_sweep_whose_first_runs_fail_alike_starts_no_more(job: Job, monkeypatc
     monkeypatch.setattr(job_file, "record_of", fail)
     specs = [make_spec(seed=seed) for seed in range(8)]
     with pytest.raises(UserError, match="the first 5 of 8 runs failed alike: RuntimeError: no kernel image"):
-        list(execute(specs, job, session, 1, progress=False))
+        list(execute(specs, job, session, 1, progress=False, pools=[]))
     assert started == specs[:ENOUGH]
 
 

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from work import work_for_ever
 
-from momentum_bench.harness.execution import local, repeats
+from momentum_bench.harness.execution import local, repeats, workers
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.records.store import Store
@@ -46,7 +46,8 @@ if __name__ == "__main__":
         store = Store(Path("results"))
         store.open()
         job = Job(inputs, "fp32", store, retry_failed=False)
-        list(local.execute(specs, job, None, 2, progress=False))
+        with workers.closing_pools(pools := []):
+            list(local.execute(specs, job, None, 2, progress=False, pools=pools))
     else:
         repeats._repeat = work_for_ever
         repeats.spread(specs[0], inputs, 2, 2)
