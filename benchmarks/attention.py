@@ -13,7 +13,6 @@ step can be recorded.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
@@ -29,7 +28,8 @@ from torch.nn.functional import scaled_dot_product_attention
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from whole_grid import _hardware  # noqa: E402
+from roofline import best_seconds  # noqa: E402
+from whole_grid import _hardware, write_line  # noqa: E402
 
 from momentum_bench.harness.encoding.packed_rows import Segments  # noqa: E402
 from momentum_bench.harness.models.packed_attention import Attention, attend  # noqa: E402
@@ -100,22 +100,8 @@ def exact(lengths: list[int], *tensors: torch.Tensor) -> torch.Tensor:
     return torch.cat([scaled_dot_product_attention(*part) for part in parts], 2).transpose(1, 2)
 
 
-def microseconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The least of three means, after a warm-up."""
-    means = []
-    for _ in range(4):
-        _wait(device)
-        started = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        _wait(device)
-        means.append((time.perf_counter() - started) / repeats * 1e6)
-    return round(min(means[1:]), 1)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def microseconds(work: Callable[[], object], repeats: int) -> float:
+    return round(best_seconds(work, repeats) * 1e6, 1)
 
 
 def measured(
@@ -139,7 +125,7 @@ def measured(
         try:
             error = (way(*tensors).double() - wanted).norm() / wanted.norm()
             found[name] = {
-                "microseconds": microseconds(step, device, repeats),
+                "microseconds": microseconds(step, repeats),
                 "error": float(f"{error:.2g}"),
             }
             if device.type == "cuda":
@@ -165,7 +151,7 @@ def _on_a_gpu(step: Callable[[], None], tensors: list[torch.Tensor]) -> dict[str
     try:
         with torch.cuda.graph(graph, stream=stream):
             step()
-        recorded: Any = microseconds(graph.replay, torch.device("cuda"), 20)
+        recorded: Any = microseconds(graph.replay, 20)
     except RuntimeError as error:
         recorded = str(error).splitlines()[0]
     return {"repeats_equal_of_10": repeated, "recorded_microseconds": recorded}
@@ -201,10 +187,7 @@ def main() -> None:
             result["ways"][f"{name}, {str(dtype).removeprefix('torch.')}"] = of_batch
     if device.type == "cuda":
         result["first_calls_milliseconds"] = first_calls(device)
-    line = json.dumps(result)
-    print(line)
-    if a.output:
-        a.output.write_text(line + "\n")
+    write_line(result, a.output)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ A run's first steps are compared by their losses.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from planning import planned  # noqa: E402
-from whole_grid import BETA, _hardware  # noqa: E402
+from whole_grid import BETA, _hardware, write_line  # noqa: E402
 
 from momentum_bench.harness.execution.job import Job  # noqa: E402
 from momentum_bench.harness.execution.local import execute  # noqa: E402
@@ -270,10 +269,7 @@ def main() -> None:
         **compare(*grid),
         "first_steps": first_losses(*first),
     }
-    line = json.dumps(result)
-    print(line)
-    if a.output:
-        a.output.write_text(line + "\n")
+    write_line(result, a.output)
 
 
 if __name__ == "__main__":

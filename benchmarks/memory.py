@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from planning import planned  # noqa: E402
-from whole_grid import BETA, _hardware, _model_folder  # noqa: E402
+from whole_grid import BETA, _hardware, _model_folder, write_line  # noqa: E402
 
 from momentum_bench.harness.data.load import load_task_data  # noqa: E402
 from momentum_bench.harness.execution.prepare import prepare  # noqa: E402
@@ -189,10 +189,7 @@ def main() -> None:
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "settings": settings | {"model": a.shape or a.model.rsplit("/", 1)[-1]},
     }
-    line = json.dumps(result | found)
-    print(line)
-    if a.output:
-        a.output.write_text(line + "\n")
+    write_line(result | found, a.output)
 
 
 if __name__ == "__main__":

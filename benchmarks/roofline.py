@@ -30,19 +30,21 @@ def machine(threads: int, bf16: bool) -> dict[str, float]:
     x = torch.empty(COPIED_BYTES // 4, device=device)
     y = torch.empty_like(x)
     return {
-        "gemm_flops_per_second": 2 * side**3 / _best(lambda: a @ a),
-        "copy_bytes_per_second": 2 * COPIED_BYTES / _best(lambda: y.copy_(x)),
+        "gemm_flops_per_second": 2 * side**3 / best_seconds(lambda: a @ a),
+        "copy_bytes_per_second": 2 * COPIED_BYTES / best_seconds(lambda: y.copy_(x)),
     }
 
 
-def _best(work: Callable[[], object]) -> float:
+def best_seconds(work: Callable[[], object], repeats: int = 1) -> float:
+    """The best of several timings of `repeats` calls in a row, for one call."""
     seconds = []
     for _ in range(8):
         started = time.perf_counter()
-        work()
+        for _ in range(repeats):
+            work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
+        seconds.append((time.perf_counter() - started) / repeats)
     return min(seconds)
 
 

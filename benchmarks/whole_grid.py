@@ -81,10 +81,7 @@ def main() -> None:
         result = _result(a, grid, timed, seconds, cpu_seconds, scores) | _roofline(
             a, model, lengths, step_seconds
         )
-    line = json.dumps(result)
-    print(line)
-    if a.output:
-        a.output.write_text(line + "\n")
+    write_line(result, a.output)
 
 
 def _arguments() -> argparse.Namespace:
@@ -218,6 +215,14 @@ def _result(
         },
         "mean_test_score": {contender: round(statistics.fmean(of), 4) for contender, of in scores.items()},
     }
+
+
+def write_line(result: dict[str, Any], output: Path | None) -> None:
+    """Print the result as one line of JSON, and write it into `output` if that is given."""
+    line = json.dumps(result)
+    print(line)
+    if output:
+        output.write_text(line + "\n")
 
 
 def _hardware() -> dict[str, Any]:
