@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 
 from momentum_bench.harness.optimizers.find_optimizer import find_optimizer
 from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS
 from momentum_bench.harness.records.schema import RunRecord
+from momentum_bench.harness.records.selection import DevResult, by_choice, dev_result
 from momentum_bench.harness.records.store import Store
 
 DOCS = Path(__file__).resolve().parent
@@ -29,54 +28,30 @@ METHOD = "head"
 NAMES = {path: name for name, path in FROM_LIBRARIES.items()}
 
 
-@dataclass(frozen=True)
-class Trial:
-    """What dev said of one optimizer at one rate."""
-
-    run_id: str
-    optimizer: str
-    learning_rate: float
-    dev_metric: float
-    dev_loss: float
-
-    @property
-    def rank(self) -> tuple[float, float, float]:
-        """The smallest is the best, as a sweep chooses: dev metric, then dev loss, then the smaller rate."""
-        return -self.dev_metric, self.dev_loss, self.learning_rate
-
-
 def defaults(name: str) -> tuple[float, ...]:
     """The six default rates of an optimizer for a head."""
     return tuple(sorted(find_optimizer(name)[1].default_rates[METHOD]))
 
 
-def trial_of(record: RunRecord) -> Trial:
-    """The chosen checkpoint of a run; the optimizer has its short name."""
-    chosen = next(e for e in record.evaluations if e.step == record.best_step)
+def short_name(record: RunRecord) -> str:
+    """The optimizer of a run without its version; a class of a library by our name for it."""
     name = record.spec.optimizer.partition("@")[0]
-    return Trial(
-        record.spec.run_id,
-        NAMES.get(name, name),
-        record.spec.learning_rate,
-        chosen.dev_metric,
-        chosen.dev_loss,
-    )
+    return NAMES.get(name, name)
 
 
-def trials() -> dict[str, list[Trial]]:
-    """The trials of each optimizer, by rate, in the order of the registry."""
+def trials() -> dict[str, list[DevResult]]:
+    """What dev said of each optimizer at each rate, by rate, in the order of the registry."""
+    by_name: dict[str, list[DevResult]] = {}
     with FOUND.open(newline="", encoding="utf-8") as file:
-        rows = [
-            Trial(row["run_id"], row["optimizer"], *(float(row[name]) for name in COLUMNS[2:]))
-            for row in csv.DictReader(file)
-        ]
-    by_name = {name: list(of) for name, of in groupby(rows, attrgetter("optimizer"))}
+        for row in csv.DictReader(file):
+            numbers = (float(row[name]) for name in COLUMNS[2:])
+            by_name.setdefault(row["optimizer"], []).append(DevResult(row["run_id"], *numbers))
     return {name: by_name[name] for name in (*OPTIMIZERS, *FROM_LIBRARIES)}
 
 
-def is_inside(of: list[Trial]) -> bool:
+def is_inside(of: list[DevResult]) -> bool:
     """Whether the best rate has a worse one on either side."""
-    return of[0] is not min(of, key=attrgetter("rank")) is not of[-1]
+    return of[0] is not min(of, key=by_choice) is not of[-1]
 
 
 HEAD = """# Default learning rates
@@ -124,13 +99,13 @@ python docs/default_rates.py rates && python docs/default_rates.py
 """
 
 
-def table(of: dict[str, list[Trial]]) -> Iterator[str]:
+def table(of: dict[str, list[DevResult]]) -> Iterator[str]:
     """A table of optimizers that were tried at the same rates."""
     rates = sorted({trial.learning_rate for found in of.values() for trial in found})
     yield f"| optimizer | {' | '.join(f'{rate:g}'.replace('e-0', 'e-') for rate in rates)} |"
     yield f"|---|{'---:|' * len(rates)}"
     for name, found in of.items():
-        best = min(found, key=attrgetter("rank"))
+        best = min(found, key=by_choice)
         cells = {t.learning_rate: f"{t.dev_metric:.3f}, {t.dev_loss:.2f}" for t in found}
         cells[best.learning_rate] = f"**{cells[best.learning_rate]}**"
         yield f"| `{name}` | {' | '.join(cells.get(rate, '') for rate in rates)} |"
@@ -150,11 +125,12 @@ def page() -> str:
 
 def write(results: Path) -> None:
     """Write default_rates.csv from the records of a sweep."""
-    found = sorted(map(trial_of, Store(results).records()), key=attrgetter("optimizer", "learning_rate"))
+    found = [(short_name(record), dev_result(record)) for record in Store(results).records()]
+    found.sort(key=lambda of: (of[0], of[1].learning_rate))
     with FOUND.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
-        writer.writerows([getattr(trial, name) for name in COLUMNS] for trial in found)
+        writer.writerows([r.run_id, name, r.learning_rate, r.dev_metric, r.dev_loss] for name, r in found)
 
 
 if __name__ == "__main__":

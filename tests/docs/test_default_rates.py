@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from momentum_bench.harness.optimizers.registry import FROM_LIBRARIES, OPTIMIZERS
+from momentum_bench.harness.records.selection import DevResult, by_choice
 from tests.conftest import ROOT
 from tests.helpers.manual import script
 from tests.helpers.specs import make_record
@@ -32,14 +33,14 @@ def test_every_default_rate_was_tried_and_the_best_is_inside(default_rates: Modu
     tried = [trial.learning_rate for trial in found]
     assert tried == sorted(set(tried))
     assert set(default_rates.defaults(name)) <= set(tried)
-    best = min(found, key=lambda trial: trial.rank)
+    best = min(found, key=by_choice)
     assert best.learning_rate in default_rates.defaults(name)
     assert default_rates.is_inside(found)
 
 
 def test_a_best_rate_at_an_end_is_not_inside(default_rates: ModuleType):
     accuracies = (0.5, 0.9, 0.9)
-    found = [default_rates.Trial("", "sgd", 0.1 * (i + 1), a, 1.0) for i, a in enumerate(accuracies)]
+    found = [DevResult("", 0.1 * (i + 1), a, 1.0) for i, a in enumerate(accuracies)]
     assert default_rates.is_inside(found)
     assert not default_rates.is_inside(found[:2])
     assert not default_rates.is_inside(found[1:])
