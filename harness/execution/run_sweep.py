@@ -78,6 +78,13 @@ class _How:
     events: SweepEvents
     retry_failed: bool
     pools: Pools = field(default_factory=list)
+    _told: set[str] = field(default_factory=set)
+
+    def tell_once(self, text: str) -> None:
+        """A message that later parts of the sweep would only repeat."""
+        if text not in self._told:
+            self._told.add(text)
+            self.events.message(text)
 
 
 def _run_sweep(planned: PlannedSweep, how: _How) -> SweepOutcome:
@@ -119,14 +126,11 @@ def _confirm(planned: PlannedSweep, how: _How) -> PlannedSweep:
     All processes that work on the sweep do this. A look takes place when all of its runs have ended, so each
     process sees the same results at it, and none looks between two looks.
     """
-    told: set[str] = set()
     design = planned.design
     while design is not None and design.confirm_seeds:
         now = standing(design, planned.finished())
         for text in progress_in_words(design, now):
-            if text not in told:
-                how.events.message(text)
-                told.add(text)
+            how.tell_once(text)
         if not now.runs:
             break
         planned = _run_added(planned, planned.with_runs(now.runs), how)
@@ -183,9 +187,9 @@ def _execute(planned: PlannedSweep, todo: Sequence[RunSpec], how: _How) -> None:
     workers = min(max(fitting, len(how.pools)), len(todo))
     device = session.accelerator.device.type
     if sweep.executor == "local":
-        events.message(device_line(session.accelerator.device, sweep.device is not None))
+        how.tell_once(device_line(session.accelerator.device, sweep.device is not None))
     places = f"{ranks} process(es) on {device}, {workers} worker(s)" if sweep.executor == "local" else "Ray"
-    events.message(
+    how.tell_once(
         f"{places}, {sweep.threads_per_run} thread(s) a "
         f"run, {sweep.precision}, gradient accumulation {sweep.gradient_accumulation_steps}"
     )
