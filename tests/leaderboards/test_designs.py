@@ -216,7 +216,7 @@ def test_tables_of_earlier_versions_are_still_what_the_records_give(name: str, t
     """They have columns that are gone, lack new ones, and their verdicts are by unadjusted p-values."""
     mine = shutil.copytree(ROOT / "leaderboards" / "published" / name, tmp_path / "mine")
     shutil.rmtree(mine / "tasks")
-    shutil.rmtree(mine / "designs", ignore_errors=True)  # runs were added to one of the boards later
+    shutil.rmtree(mine / "designs", ignore_errors=True)  # runs were added to the boards later
     for name_of_later in ("over_tasks", "tuning_budget", "sensitivity", "matched_differences", "regret"):
         (mine / f"{name_of_later}.csv").unlink(missing_ok=True)
     for table in (ROOT / "tests" / "golden" / "earlier_tables" / name).iterdir():

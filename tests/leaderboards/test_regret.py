@@ -46,9 +46,9 @@ def test_tasks_of_one_family_count_together():
 
 def test_the_published_boards():
     """Computed apart from this code, in per cent."""
-    lines = {
-        line["threshold"]: line for line in regret_lines(published_board("six-tasks-minilm-head").comparisons)
-    }
+    six_tasks = published_board("six-tasks-minilm-head").comparisons
+    pairs = [pair for pair in six_tasks if pair.second.label == "sgdm"]
+    lines = {line["threshold"]: line for line in regret_lines(pairs)}
     for threshold, second, first in ((0.01, 43, 23), (0.02, 27, 17), (0.05, 20, 3)):
         assert round(100 * lines[threshold]["second_costs_more"]) == second
         assert round(100 * lines[threshold]["first_costs_more"]) == first

@@ -97,11 +97,11 @@ def test_designs_of_an_earlier_version_stay_as_they_are_when_their_board_is_buil
 
 
 def test_an_archive_of_an_earlier_version_stays_as_it_is_when_its_board_is_built_again(tmp_path: Path):
-    folder = shutil.copytree(PUBLISHED / "six-tasks-minilm-head", tmp_path / "six")
+    folder = shutil.copytree(PUBLISHED / "paper-prompt-small", tmp_path / "paper")
     before = (folder / ARCHIVE).read_bytes()
-    write(published_board("six-tasks-minilm-head"), folder, archive=True)
+    write(published_board("paper-prompt-small"), folder, archive=True)
     assert (folder / ARCHIVE).read_bytes() == before
     assert pack(store_of(folder).records()) != before  # this version writes fields that it has not
     (folder / ARCHIVE).write_bytes(before[:-40])  # a damaged one is replaced
-    write(published_board("six-tasks-minilm-head"), folder, archive=True)
-    assert store_of(folder).records() == store_of(PUBLISHED / "six-tasks-minilm-head").records()
+    write(published_board("paper-prompt-small"), folder, archive=True)
+    assert store_of(folder).records() == store_of(PUBLISHED / "paper-prompt-small").records()
