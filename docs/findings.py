@@ -223,9 +223,13 @@ def _six_tasks(boards: Boards) -> str:
     if {each.difference.verdict for each in (*pairs, *means)} != {"inconclusive"}:
         raise Changed("one of the six tasks, or their mean, is decided")
     n_tasks = len({pair.columns["task"] for pair in pairs})
-    found = _and(f"{mean.comparisons[0].second.name} minus SGD is {_interval(mean.difference)} points" for mean in means)
+    found = _and(
+        f"{mean.comparisons[0].second.name} minus SGD is {_interval(mean.difference)} points"
+        for mean in means
+    )
+    n_seeds = means[0].difference.n_pairs
     return (
-        f"On the {n_tasks} text tasks no comparison is decided by {means[0].difference.n_pairs} seeds that are tuned one by\n"
+        f"On the {n_tasks} text tasks no comparison is decided by {n_seeds} seeds that are tuned one by\n"
         f"one. Over these tasks {found}, inconclusive too."
     )
 

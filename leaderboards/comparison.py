@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from momentum_bench.harness.records.schema import Settings, settings_text
 from momentum_bench.harness.verdicts.advice import MOST_SEEDS, Advice, advice
-from momentum_bench.harness.verdicts.paired import PairedDifference, in_points
+from momentum_bench.harness.verdicts.paired import LEVEL, PairedDifference, in_points
 from momentum_bench.harness.verdicts.sequential import AtLook
+from momentum_bench.leaderboards.columns import metric_on_test
 from momentum_bench.leaderboards.rows import Row
+
+AT = {"matched": "matched rates", "own": "their own rates"}
+IN_WORDS = {"tuned": ", tuned"} | {question: f", at {rates}" for question, rates in AT.items()}
+"""What a sentence over several tasks says of its question."""
+
+
+def above_constant(scored: Sequence[tuple[Row, Sequence[int]]], margin: float) -> bool:
+    """Whether some rows score above the best constant answer by more than a margin, on the mean of tests.
+
+    It is so, too, where the best constant answer is not known. Rows without a score learned nothing.
+
+    Args:
+        scored: rows of one arm, of one or more tasks, and the seeds that count.
+    """
+    scores = [
+        [metric_on_test(row.chosen[seed]) for seed in seeds if seed in row.chosen] for row, seeds in scored
+    ]
+    if not all(scores):
+        return False
+    constant = fmean(row.columns["majority"] for row, _ in scored)
+    return not fmean(map(fmean, scores)) <= constant + margin
 
 
 @dataclass(frozen=True)
@@ -24,6 +48,9 @@ class Comparison:
         look: of confirming seeds: where the comparison stands; None: a tuned comparison.
         other_margin: the margin of the design, where the leaderboard is built with another one.
         columns: the row of comparison.csv.
+        levels: below which its p-values of a difference and of equivalence, as they are, would decide. They
+            are smaller than 0.05 where other comparisons and looks share this error rate.
+        diverged: which arm diverged on which seeds, in words; empty without such a seed.
     """
 
     first: Row
@@ -36,6 +63,8 @@ class Comparison:
     look: AtLook | None
     other_margin: float | None
     columns: dict[str, Any]
+    levels: tuple[float, float] = (LEVEL, LEVEL)
+    diverged: str = ""
 
     @property
     def question(self) -> str:
@@ -44,12 +73,19 @@ class Comparison:
 
     @property
     def advice(self) -> Advice | None:
-        """How many seeds would probably decide; None: it is decided, or there is nothing to go on."""
+        """How many seeds would probably decide; None: it is decided, or there is nothing to go on.
+
+        A design is tested at its looks alone, so there it is the next look that has as many seeds.
+        """
         d = self.difference
         spread = max(d.spread, self.floor)
         if d.verdict != "inconclusive" or not spread > 0:
             return None
-        return advice(d.n_pairs, d.mean, spread, d.margin)
+        advised = advice(d.n_pairs, d.mean, spread, d.margin, self.levels)
+        return Advice(self._at_a_look(advised.if_equal), self._at_a_look(advised.as_observed))
+
+    def _at_a_look(self, n: int | None) -> int | None:
+        return n if n is None else min((look for look in self.looks if look >= n), default=n)
 
     @property
     def refused(self) -> bool:
@@ -143,6 +179,8 @@ def _found(comparison: Comparison) -> str:
     text += f", 95 % interval{over} {_range(d.ci_low, d.ci_high)}: {_verdict_in_words(comparison)}"
     if comparison.other_margin is not None:
         text += f" (the design's margin was {in_points(comparison.other_margin)})"
+    if comparison.diverged:
+        text += f" ({comparison.diverged})"
     return text
 
 
@@ -192,7 +230,8 @@ def _how_sure(comparison: Comparison) -> str:
     if d.verdict in (None, "inconclusive") or comparison.other_margin is not None:
         return ""
     n = len(design.pairs) * len(design.tasks)
-    over = [f"all {n} comparisons of the sweep"] if n > 1 else []
+    which = "of the sweep" if design.confirm == "matched" else f"at {AT[comparison.question]}"
+    over = [f"all {n} comparisons {which}"] if n > 1 else []
     over += ["all looks"] if len(design.looks) > 1 else []
     share = f"in at most 5 % of cases{', over ' if over else ''}{' and '.join(over)}"
     if d.verdict in ("equivalent", "not learned"):

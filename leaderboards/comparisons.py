@@ -9,12 +9,15 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from momentum_bench.harness.metrics.functions import SHARES_OF_ROWS
 from momentum_bench.harness.records.budget import evaluations_by_run
+from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.sweeps.confirming import Question, seed_difference
-from momentum_bench.harness.verdicts.looks import overall_p
+from momentum_bench.harness.verdicts.looks import nominal_level, overall_p
 from momentum_bench.harness.verdicts.paired import (
     FEWEST_PAIRS,
+    LEVEL,
     decided,
     holm,
     no_difference,
@@ -25,7 +28,7 @@ from momentum_bench.harness.verdicts.paired import (
 )
 from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
 from momentum_bench.leaderboards.columns import metric_on_test
-from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.leaderboards.comparison import IN_WORDS, Comparison, above_constant
 from momentum_bench.leaderboards.environments import mixed
 from momentum_bench.leaderboards.posterior import posterior
 from momentum_bench.leaderboards.rows import Cell, Row, cells_in_words
@@ -35,6 +38,8 @@ FEWEST_TASKS = 3
 
 MIX = "`momentum-bench leaderboard build DIR --mix-environments` allows it"
 """What a sentence on mixed environments ends with."""
+
+NO_SCORE = "no seed has a score of both"
 
 FEWEST_SEEDS = 2
 """One seed says nothing about chance, so it cannot show which row is the best."""
@@ -58,8 +63,9 @@ class Pooled:
     def sentence(self) -> str:
         """The mean difference and its interval in words."""
         c, one = self.columns, self.comparisons[0]
+        what = IN_WORDS[one.question]
         return (
-            f"mean over {c['n_tasks']} tasks: {one.second.name} minus {one.first.name}: "
+            f"mean over {c['n_tasks']} tasks{what}: {one.second.name} minus {one.first.name}: "
             f"{100 * c['mean_difference']:+.1f} points, 95 % interval over tasks "
             f"{100 * c['ci_low']:+.1f} to {100 * c['ci_high']:+.1f}."
         )
@@ -207,8 +213,8 @@ def compare(
         other_margin: see `Comparison`.
     """
     pair = f"{first.columns['task']}: {first.label} and {second.label}"
-    common = sorted(first.chosen.keys() & second.chosen.keys())
-    if not common:
+    common = _with_an_end(first, second, sorted({*first.chosen, *second.chosen}))
+    if not (common and first.chosen and second.chosen):
         if first.mixed or second.mixed:  # a row without a score because of its environments has its own note
             return None, ""
         if first.grid != second.grid and first.chosen and second.chosen:
@@ -224,7 +230,9 @@ def compare(
     if not seeds:  # `budgets_apart` says it once for all pairs
         reason = "their search budgets differ on all seeds"
         return _without_pairs(first, second, margin, reason, cells), ""
-    pairs = {seed: _pair(first, second, seed) for seed in seeds}
+    pairs = {seed: said for seed in seeds if (said := _pair(first, second, seed)) is not None}
+    if not pairs:
+        return _without_pairs(first, second, margin, NO_SCORE, cells), ""
     comparison = _comparison(first, second, pairs, margin, cells, other_margin=other_margin)
     if not unequal:
         return comparison, ""
@@ -257,10 +265,10 @@ def confirmed(
     if refused := _refused(first, second, used, mix_environments):
         return refused
     seeds = first.design.confirm_seeds[: look.n_seeds]
-    there = [seed for seed in seeds if seed in first.chosen and seed in second.chosen]
+    there = _with_an_end(first, second, seeds)
     pairs = {seed: pair for seed in there if (pair := _seed(first, second, seed)) is not None}
     if not pairs:
-        return _without_pairs(first, second, used, "no seed has a score of both", "")
+        return _without_pairs(first, second, used, NO_SCORE, "")
     missing = [seed for seed in seeds if seed not in pairs]
     left_out = f"no pair on {_counted_seeds(missing)}" if missing else ""
     return _comparison(first, second, pairs, used, left_out, look, None if used == planned else planned)
@@ -277,14 +285,41 @@ def _refused(first: Row, second: Row, margin: float, mix_environments: bool) -> 
     return _without_pairs(first, second, margin, f"their runs mix {facts}", "")
 
 
+def _with_an_end(first: Row, second: Row, seeds: Sequence[int]) -> list[int]:
+    """The seeds on which each of two rows has a score or diverged, and at least one has a score."""
+    return [
+        seed
+        for seed in seeds
+        if all(seed in row.chosen or seed in row.diverged for row in (first, second))
+        and (seed in first.chosen or seed in second.chosen)
+    ]
+
+
+def _ends(first: Row, second: Row, seed: int) -> tuple[RunRecord, RunRecord]:
+    """The chosen run of each row; where all runs of the seed diverged, one of these."""
+    one, other = (row.chosen.get(seed) or row.diverged[seed] for row in (first, second))
+    return one, other
+
+
 def _seed(first: Row, second: Row, seed: int) -> SeedDifference | None:
-    return seed_difference(first.chosen[seed], second.chosen[seed])
+    return seed_difference(*_ends(first, second, seed))
 
 
-def _pair(first: Row, second: Row, seed: int) -> SeedDifference:
+def _pair(first: Row, second: Row, seed: int) -> SeedDifference | None:
     """What a seed says about two tuned rows. If the test rows differ, disagreement is not known."""
-    a, b = first.chosen[seed], second.chosen[seed]
-    return seed_difference(a, b) or SeedDifference(metric_on_test(b) - metric_on_test(a), 0.0, 1)
+    a, b = _ends(first, second, seed)
+    if found := seed_difference(a, b):
+        return found
+    both = a.test and b.test
+    return SeedDifference(metric_on_test(b) - metric_on_test(a), 0.0, 1) if both else None
+
+
+def _diverged(first: Row, second: Row, seeds: Iterable[int]) -> str:
+    """Which row diverged on which of these seeds, in words; empty without such a seed."""
+    seeds = list(seeds)
+    of_rows = [(row, [seed for seed in seeds if seed not in row.chosen]) for row in (first, second)]
+    parts = [f"{row.name} diverged on {_counted_seeds(there)}" for row, there in of_rows if there]
+    return f"{' and '.join(parts)}, which counts as the best constant answer" if parts else ""
 
 
 def _without_pairs(first: Row, second: Row, margin: float, reason: str, left_out: str) -> Comparison:
@@ -309,10 +344,12 @@ def _comparison(
     difference = paired_difference(differences, margin, floor)
     if look is not None and first.design is not None:
         difference = over_looks(difference, first.design.looks)
+    diverged = _diverged(first, second, pairs)
     found = Comparison(
-        first, second, differences, difference, math.nan, math.nan, floor, look, other_margin, {}
+        *(first, second, differences, difference, math.nan, math.nan, floor, look, other_margin, {}),
+        diverged=diverged,
     )
-    columns = _columns(found, tuple(pairs), left_out)
+    columns = _columns(found, tuple(pairs), "; ".join(filter(None, (left_out, diverged))))
     if bagged:
         of_plain = summary(plain)
         columns |= {
@@ -330,6 +367,7 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
     first, second = comparison.first, comparison.second
     difference, look = comparison.difference, comparison.look
     shared = ("task", "model", "method", "k", "metric")
+    has_floor = first.columns["metric"] in SHARES_OF_ROWS
     design = first.design
     return {
         **{name: first.columns[name] for name in shared},
@@ -347,7 +385,7 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
         "plain_std_difference": math.nan,
         "mean_difference": difference.mean,
         "std_difference": difference.std,
-        "spread_floor": comparison.floor if difference.n_pairs else math.nan,
+        "spread_floor": comparison.floor if difference.n_pairs and has_floor else math.nan,
         "worst_difference": _worst(comparison.differences, difference.mean),
         "ci_low": difference.ci_low,
         "ci_high": difference.ci_high,
@@ -358,6 +396,8 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
         "p_difference_holm": math.nan,
         "p_equivalence": difference.p_equivalence,
         "p_equivalence_holm": math.nan,
+        "level_difference": math.nan,
+        "level_equivalence": math.nan,
         "p_first_better": math.nan,
         "p_within_margin": math.nan,
         "p_second_better": math.nan,
@@ -395,37 +435,79 @@ def with_verdicts(comparisons: Sequence[Comparison]) -> list[Comparison]:
     Tuned comparisons of one family of settings are adjusted together (Holm), for "better" and for
     "equivalent" each. Those of confirming seeds are adjusted by the replay of their design.
     """
-    families: dict[str, list[int]] = defaultdict(list)
-    adjusted: dict[int, tuple[float, float]] = {}
+    families: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, comparison in enumerate(comparisons):
-        d, look = comparison.difference, comparison.look
-        if d.no_verdict or d.n_pairs < FEWEST_PAIRS:
-            continue
-        if look is None:
-            families[comparison.first.family].append(place)
-        elif comparison.other_margin is None:
-            adjusted[place] = look.p_difference, look.p_equivalence
-        else:  # the looks were for another margin, and the sentence says so
-            looks = comparison.looks
-            adjusted[place] = look.p_difference, overall_p(d.p_equivalence, looks, one_sided=True)
+        if comparison.look is not None or _is_tested(comparison):
+            first = comparison.first
+            of_design = (first.design.design_id, comparison.question) if first.design else (first.family, "")
+            families[of_design].append(place)
+    found = list(comparisons)
     for places in families.values():
-        of_family = [comparisons[place].difference for place in places]
-        differences = holm([d.p_difference for d in of_family])
-        equivalences = holm([d.p_equivalence for d in of_family])
-        adjusted |= dict(zip(places, zip(differences, equivalences, strict=True), strict=True))
-    return [
-        _with_verdict(comparison, *adjusted[place]) if place in adjusted else comparison
-        for place, comparison in enumerate(comparisons)
-    ]
+        part = [comparisons[place] for place in places]
+        differences, equivalences = _adjusted(part)
+        levels = _levels(differences, equivalences, part[0].looks)
+        for place, p_difference, p_equivalence in zip(places, differences, equivalences, strict=True):
+            if _is_tested(comparisons[place]):
+                found[place] = _with_verdict(comparisons[place], p_difference, p_equivalence, levels)
+    return found
 
 
-def _with_verdict(comparison: Comparison, p_difference: float, p_equivalence: float) -> Comparison:
+def _is_tested(comparison: Comparison) -> bool:
+    return not comparison.difference.no_verdict and comparison.difference.n_pairs >= FEWEST_PAIRS
+
+
+def _adjusted(part: Sequence[Comparison]) -> tuple[list[float], list[float]]:
+    """The adjusted p-values of one family: of a difference, and of equivalence."""
+    looked = [comparison.look for comparison in part if comparison.look is not None]
+    if not looked:
+        found = [comparison.difference for comparison in part]
+        return holm([d.p_difference for d in found]), holm([d.p_equivalence for d in found])
+    differences = [look.p_difference for look in looked]
+    if part[0].other_margin is None:
+        return differences, [look.p_equivalence for look in looked]
+    # the looks were for another margin, and the sentence says so
+    return differences, holm(
+        [
+            overall_p(c.difference.p_equivalence, c.looks, one_sided=True) if _is_tested(c) else 1.0
+            for c in part
+        ]
+    )
+
+
+def _levels(
+    differences: Sequence[float], equivalences: Sequence[float], looks: Sequence[int]
+) -> tuple[float, float]:
+    """Below which a p-value, as it is, would decide, if it were the next one of its family to do so.
+
+    Holm divides 0.05 among the tests that are not decided, and looks share what a test has.
+    """
+    planned = looks or (FEWEST_PAIRS,)  # one test at the end is like one look
+    of_difference, of_equivalence = (
+        LEVEL / max(1, sum(p >= LEVEL for p in adjusted)) for adjusted in (differences, equivalences)
+    )
+    return (
+        nominal_level(planned, level=of_difference),
+        nominal_level(planned, one_sided=True, level=of_equivalence),
+    )
+
+
+def _with_verdict(
+    comparison: Comparison, p_difference: float, p_equivalence: float, levels: tuple[float, float]
+) -> Comparison:
     difference = decided(comparison.difference, p_difference, p_equivalence, _learned(comparison))
-    found = replace(comparison, difference=difference, p_difference=p_difference, p_equivalence=p_equivalence)
+    found = replace(
+        comparison,
+        difference=difference,
+        p_difference=p_difference,
+        p_equivalence=p_equivalence,
+        levels=levels,
+    )
     advised = found.advice
     columns = comparison.columns | {
         "p_difference_holm": p_difference,
         "p_equivalence_holm": p_equivalence,
+        "level_difference": levels[0],
+        "level_equivalence": levels[1],
         "verdict": difference.verdict or "",
         "n_seeds_if_equal": advised.if_equal if advised else None,
         "n_seeds_as_observed": advised.as_observed if advised else None,
@@ -434,15 +516,9 @@ def _with_verdict(comparison: Comparison, p_difference: float, p_equivalence: fl
 
 
 def _learned(comparison: Comparison) -> bool:
-    """Whether both arms scored above the best constant prediction by more than the margin."""
-    margin = comparison.difference.margin
     seeds = [int(seed) for seed in str(comparison.columns["seeds"]).split(";")]
-    for row in (comparison.first, comparison.second):
-        majority = row.columns["majority"]
-        mean = math.fsum(metric_on_test(row.chosen[seed]) for seed in seeds) / len(seeds)
-        if not math.isnan(majority) and mean <= majority + margin:
-            return False
-    return True
+    margin = comparison.difference.margin
+    return all(above_constant([(row, seeds)], margin) for row in (comparison.first, comparison.second))
 
 
 def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:

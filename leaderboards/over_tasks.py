@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.verdicts.looks import overall_p
-from momentum_bench.harness.verdicts.paired import PairedDifference, decided, in_points, paired_difference
-from momentum_bench.leaderboards.comparison import Comparison
+from momentum_bench.harness.verdicts.paired import (
+    FEWEST_PAIRS,
+    PairedDifference,
+    decided,
+    holm,
+    in_points,
+    paired_difference,
+)
+from momentum_bench.harness.verdicts.sequential import over_looks
+from momentum_bench.leaderboards.comparison import IN_WORDS, Comparison, above_constant
 
 FEWEST_TASKS = 2
 
@@ -39,36 +47,46 @@ class OverTasks:
         """The verdict in words."""
         one, d = self.comparisons[0], self.difference
         first, second = one.first.name, one.second.name
-        what = {"matched": ", at matched rates", "own": ", at their own rates"}.get(one.question, "")
         verdicts = {
             "equivalent": f"equivalent within {in_points(d.margin)}",
             "a better": f"{first} scores higher",
             "b better": f"{second} scores higher",
             "inconclusive": "inconclusive",
+            "not learned": "not learned: equal, and on average hardly better than the commonest answers",
         }
         verdict = verdicts.get(d.verdict or "", f"no verdict ({d.no_verdict})")
+        other = f" (the design's margin was {in_points(one.other_margin)})" if one.other_margin else ""
+        what = IN_WORDS[one.question]
         return (
             f"over these {self.columns['n_tasks']} tasks, paired by seed{what}: {second} minus {first}: "
             f"{100 * d.mean:+.1f} points over {d.n_pairs} seeds, 95 % interval {100 * d.ci_low:+.1f} to "
-            f"{100 * d.ci_high:+.1f}: {verdict}."
+            f"{100 * d.ci_high:+.1f}: {verdict}{other}."
         )
 
 
 def over_tasks(comparisons: Iterable[Comparison]) -> list[OverTasks]:
     """One line for each pair that is compared on two or more tasks of one family with shared seeds.
 
-    A task with two versions would count twice, so its family has no line.
+    A task with two versions would count twice, so its family has no line. The pairs of a family are adjusted
+    together (Holm).
     """
-    families: dict[tuple[Any, ...], list[Comparison]] = defaultdict(list)
+    pairs: dict[Hashable, list[Comparison]] = defaultdict(list)
     for comparison in comparisons:
         if not comparison.refused:
-            first, second = comparison.first, comparison.second
-            key = (first.family, comparison.question, first.columns["design"], first.arm, second.arm)
-            families[key].append(comparison)
-    return [line for part in families.values() if (line := _line(part)) is not None]
+            pairs[_family(comparison), comparison.first.arm, comparison.second.arm].append(comparison)
+    families: dict[Hashable, list[OverTasks]] = defaultdict(list)
+    for part in pairs.values():
+        if (line := _line(part)) is not None:
+            families[_family(part[0])].append(line)
+    return [line for lines in families.values() for line in _with_verdicts(lines)]
+
+
+def _family(comparison: Comparison) -> Hashable:
+    return comparison.first.family, comparison.question, comparison.first.columns["design"]
 
 
 def _line(part: list[Comparison]) -> OverTasks | None:
+    """What the seeds that all tasks share show, without a verdict; None: too few tasks or seeds."""
     tasks = [str(comparison.columns["task"]) for comparison in part]
     if len(set(tasks)) < max(FEWEST_TASKS, len(tasks)):
         return None
@@ -80,11 +98,7 @@ def _line(part: list[Comparison]) -> OverTasks | None:
     margin = min(comparison.difference.margin for comparison in part)
     # the mean over tasks of independent test sets: their variances add up
     floor = math.sqrt(math.fsum(comparison.floor**2 for comparison in part)) / len(part)
-    difference = paired_difference(differences, margin, floor)
-    looks: Sequence[int] = part[0].looks or (difference.n_pairs,)
-    p_difference = overall_p(difference.p_difference, looks)
-    p_equivalence = overall_p(difference.p_equivalence, looks, one_sided=True)
-    difference = decided(difference, p_difference, p_equivalence)
+    difference = over_looks(paired_difference(differences, margin, floor), _looks(part))
     names = ("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum")
     columns = {name: part[0].columns[name] for name in names}
     columns |= {
@@ -96,16 +110,46 @@ def _line(part: list[Comparison]) -> OverTasks | None:
         "std_difference": difference.std,
         "ci_low": difference.ci_low,
         "ci_high": difference.ci_high,
-        "p_difference": p_difference,
-        "p_equivalence": p_equivalence,
+        "p_difference": difference.p_difference,
+        "p_difference_holm": math.nan,
+        "p_equivalence": difference.p_equivalence,
+        "p_equivalence_holm": math.nan,
         "margin": margin,
-        "verdict": difference.verdict or "",
+        "verdict": "",
         "no_verdict": difference.no_verdict,
         "protocol": part[0].columns["protocol"],
         "model_revision": part[0].columns["model_revision"],
         "design": part[0].columns["design"],
     }
     return OverTasks(part, difference, columns)
+
+
+def _looks(part: Sequence[Comparison]) -> tuple[int, ...]:
+    """The looks that the pairs share; without looks the seeds are tested once."""
+    return part[0].looks or (FEWEST_PAIRS,)
+
+
+def _with_verdicts(lines: Sequence[OverTasks]) -> list[OverTasks]:
+    """The lines of one family with their verdicts."""
+    tested = [line for line in lines if not line.difference.no_verdict]
+    over = [(line.difference, _looks(line.comparisons)) for line in tested]
+    differences = holm([overall_p(d.p_difference, looks) for d, looks in over])
+    equivalences = holm([overall_p(d.p_equivalence, looks, one_sided=True) for d, looks in over])
+    adjusted = zip(differences, equivalences, strict=True)
+    return [line if line.difference.no_verdict else _with_verdict(line, *next(adjusted)) for line in lines]
+
+
+def _with_verdict(line: OverTasks, p_difference: float, p_equivalence: float) -> OverTasks:
+    margin, seeds = line.difference.margin, [int(seed) for seed in str(line.columns["seeds"]).split(";")]
+    arms = zip(*((pair.first, pair.second) for pair in line.comparisons), strict=True)
+    learned = all(above_constant([(row, seeds) for row in of_arm], margin) for of_arm in arms)
+    difference = decided(line.difference, p_difference, p_equivalence, learned)
+    columns = line.columns | {
+        "p_difference_holm": p_difference,
+        "p_equivalence_holm": p_equivalence,
+        "verdict": difference.verdict or "",
+    }
+    return OverTasks(line.comparisons, difference, columns)
 
 
 def _seeds(comparison: Comparison) -> list[int]:

@@ -146,6 +146,18 @@ class Row:
         }
 
     @cached_property
+    def diverged(self) -> dict[int, RunRecord]:
+        """One of the runs of each seed on which all points of the grid diverged."""
+        of_seeds = {
+            seed: list(part) for seed, part in groupby(self.runs, key=lambda run: run.spec.seed)
+        }  # they are sorted by seed
+        return {
+            seed: runs[0]
+            for seed, runs in of_seeds.items()
+            if all(run.status == "diverged" for run in runs) and {r.spec.point for r in runs} >= self.grid
+        }
+
+    @cached_property
     def gradient_evaluations(self) -> dict[int, int]:
         """What the search of each seed cost, in gradients of whole batches; runs without a result cost 0."""
         counts = evaluations_by_run(self.runs)
@@ -295,15 +307,18 @@ class _PlannedGrids:
     def __init__(self, designs: Sequence[Design]):
         self._grids: dict[tuple[str, str], list[tuple[Design, tuple[Point, ...]]]] = defaultdict(list)
         self._confirming = confirming_seeds(designs)
+        self._tuning: dict[str, set[int]] = defaultdict(set)
         for design in designs:
             for task in design.tasks:
                 setting = canonical_json(design.setting(task))
+                self._tuning[setting] |= set(design.tune_seeds)
                 for arm, points in zip(design.arms, task.whole_grids, strict=True):
                     self._grids[setting, arm.key].append((design, points))
 
     def confirms(self, spec: RunSpec) -> bool:
-        """Whether the run's seed is a confirming seed of some design."""
-        return spec.seed in self._confirming.get(canonical_json(setting_of(spec)), ())
+        """Whether the run's seed is a confirming seed of some design, and tunes in none."""
+        setting = canonical_json(setting_of(spec))
+        return spec.seed in self._confirming.get(setting, ()) and spec.seed not in self._tuning[setting]
 
     def of(self, runs: Sequence[RunRecord]) -> dict[int, frozenset[Point]]:
         """The points that were to run on each seed of one arm.

@@ -54,7 +54,8 @@ COMPARISON_COLUMNS = (
     *("choice", "plain_mean_difference", "plain_std_difference"),
     *("mean_difference", "std_difference", "spread_floor", "worst_difference", "ci_low"),
     *("ci_high", "ci90_low", "ci90_high", "p_sign_flip", "p_difference", "p_difference_holm"),
-    *("p_equivalence", "p_equivalence_holm", "p_first_better", "p_within_margin"),
+    *("p_equivalence", "p_equivalence_holm", "level_difference", "level_equivalence"),
+    *("p_first_better", "p_within_margin"),
     *("p_second_better", "margin", "look", "looks", "verdict", "no_verdict"),
     *("n_seeds_if_equal", "n_seeds_as_observed", "mixed", "left_out", "protocol"),
     *("data_fingerprint", "model_revision", "design", "first_row_id", "second_row_id"),
@@ -71,8 +72,8 @@ POOLED_COLUMNS = (
 OVER_TASKS_COLUMNS = (
     *("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum"),
     *("tasks", "n_tasks", "seeds", "n_pairs", "mean_difference", "std_difference", "ci_low"),
-    *("ci_high", "p_difference", "p_equivalence", "margin", "verdict", "no_verdict", "protocol"),
-    *("model_revision", "design"),
+    *("ci_high", "p_difference", "p_difference_holm", "p_equivalence", "p_equivalence_holm"),
+    *("margin", "verdict", "no_verdict", "protocol", "model_revision", "design"),
 )
 """The columns of over_tasks.csv."""
 

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "verdicts": set(),
     "data": {"tasks", "records"},
     "optimizers": {"records"},
-    "sweeps": {"data", "optimizers", "records", "tasks", "verdicts"},
+    "sweeps": {"data", "metrics", "optimizers", "records", "tasks", "verdicts"},
     "leaderboards": {"sweeps", "optimizers", "metrics", "records", "tasks", "verdicts"},
     "encoding": {"data", "tasks"},
     "models": {"encoding", "data", "records", "tasks"},

@@ -128,18 +128,21 @@ def check_leaderboard(
     """Compute a leaderboard again from its records, and name all that does not fit.
 
     Each record is checked by itself: it is whole and in its own folder, its metric and its chosen
-    checkpoint are right, and what ran is what was asked for. Then the grids and every cell of the tables
-    are checked. The exit code is 1 where anything is found.
+    checkpoint are right, and what ran is what was asked for. Then the grids, the designs and every cell of
+    the tables are checked. The exit code is 1 where anything is found. A line that begins with "note" is no
+    departure: it names a design that is not finished, or a table of an earlier form.
     """
     with plain_errors("nothing was changed"):
-        from momentum_bench.leaderboards.checking.check import departures
+        from momentum_bench.leaderboards.checking.check import check
 
         _check_margin(margin)
-        found = departures(directory, margin, mix_environments)
-        for line in found:
+        checked = check(directory, margin, mix_environments)
+        for line in checked.departures:
             print(line)
-        note(f"{directory}: {len(found) or 'no'} departure(s) found")
-    if found:
+        for line in checked.notes:
+            note(f"note: {line}")
+        note(f"{directory}: {len(checked.departures) or 'no'} departure(s) found")
+    if checked.departures:
         raise typer.Exit(EXIT_DEPARTURES)
 
 

@@ -157,6 +157,9 @@ METRICS: dict[str, Callable[..., float]] = {
 CORRELATIONS = ("pearsonr", "spearmanr", "pearson_spearman")
 """Metrics of numbers; all others score classes or texts."""
 
+SHARES_OF_ROWS = ("accuracy", "answer_exact_match")
+"""Metrics that are the share of rows whose prediction is right."""
+
 OF_QUESTIONS = ("f1_m", "question_exact_match")
 """Metrics that also need the question of each row."""
 

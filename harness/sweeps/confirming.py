@@ -6,12 +6,15 @@ whoever checks its leaderboard later, comes to the same rates, the same looks an
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from momentum_bench.harness.metrics.constant import best_constant
+from momentum_bench.harness.metrics.functions import SHARES_OF_ROWS
 from momentum_bench.harness.records.design import Design, DesignTask
 from momentum_bench.harness.records.labels import arm_key, arm_labels
-from momentum_bench.harness.records.schema import Point, RunRecord, RunSpec, settings_text
+from momentum_bench.harness.records.schema import FinalScore, Point, RunRecord, RunSpec, settings_text
 from momentum_bench.harness.records.selection import DevResult, dev_result, select_matched, select_point
 from momentum_bench.harness.sweeps.grids import Tried, further_rates
 from momentum_bench.harness.verdicts.sequential import Replay, SeedDifference, replay
@@ -133,15 +136,35 @@ def questions(design: Design, task: DesignTask, of_task: Tuned) -> list[Question
 def seed_difference(first: RunRecord, second: RunRecord) -> SeedDifference | None:
     """What two runs of one seed say about their arms; None: one of them has no score, or they are no pair.
 
-    Runs of different batch layout draw different dropout masks, so they are no pair.
+    Runs of different batch layout draw different dropout masks, so they are no pair. A run that diverged
+    scores as the best constant answer does: seeds that break one optimizer must not drop out of its mean.
     """
     one, other = first.test, second.test
+    if first.status == "diverged" and other is not None:
+        return _above_constant(second.metric, other)
+    if second.status == "diverged" and one is not None and (found := _above_constant(first.metric, one)):
+        return found._replace(difference=-found.difference)
     if one is None or other is None or first.read_back is None or second.read_back is None:
         return None
     if first.read_back.layout != second.read_back.layout or one.rows != other.rows:
         return None
     differ = sum(a != b for a, b in zip(one.predictions, other.predictions, strict=True))
-    return SeedDifference(other.metric - one.metric, differ / len(one.rows), len(one.rows))
+    return _difference(first.metric, other.metric - one.metric, differ, len(one.rows))
+
+
+def _above_constant(metric: str, test: FinalScore) -> SeedDifference | None:
+    """A score minus that of the best constant answer; None: the metric's is not known."""
+    constant = best_constant(metric, test.labels, test.questions)
+    if constant is None:
+        return None
+    [(commonest, _)] = Counter(test.labels).most_common(1)
+    differ = sum(prediction != commonest for prediction in test.predictions)
+    return _difference(metric, test.metric - constant, differ, len(test.rows))
+
+
+def _difference(metric: str, difference: float, differ: int, n_test: int) -> SeedDifference:
+    """What a seed says. How much sampled rows vary follows from disagreement for a share of rows alone."""
+    return SeedDifference(difference, differ / n_test if metric in SHARES_OF_ROWS else 0.0, n_test)
 
 
 def confirming_runs(

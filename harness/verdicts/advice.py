@@ -37,7 +37,9 @@ class Advice:
 
 
 @cache
-def advice(n: int, mean: float, spread: float, margin: float) -> Advice:
+def advice(
+    n: int, mean: float, spread: float, margin: float, levels: tuple[float, float] = (LEVEL, LEVEL)
+) -> Advice:
     """How many seeds in all would probably decide, of which n are there.
 
     Args:
@@ -45,6 +47,8 @@ def advice(n: int, mean: float, spread: float, margin: float) -> Advice:
         mean: of these.
         spread: their standard deviation, but at least what the sampling of test rows gives.
         margin: half width of the band of equivalence.
+        levels: below which the p-value of a difference, and that of equivalence, decides. They are smaller
+            than 0.05 where other comparisons and looks share this error rate.
 
     Raises:
         ValueError: the spread is not above 0.
@@ -54,7 +58,7 @@ def advice(n: int, mean: float, spread: float, margin: float) -> Advice:
     rng = np.random.default_rng(0)
     sigma = spread * np.sqrt((n - 1) / rng.chisquare(n - 1, DRAWS))
     shift = rng.standard_normal(DRAWS) * sigma / math.sqrt(n)
-    further = _Further(n, mean, (n - 1) * spread**2, sigma, margin)
+    further = _Further(n, mean, (n - 1) * spread**2, sigma, margin, levels)
     return Advice(_smallest(n, further, np.zeros(DRAWS)), _smallest(n, further, mean + shift))
 
 
@@ -67,6 +71,7 @@ class _Further:
     squares: float
     sigma: np.ndarray
     margin: float
+    levels: tuple[float, float]
 
     def share_decided(self, total: int, true_means: np.ndarray) -> float:
         """The share of draws that end in a verdict after `total` seeds."""
@@ -79,7 +84,11 @@ class _Further:
         mean = (self.n * self.mean + k * new_mean) / total
         squares = self.squares + new_squares + self.n * k / total * (new_mean - self.mean) ** 2
         error = np.sqrt(squares / (total - 1) / total)
-        one_sided, two_sided = stdtrit(total - 1, 1 - LEVEL), stdtrit(total - 1, 1 - LEVEL / 2)
+        of_difference, of_equivalence = self.levels
+        one_sided, two_sided = (
+            stdtrit(total - 1, 1 - of_equivalence),
+            stdtrit(total - 1, 1 - of_difference / 2),
+        )
         decided = (self.margin - np.abs(mean) > one_sided * error) | (np.abs(mean) > two_sided * error)
         return float(decided.mean())
 

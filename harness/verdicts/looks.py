@@ -62,11 +62,13 @@ def overall_p(p: float, looks: Sequence[int], one_sided: bool = False) -> float:
     return max(len(looks) * tail, float(np.searchsorted(smallest, p, side="right")) / DRAWS)
 
 
-def nominal_level(looks: Sequence[int], one_sided: bool = False) -> float:
-    """The level of the test at each look with which the whole plan of looks has the level 0.05."""
+def nominal_level(looks: Sequence[int], one_sided: bool = False, level: float = LEVEL) -> float:
+    """The level of the test at each look with which the whole plan of looks has a level, such as 0.05."""
     if len(looks) == 1:
-        return LEVEL
-    return float(np.quantile(_smallest(tuple(looks))[1 if one_sided else 0], LEVEL))
+        return level
+    if level * DRAWS < FEWEST_DRAWS_BELOW:
+        return level / len(looks)
+    return float(np.quantile(_smallest(tuple(looks))[1 if one_sided else 0], level))
 
 
 @cache

@@ -34,7 +34,8 @@ class SeedDifference(NamedTuple):
 
     Attributes:
         difference: test score of the second arm minus that of the first, a fraction.
-        disagreement: share of test rows on which the two models disagree.
+        disagreement: share of test rows on which the two models disagree; 0 where the score is no share of
+            right rows, because nothing about its sampling follows from it then.
         n_test: number of test rows.
     """
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.leaderboards.archive import ARCHIVE, archive_of, named_lines
 from momentum_bench.leaderboards.build import board_of
+from momentum_bench.leaderboards.checking.designs import design_gaps
 from momentum_bench.leaderboards.checking.folder import (
     Folder,
     Refused,
@@ -39,8 +41,27 @@ _ReadRecord = tuple[str, RunRecord | None, list[str]]
 """The id of the run in whose place a record is, the record, and what is wrong with its text."""
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check has found.
+
+    Attributes:
+        departures: everything that is wrong, one line each.
+        notes: what the check could not hold against anything: a design that is not finished, and tables of an
+            earlier form.
+    """
+
+    departures: list[str]
+    notes: list[str]
+
+
 def departures(directory: Path, margin: float | None = None, mix_environments: bool = False) -> list[str]:
-    """Everything that is wrong with a folder of records and its tables, one line for each departure.
+    """Everything that is wrong with a folder of records and its tables; see `check`."""
+    return check(directory, margin, mix_environments).departures
+
+
+def check(directory: Path, margin: float | None = None, mix_environments: bool = False) -> Checked:
+    """Hold the tables of a folder against its records, and its records against themselves and its designs.
 
     The records are files `runs/<id>/record.json`, or all in one archive. The page, the plots and
     `trials.parquet` are not read, because they follow from the same records.
@@ -60,7 +81,7 @@ def departures(directory: Path, margin: float | None = None, mix_environments: b
         )
     folder = folder_of(directory)
     read = _stored(folder) if archive is None else _archived(folder)
-    return _departures(folder, read, margin, mix_environments)
+    return _checked(folder, read, margin, mix_environments)
 
 
 def record_departures(directory: Path) -> list[str]:
@@ -115,10 +136,10 @@ def _archived(folder: Folder) -> Iterator[_ReadRecord]:
             yield name, *checked_record(line, name)
 
 
-def _departures(
+def _checked(
     folder: Folder, read: Iterable[_ReadRecord], margin: float | None, mix_environments: bool
-) -> list[str]:
-    """All departures of a folder and of the records in it or in its archive."""
+) -> Checked:
+    """All that is found in a folder and in the records in it or in its archive."""
     records, wrong = _checked_records(read)
     designs, wrong_designs = checked_designs(folder)
     found = [*_folder_departures(folder), *wrong, *wrong_designs]
@@ -126,9 +147,12 @@ def _departures(
         board = board_of(records, margin, mix_environments, designs=designs)
         texts = csv_tables(board)
     except (ArithmeticError, ValueError, UserError) as error:
-        return [*found, f"no leaderboard can be built from these records: {short_line(first_line(error))}"]
+        reason = short_line(first_line(error))
+        return Checked([*found, f"no leaderboard can be built from these records: {reason}"], [])
     found += [gap for row in board.rows for gap in _gaps(row)]
-    return found + all_table_departures(folder, texts)
+    unplanned, unfinished = design_gaps(designs, records)
+    wrong_tables, notes = all_table_departures(folder, texts, bool(designs))
+    return Checked([*found, *unplanned, *wrong_tables], [*unfinished, *notes])
 
 
 def _folder_departures(folder: Folder) -> list[str]:

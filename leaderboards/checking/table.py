@@ -25,26 +25,19 @@ REQUIRED = ("leaderboard.csv", "comparison.csv")
 
 LATER = frozenset(
     (
-        *(
-            *FACTS,
-            "mixed",
-            "left_out",
-            "role",
-            "design",
-            "test_worst",
-            "n_leaked",
-            "majority",
-            "accumulated_rate",
-        ),
-        "unknown_tokens",
-        *("axes", "chosen_settings", "ends", "gradient_evaluations"),
+        *(*FACTS, "mixed", "left_out", "role", "design", "test_worst", "n_leaked", "majority"),
+        *("accumulated_rate", "unknown_tokens", "axes", "chosen_settings", "ends", "gradient_evaluations"),
         *("question", "first_learning_rate", "second_learning_rate", "spread_floor", "worst_difference"),
         *("choice", "plain_mean_difference", "plain_std_difference", "test_bagged_mean"),
         *("p_first_better", "p_within_margin", "p_second_better"),
         *("ci90_low", "ci90_high", "look", "looks", "n_seeds_if_equal", "n_seeds_as_observed"),
+        *("level_difference", "level_equivalence"),
     )
 )
 """Columns that tables did not have at first; a table without one of them was published before."""
+
+WITH_DESIGNS = frozenset(("question", "role", "design", "look", "looks"))
+"""Columns that the tables of any version have where there are designs: there they must not be missing."""
 
 GONE = frozenset(
     (
@@ -56,6 +49,24 @@ GONE = frozenset(
 
 OTHERWISE = frozenset(("p_difference_holm", "p_equivalence_holm", "no_verdict"))
 """Columns that mean something else in tables that were published without `question`: not checked there."""
+
+ADVISED_OTHERWISE = frozenset(("n_seeds_if_equal", "n_seeds_as_observed"))
+"""Not checked in tables that were published without `level_difference`: they were for a level of 0.05."""
+
+OVER_TASKS = "over_tasks.csv"
+
+OVER_TASKS_OTHERWISE = frozenset(
+    (
+        "ci_low",
+        "ci_high",
+        "p_difference",
+        "p_difference_holm",
+        "p_equivalence",
+        "p_equivalence_holm",
+        "verdict",
+    )
+)
+"""Not checked in an `over_tasks.csv` without `p_difference_holm`: its pairs were not adjusted together."""
 
 SAME = 1e-8
 """Numbers that scipy computes are equal if they differ by a smaller share: its versions round otherwise."""
@@ -70,16 +81,23 @@ def who(columns: Mapping[str, Any]) -> str:
     return " ".join(str(columns[name]) for name in names if columns.get(name))
 
 
-def all_table_departures(folder: Folder, texts: Mapping[str, str]) -> list[str]:
+def all_table_departures(
+    folder: Folder, texts: Mapping[str, str], has_designs: bool
+) -> tuple[list[str], list[str]]:
     """Where the tables of a folder differ from those that the records give, one line for each difference.
 
     Args:
         texts: the tables that the records give, by path.
+        has_designs: whether the folder has designs.
+
+    Returns:
+        The departures, and lines that name the tables of an earlier form, and what of them was not checked.
     """
     in_tasks = folder.root / "tasks"
     tables = [] if "tasks" in folder.refused else sorted(in_tasks.glob("*.csv"))
     extra = [f"tasks/{path.name}" for path in tables if not is_litter(path.name)]
     found = []
+    earlier: dict[frozenset[str], list[str]] = defaultdict(list)
     for name in dict.fromkeys([*texts, *extra]):
         if name not in REQUIRED and not os.path.lexists(folder.root / name):
             continue
@@ -89,22 +107,31 @@ def all_table_departures(folder: Folder, texts: Mapping[str, str]) -> list[str]:
                 continue
             if name not in texts:
                 raise Refused("is a table that does not follow from the records")
-            found += [f"{name}{wrong}" for wrong in _table_departures(content.decode(), texts[name])]
+            wrong, skipped = _table_departures(name, content.decode(), texts[name], has_designs)
+            found += [f"{name}{line}" for line in wrong]
+            if skipped:
+                earlier[skipped].append(name)
         except Refused as error:
             found.append(f"{short_line(name)} {error}")
         except (ValueError, csv.Error) as error:
             found.append(f"{short_line(name)} is not a table: {short_line(first_line(error))}")
-    return found
+    return found, [
+        f"of an earlier form: {', '.join(names)}; not checked there: {', '.join(sorted(skipped))}"
+        for skipped, names in earlier.items()
+    ]
 
 
-def _table_departures(found: str, expected: str) -> list[str]:
-    """Where a CSV differs from the expected one, cell by cell."""
+def _table_departures(
+    table: str, found: str, expected: str, has_designs: bool
+) -> tuple[list[str], frozenset[str]]:
+    """Where a CSV differs from the expected one, cell by cell, and the columns that could not be compared."""
     if found == expected:
-        return []
+        return [], frozenset()
     if not found and expected.count("\n") == 1:  # earlier tables without rows had no header
-        return []
+        return [], frozenset()
     read, rebuilt_table = _parsed_csv(found), _parsed_csv(expected)
-    there, given = _comparable(read, rebuilt_table)
+    skipped = _skipped(table, read, rebuilt_table, has_designs)
+    there, given = _comparable(read, rebuilt_table, skipped)
     wrong = []
     if there.names != given.names:
         missing = [name for name in given.names if name not in there.names]
@@ -125,12 +152,11 @@ def _table_departures(found: str, expected: str) -> list[str]:
                 if name in row and not _same(name, row[name], value)
             ]
     if wrong:
-        return wrong
+        return wrong, skipped
     in_order = list(map(_key, there.rows)) == list(map(_key, given.rows))
     as_written = "".join(map(csv_line, [read.names, *(row.values() for row in read.rows)]))
-    return (
-        [] if in_order and found == as_written else [": rows in another order, or other quotes or line ends"]
-    )
+    in_form = in_order and found == as_written
+    return [] if in_form else [": rows in another order, or other quotes or line ends"], skipped
 
 
 def _same(column: str, found: str, expected: str) -> bool:
@@ -143,12 +169,22 @@ def _same(column: str, found: str, expected: str) -> bool:
         return False
 
 
-def _comparable(there: _CsvTable, given: _CsvTable) -> tuple[_CsvTable, _CsvTable]:
-    """A table that was read and the one that was built, without what only one of their versions has."""
-    skipped = (LATER & set(given.names)) - set(there.names)
+def _skipped(table: str, there: _CsvTable, given: _CsvTable, has_designs: bool) -> frozenset[str]:
+    """The columns that the version which wrote a table does not have, or filled otherwise."""
+    later = LATER - WITH_DESIGNS if has_designs else LATER
+    if table == OVER_TASKS and "p_difference_holm" not in there.names:
+        return OVER_TASKS_OTHERWISE
+    skipped = (later & set(given.names)) - set(there.names)
     skipped |= (GONE & set(there.names)) - set(given.names)
+    if "verdict" in given.names:
+        skipped |= OTHERWISE if "question" in skipped else frozenset()
+        skipped |= ADVISED_OTHERWISE if "level_difference" in skipped else frozenset()
+    return skipped
+
+
+def _comparable(there: _CsvTable, given: _CsvTable, skipped: frozenset[str]) -> tuple[_CsvTable, _CsvTable]:
+    """A table that was read and the one that was built, without what only one of their versions has."""
     if "question" in skipped and "verdict" in given.names:
-        skipped |= OTHERWISE
         given = _CsvTable(given.names, [row | {"verdict": _verdict_before(row)} for row in given.rows])
     return there.without(skipped), given.without(skipped)
 

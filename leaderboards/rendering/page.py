@@ -122,7 +122,7 @@ def _verdict(comparison: Comparison) -> tuple[str, str]:
         "b better": "second",
         "equivalent": "equivalent",
         "inconclusive": "open",
-        "not learned": "open",
+        "not learned": "nothing",
         None: "none",
     }
     return classes[comparison.difference.verdict], comparison.verdict

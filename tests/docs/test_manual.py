@@ -72,7 +72,7 @@ def test_every_column_is_explained(tmp_path: Any):
 
 def test_the_published_numbers_are_those_of_the_board():
     with (BOARD / "comparison.csv").open() as file:
-        pairs = list(csv.DictReader(file))
+        pairs = [pair for pair in csv.DictReader(file) if pair["second"] == "sgdm"]
     with (BOARD / "leaderboard.csv").open() as file:
         rows = {row["row_id"]: row for row in csv.DictReader(file)}
     assert len(pairs) == 6
