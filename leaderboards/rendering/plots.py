@@ -42,7 +42,7 @@ VERDICT_MARKS = {
     "a better": "<",
     "b better": ">",
     "inconclusive": "o",
-    "not learned": "p",
+    "not learned": "*",
     "": "x",
 }
 
@@ -302,7 +302,7 @@ def forest(board: Leaderboard, names: Sequence[str] | None = None) -> Figure:
         names: of the lines, from top to bottom; None: `forest_labels`.
 
     A square is equivalent, a triangle points to the better arm, an open circle is inconclusive, an open
-    pentagon was not learned, and a cross has no verdict. A diamond is a mean over tasks, and its interval is
+    star was not learned, and a cross has no verdict. A diamond is a mean over tasks, and its interval is
     over tasks.
     """
     from matplotlib.figure import Figure
