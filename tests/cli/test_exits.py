@@ -14,7 +14,7 @@ PLACES = {
     "run --task sst2": "momentum_bench.harness.cli.run.make_sweep",
     "status DIR": "momentum_bench.harness.records.store.Store.check_version",
     "leaderboard build DIR": "momentum_bench.harness.records.store.Store.check_version",
-    "leaderboard check DIR": "momentum_bench.leaderboards.checking.check.departures",
+    "leaderboard check DIR": "momentum_bench.leaderboards.checking.check.check",
     "leaderboard publish DIR --to DIR": "momentum_bench.leaderboards.publishing.merge.check_own",
     "reproduce 0 DIR": "momentum_bench.harness.records.store.Store.check_version",
     "tasks list": "momentum_bench.harness.cli.tasks.find_task",
