@@ -44,6 +44,10 @@ part() {
   "$python" benchmarks/first_light_records.py "$name" "$code" "$out/$name" "$seen" "$output"
 }
 bench() { "$python" harness/run.py "${words[@]}" "$@"; }
+host_memory() {
+  ACCELERATE_USE_FSDP=true FSDP_VERSION=2 FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_OFFLOAD_PARAMS=true \
+    "$python" -m torch.distributed.run --standalone --nproc_per_node 1 harness/run.py "${words[@]}" --data-parallel "$@"
+}
 digits() { "$python" harness/run.py --task digits --k 5 --seeds 13 --optimizers sgd --learning-rates 0.1 --max-steps 60 --eval-every 30 --quiet "$@"; }
 
 part cpu bench --device cpu
@@ -57,6 +61,7 @@ if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; th
   part deterministic-workers bench --deterministic --runs-at-a-time 2
   part graphs-dropout bench --dropout 0.1 --cuda-graphs
   part auto bench --seeds 13,21,42 --runs-at-a-time auto
+  part host-memory host_memory
   part digits digits
   NVIDIA_TF32_OVERRIDE=0 part digits-without-tf32 digits
   "$python" -m pytest -q -n 0 -p no:cacheprovider tests/training/test_on_a_gpu.py || failed=1

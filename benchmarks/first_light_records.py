@@ -14,7 +14,14 @@ from typing import Any
 
 import torch
 
-LOSSES = {"gpu": 1e-3, "graphs": 1e-3, "tf32": 1e-2, "bf16": 1e-2, "deterministic": 1e-3}
+LOSSES = {
+    "gpu": 1e-3,
+    "graphs": 1e-3,
+    "tf32": 1e-2,
+    "bf16": 1e-2,
+    "deterministic": 1e-3,
+    "host-memory": 1e-3,
+}
 """How far the training losses of a part may be from those of the CPU."""
 
 EQUAL = (("deterministic", "deterministic-workers"), ("digits", "digits-without-tf32"))
@@ -35,6 +42,7 @@ def facts(record: dict[str, Any]) -> dict[str, Any]:
         "autocast": live.get("autocast_dtype"),
         "convolutions": live.get("convolution_precision"),
         "is_packed": "packed_scores" in live.get("layout", {}),
+        "parameters_in": live.get("layout", {}).get("parameters_in"),
         "losses": [round(e["train_loss"], 5) for e in record["evaluations"]],
         "hash": record["parameters_hash"],
         "train_seconds": costs.get("train_seconds"),
@@ -60,6 +68,8 @@ def _of_a_part(name: str, part: dict[str, Any]) -> list[str]:
             wrong.append(f"{name}: {run['optimizer']} is {run['status']} on {run['device']}")
         if run["autocast"] != AUTOCAST.get(name):
             wrong.append(f"{name}: autocast is {run['autocast']}")
+        if name == "host-memory" and run["parameters_in"] != "cpu":
+            wrong.append(f"{name}: the parameters are in the memory of {run['parameters_in']}")
         if not name.startswith("digits") and not run["is_packed"]:
             wrong.append(f"{name}: the batches are padded")
     return wrong

@@ -193,8 +193,9 @@ besides; and 1.1 GB for CUDA. **No number was measured on a GPU.**
 
 Parameters, gradients and state are fp32 under every precision. bf16 makes activations smaller, but keeps a
 copy of each weight in bf16 until the backward pass, so it saves memory only where activations are large.
-Everything lies on the GPU. There is no option that keeps it in the host's memory, because each step would
-wait for it. What does not fit can be spread over GPUs ([Hardware](hardware.md)).
+Everything lies on the GPU. What does not fit can be spread over several GPUs, or parameters, gradients and
+state can stay in the host's memory (FSDP, see [Hardware](hardware.md)): the GPU then holds the activations,
+and the weights and gradients of the layers that it computes.
 
 """
 

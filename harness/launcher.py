@@ -18,6 +18,7 @@ FLAGS = (
     "ACCELERATE_CPU_AFFINITY",
     "ACCELERATE_DEBUG_MODE",
     "FORK_LAUNCHED",
+    "FSDP_OFFLOAD_PARAMS",
 )
 """The environment variables that accelerate reads so."""
 

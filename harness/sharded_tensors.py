@@ -11,6 +11,11 @@ def in_parts(tensor: torch.Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
+def computed_on(tensor: torch.Tensor) -> torch.device:
+    """Where a parameter is computed with: its own device, but of a part in host memory the ranks' one."""
+    return torch.device(tensor.device_mesh.device_type) if isinstance(tensor, DTensor) else tensor.device
+
+
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """This rank's part of a tensor, in the same memory and without a gradient; all of it if not sharded."""
     with torch.no_grad():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import DistributedType, broadcast
 
 from momentum_bench.harness.execution.one_run import record_of
 from momentum_bench.harness.records.schema import RunSpec
@@ -64,6 +64,6 @@ def leave(accelerator: Accelerator) -> None:
     tensors. A thread that does this while the interpreter ends aborts the process (torch 2.13), and the
     launcher then reports that the launch failed.
     """
-    if accelerator.num_processes > 1:
+    if accelerator.distributed_type != DistributedType.NO:
         accelerator.state.destroy_process_group()
         time.sleep(SECONDS_TO_SETTLE)

@@ -5,6 +5,9 @@ It is torch's FSDP2 (`fully_shard`, Zhao et al. 2023, arXiv 2304.11277). `accele
 says which modules are gathered as units. Accelerate itself does not shard, because it does so on GPUs alone
 and gathers in the precision of autocast. Here parameters are gathered in fp32, so a sharded run computes
 what the others do, and the same code can be tried on CPUs.
+
+With `fsdp_offload_params` the parts, their gradients and the optimizer's state are in host memory, and the
+update is computed there (Rajbhandari et al. 2021, arXiv 2104.07857). One rank alone may do so too.
 """
 
 from __future__ import annotations
@@ -16,10 +19,10 @@ from functools import lru_cache
 
 import torch
 from accelerate import Accelerator, FullyShardedDataParallelPlugin
-from accelerate.utils import patch_environment
+from accelerate.utils import DistributedType, parse_flag_from_env, patch_environment
 from accelerate.utils.fsdp_utils import fsdp2_prepare_auto_wrap_policy
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
 
 from momentum_bench.harness.encoding.batch import Batch
 from momentum_bench.harness.errors import UserError, first_line
@@ -39,13 +42,23 @@ def left_to_us() -> Iterator[None]:
         yield
 
 
+def in_parts(accelerator: Accelerator) -> bool:
+    """Whether the ranks of this accelerator hold one model together, each a part of every parameter."""
+    return accelerator.distributed_type != DistributedType.NO and turned_on("FSDP")
+
+
+def in_host_memory() -> bool:
+    """Whether accelerate's configuration says that parameters, gradients and state stay in host memory."""
+    return turned_on("FSDP") and parse_flag_from_env("FSDP_OFFLOAD_PARAMS")
+
+
 @lru_cache
 def _mesh(device_type: str, ranks: int) -> DeviceMesh:
     return init_device_mesh(device_type, (ranks,))
 
 
 def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device, ranks: int) -> None:
-    """Leave each rank its part of every parameter, on its device; all ranks call this together.
+    """Leave each rank its part of every parameter, on its device or in host memory; all ranks call this.
 
     Args:
         reader: the module that is called; it holds the model, and gathers what belongs to no unit.
@@ -64,11 +77,13 @@ def shard(reader: torch.nn.Module, model: torch.nn.Module, device: torch.device,
             f"{first_line(error)}: leave fsdp_transformer_layer_cls_to_wrap out, so that the units are the "
             f"model's own layers"
         ) from error
+    # memory that is pinned, so that a GPU copies while it computes
+    policy = CPUOffloadPolicy(pin_memory=device.type != "cpu") if in_host_memory() else OffloadPolicy()
     for module in reversed([m for m in model.modules() if m is not model]):  # inner units first
         if is_unit is not None and is_unit(module):
-            fully_shard(module, mesh=mesh, reshard_after_forward=True)
+            fully_shard(module, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
     # also at the root, because what stayed whole after scoring would not see the next change of its parts
-    fully_shard(reader, mesh=mesh, reshard_after_forward=True)
+    fully_shard(reader, mesh=mesh, reshard_after_forward=True, offload_policy=policy)
 
 
 class Reader(torch.nn.Module):
@@ -96,7 +111,7 @@ def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
     """
     accelerator.free_memory()  # else accelerate would keep the model before this one
     reader = Reader(loaded)
-    if not turned_on("FSDP"):
+    if not in_parts(accelerator):
         return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))
     shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
     parts = {name: local(value).to("cpu", copy=True) for name, value in loaded.model.state_dict().items()}

@@ -36,6 +36,7 @@ from momentum_bench.harness.models.packed_attention import (
     mask_of_rows,
 )
 from momentum_bench.harness.models.pretrained import has_segments, max_input_length
+from momentum_bench.harness.sharded_tensors import computed_on
 
 
 def _prepare(model: PreTrainedModel, undo: ExitStack) -> Packing:
@@ -127,15 +128,16 @@ def with_packing(loaded: LoadedModel, tokenizer: Any, is_head: bool) -> LoadedMo
     references = References(list(labels), None, None)
     trial = Encoded(ids, tokens.get("token_type_ids"), read_at, labels, references, n_truncated=0)
     pad_id, rows = tokenizer.pad_token_id or 0, range(len(ids))
+    device = computed_on(next(model.parameters()))
     undo = ExitStack()
     try:
         model.eval()
         torch.set_float32_matmul_precision("highest")
         with torch.no_grad():
-            padded = read(loaded, trial.batch(rows, pad_id, model.device))
+            padded = read(loaded, trial.batch(rows, pad_id, device))
         packing = _prepare(model, undo)
         with scoring(loaded):
-            packed = read(loaded, trial.batch(rows, pad_id, model.device, packing))
+            packed = read(loaded, trial.batch(rows, pad_id, device, packing))
         if packed.shape != padded.shape or not bool(padded.std() > 0):
             raise NotPackableError(f"{type(model).__name__}: packed and padded scores cannot be compared")
         if not bool((packed - padded).abs().max() <= TOLERANCE * padded.abs().max()):

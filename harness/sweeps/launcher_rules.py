@@ -12,7 +12,6 @@ from momentum_bench.harness.sweeps.request import Sweep
 FSDP_SETTINGS = (
     ("VERSION", "2", "1"),
     ("RESHARD_AFTER_FORWARD", "true", "true"),
-    ("OFFLOAD_PARAMS", "false", "false"),
     ("ACTIVATION_CHECKPOINTING", "false", "false"),
 )
 """Settings of accelerate: the name, the one value that is supported, and accelerate's own default."""
@@ -39,7 +38,8 @@ def _check_ranks(sweep: Sweep, ranks: int) -> None:
             f"data_parallel_ranks is {sweep.data_parallel_ranks}, and {ranks} rank(s) were started: "
             f"type torchrun --nproc_per_node {sweep.data_parallel_ranks} harness/run.py ..."
         )
-    if sweep.data_parallel_ranks == 1:
+    # one GPU may hold a model whose parameters are in host memory
+    if sweep.data_parallel_ranks == 1 and not turned_on("FSDP"):
         raise UserError(
             "--data-parallel shares each batch among the ranks of a launch, but there is one rank: type "
             "torchrun --nproc_per_node N harness/run.py ..., or leave out --data-parallel"

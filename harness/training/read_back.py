@@ -34,8 +34,12 @@ def layout_of(loaded: LoadedModel) -> dict[str, int | str]:
     """How batches and parameters are laid out and which part of them is computed, for the record."""
     if loaded.sharded and loaded.shared:
         units = sum(isinstance(module, FSDPModule) for module in loaded.shared.modules())
-        here = sum(local(parameter).numel() for parameter in loaded.model.parameters())
-        return _layout_of_batches(loaded) | {"fsdp2_units": units, "parameters_on_rank_0": here}
+        parameters = [local(parameter) for parameter in loaded.model.parameters()]
+        return _layout_of_batches(loaded) | {
+            "fsdp2_units": units,
+            "parameters_on_rank_0": sum(parameter.numel() for parameter in parameters),
+            "parameters_in": ",".join(sorted({parameter.device.type for parameter in parameters})),
+        }
     return _layout_of_batches(loaded)
 
 

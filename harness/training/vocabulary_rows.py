@@ -136,6 +136,7 @@ def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
         and not spec.weight_decay
         and isinstance(train, Encoded)
         and parts.accelerator.num_processes == 1
+        and not parts.loaded.sharded
     ):
         model: Any = parts.loaded.model
         embedding, output = model.get_input_embeddings(), model.get_output_embeddings()

@@ -139,14 +139,31 @@ OF_EACH_KIND = "sgdm,sngm,sgdf"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["prompt", "head", "causal"])
+@pytest.mark.parametrize(
+    ("method", "ranks", "in_host_memory"),
+    [
+        ("prompt", 2, "false"),
+        ("head", 2, "false"),
+        ("causal", 2, "false"),
+        ("head", 2, "true"),
+        ("prompt", 1, "true"),
+    ],
+)
 def test_sharded_parameters_give_the_run_of_one_process(
-    method: str, tiny_model: Path, tiny_decoder: Path, toy_data: Path, tmp_path: Path
+    method: str,
+    ranks: int,
+    in_host_memory: str,
+    tiny_model: Path,
+    tiny_decoder: Path,
+    toy_data: Path,
+    tmp_path: Path,
 ):
     """And several runs in one launch, each from the pristine model, clipped, with weight decay."""
     model = tiny_decoder if method == "causal" else tiny_model
     more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
-    parameters = launched_on(2, tmp_path, words(model, toy_data, "by2", *more, "--data-parallel"), **FSDP)
+    sweep = words(model, toy_data, "by2", *more, "--data-parallel")
+    more_environment = {"FSDP_OFFLOAD_PARAMS": in_host_memory, "OMP_NUM_THREADS": "1"}
+    parameters = launched_on(ranks, tmp_path, sweep, **FSDP, **more_environment)
     session = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
     for name in OF_EACH_KIND.split(","):
         sharded = records(tmp_path / "by2")[name]
@@ -167,8 +184,10 @@ def test_sharded_parameters_give_the_run_of_one_process(
             assert sharded["read_back"][fact] == single["read_back"][fact]
         layout = sharded["read_back"]["layout"]
         assert layout["fsdp2_units"] == (3 if method == "causal" else 4)  # BERT's tables too
-        half = single["read_back"]["n_trainable_parameters"] / 2
-        assert half <= layout["parameters_on_rank_0"] < 1.2 * half  # rows that do not divide are on rank 0
+        part = single["read_back"]["n_trainable_parameters"] / ranks
+        assert part <= layout["parameters_on_rank_0"] < 1.2 * part  # rows that do not divide are on rank 0
+        assert layout["parameters_in"] == "cpu"
+        assert layout["data_parallel_ranks"] == ranks
         assert layout["padding"] == single["read_back"]["layout"]["padding"] == "none"
         assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
     live = dict(session.loaded(spec).model.named_parameters())
@@ -208,5 +227,9 @@ def test_what_does_not_divide_or_was_not_started_is_refused(monkeypatch: pytest.
     monkeypatch.setenv("WORLD_SIZE", "4")
     check_launcher(sweep)
     monkeypatch.setenv("WORLD_SIZE", "1")
+    alone = make_sweep({"task": "sst2", "data_parallel_ranks": 1}, None)
     with pytest.raises(UserError, match="there is one rank"):
-        check_launcher(make_sweep({"task": "sst2", "data_parallel_ranks": 1}, None))
+        check_launcher(alone)
+    for name, value in FSDP.items():
+        monkeypatch.setenv(name, value)
+    check_launcher(alone)  # its parameters may be in host memory

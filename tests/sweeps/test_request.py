@@ -153,7 +153,6 @@ def test_the_settings_name_tells_what_departs_from_the_protocol(toy_data: Path):
     [
         ({"peft": "lora"}, {}, "--peft lora does not go with FSDP"),
         ({}, {"FSDP_VERSION": "1"}, "fsdp_version: 1, and only 2 is supported.* --fsdp_version 2"),
-        ({}, {"FSDP_OFFLOAD_PARAMS": "true"}, "fsdp_offload_params: true"),
         ({}, {"FSDP_ACTIVATION_CHECKPOINTING": "true"}, "fsdp_activation_checkpointing: true"),
         ({}, {"FSDP_RESHARD_AFTER_FORWARD": "false"}, "fsdp_reshard_after_forward: false"),
     ],
