@@ -25,6 +25,7 @@ OTHERS = {
     "--mixed_precision": "accelerate",
     "--output_path": "lm-evaluation-harness",
     "--cpu": "accelerate",
+    "--fsdp_offload_params": "accelerate",
     "--num_processes": "accelerate",
     "--max_restarts": "torchrun",
     "--global": "git",
