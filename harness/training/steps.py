@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
+from momentum_bench.harness.device_errors import is_of_the_device
 from momentum_bench.harness.encoding.batch import Batch
+from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.optimizers.entry import ClosureUse
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.seeds import rank_share
@@ -94,7 +97,8 @@ def _step_with_closure(
 
     if use is ClosureUse.AFTER_GRADIENT:
         closure()
-    optimizer.step(closure)  # type: ignore[arg-type]
+    with stepping(spec, parts):
+        optimizer.step(closure)  # type: ignore[arg-type]
     optimizer.zero_grad(set_to_none=True)
     return StepResult(losses[0], norms[:1], len(losses))
 
@@ -133,9 +137,29 @@ def _update(
 ) -> list[torch.Tensor]:
     """Clip, step, and drop the gradients; returns the norm before clipping, where there is clipping."""
     norms = _clip(spec, parts, reached, optimizer)
-    optimizer.step()
+    with stepping(spec, parts):
+        optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norms
+
+
+@contextmanager
+def stepping(spec: RunSpec, parts: RunParts) -> Iterator[None]:
+    """Inside, an optimizer steps. Whoever wrote a class may not have thought of parameters in parts.
+
+    Raises:
+        UserError: it is such a class.
+    """
+    try:
+        yield
+    except Exception as error:
+        is_ours = parts.entry is None or parts.entry.promises
+        if is_ours or not parts.loaded.sharded or isinstance(error, UserError) or is_of_the_device(error):
+            raise
+        raise UserError(
+            f"{spec.optimizer} cannot step where each rank holds a part of every parameter (FSDP): "
+            f"{first_line(error)}. Leave it out of --optimizers, or run it without FSDP"
+        ) from error
 
 
 def _clip(

@@ -86,9 +86,9 @@ def words(model: Path, data: Path, out: str, *more: object) -> list[object]:
 
 
 def records(folder: Path) -> dict[str, dict]:
-    """By optimizer."""
+    """By optimizer, without its version."""
     found = [json.loads(path.read_text()) for path in folder.glob("runs/*/record.json")]
-    return {record["spec"]["optimizer"]: record for record in found}
+    return {record["spec"]["optimizer"].partition("@")[0]: record for record in found}
 
 
 def launched_on(ranks: int, place: Path, sweep: list[object], **environment: str):
@@ -135,7 +135,8 @@ def test_ranks_that_share_batches_give_the_run_of_one_process(
     ]
 
 
-OF_EACH_KIND = "sgdm,sngm,sgdf"
+OF_EACH_KIND = ("sgdm", "sngm", "sgdf", "torch.optim.SGD:momentum=0.5")
+"""The last is a class without promises. One that divides by the size of a gradient would amplify rounding."""
 
 
 @pytest.mark.slow
@@ -160,12 +161,21 @@ def test_sharded_parameters_give_the_run_of_one_process(
 ):
     """And several runs in one launch, each from the pristine model, clipped, with weight decay."""
     model = tiny_decoder if method == "causal" else tiny_model
-    more = ("--method", method, "--optimizers", OF_EACH_KIND, "--max-grad-norm", 0.5, "--weight-decay", 0.01)
+    more = (
+        "--method",
+        method,
+        "--optimizers",
+        ",".join(OF_EACH_KIND),
+        "--max-grad-norm",
+        0.5,
+        "--weight-decay",
+        0.01,
+    )
     sweep = words(model, toy_data, "by2", *more, "--data-parallel")
     more_environment = {"FSDP_OFFLOAD_PARAMS": in_host_memory, "OMP_NUM_THREADS": "1"}
     parameters = launched_on(ranks, tmp_path, sweep, **FSDP, **more_environment)
     session = Session(Inputs(str(model), toy_data), make_accelerator("fp32"))
-    for name in OF_EACH_KIND.split(","):
+    for name in (name.partition(":")[0] for name in OF_EACH_KIND):
         sharded = records(tmp_path / "by2")[name]
         spec = RunSpec.model_validate_json(json.dumps(sharded["spec"]))
         alone = finetune(
@@ -192,6 +202,18 @@ def test_sharded_parameters_give_the_run_of_one_process(
         assert sharded["clipped_fraction"] == single["clipped_fraction"] > 0
     live = dict(session.loaded(spec).model.named_parameters())
     assert_close(parameters, {name: p.detach() for name, p in live.items()}, within=1e-5)
+
+
+@pytest.mark.slow
+def test_an_optimizer_that_cannot_step_on_parts_is_named(tiny_model: Path, toy_data: Path, tmp_path: Path):
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
+    sweep = words(tiny_model, toy_data, "results", "--optimizers", "sgd,torch.optim.Adafactor")
+    done = launch(*torchrun, *sweep, "--data-parallel", cwd=tmp_path, ACCELERATE_USE_CPU="true", **FSDP)
+    assert done.returncode != 0
+    assert "torch.optim.Adafactor@" in done.stderr
+    assert "cannot step where each rank holds a part of every parameter (FSDP): " in done.stderr
+    assert "momentum_bench/harness" not in done.stderr  # no traceback of ours
+    assert records(tmp_path / "results").keys() == {"sgd"}
 
 
 @pytest.mark.slow
