@@ -86,7 +86,13 @@ def checked_record(content: bytes, run_id: str) -> tuple[RunRecord | None, list[
     except RecursionError:
         return None, ["is nested too deeply for a record"]
     if record.spec.run_id != run_id:
-        wrong.append(f"its spec is that of run {record.spec.run_id}: it is in another run's folder")
+        # `named_lines` calls a line so whose run another line has
+        where = (
+            "an earlier line of the archive has this run"
+            if run_id.startswith("line-")
+            else "it is in another run's folder"
+        )
+        wrong.append(f"its spec is that of run {record.spec.run_id}: {where}")
     return record, wrong
 
 

@@ -90,7 +90,7 @@ def test_what_is_changed_in_an_archive_is_found(kept: Path):
     assert any(line.startswith("runs/line-0/record.json: is not a record") for line in departures(kept))
     lines = lzma.decompress(whole).splitlines(keepends=True)
     (kept / ARCHIVE).write_bytes(lzma.compress(b"".join([*lines, lines[0]])))
-    assert any("it is in another run's folder" in line for line in departures(kept))
+    assert any("an earlier line of the archive has this run" in line for line in departures(kept))
     (kept / ARCHIVE).write_bytes(lzma.compress(b"".join(lines[:-1])))
     assert any("the records give" in line for line in departures(kept))
     for damaged in (whole[:-20], b"no archive", b""):
