@@ -17,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import plot_style, svg_text
-from momentum_bench.harness.sweeps.confirming import standings_of
+from momentum_bench.harness.sweeps.confirming import Standing, standings_of
 from momentum_bench.harness.verdicts.paired import PairedDifference
 from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
@@ -36,7 +36,13 @@ PUBLISHED = DOCS.parent / "leaderboards" / "published"
 TEMPLATE, PAGE = "findings.md.j2", "findings.md"
 TEXT_PLOT, DIGITS_PLOT = "findings-text.svg", "findings-digits.svg"
 
-ORDER = ("paper-prompt-small", "six-tasks-minilm-head", "digits-momentum", "digits-batch-size")
+ORDER = (
+    "paper-prompt-small",
+    "six-tasks-confirming",
+    "six-tasks-minilm-head",
+    "digits-momentum",
+    "digits-batch-size",
+)
 """Boards in the order of the page; others follow. Of a comparison on two boards, the first counts."""
 
 Boards = dict[str, Leaderboard]
@@ -47,16 +53,22 @@ class Changed(Exception):
 
 
 def published() -> Boards:
-    """All published boards that are finished, in the order of the page."""
+    """All published boards whose designs have had a look, in the order of the page."""
     names = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{ARCHIVE}"))
     names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     stores = {name: store_of(PUBLISHED / name) for name in names}
-    return {name: build(store) for name, store in stores.items() if _is_finished(store)}
+    return {name: build(store) for name, store in stores.items() if _has_a_look(store)}
 
 
-def _is_finished(store: Store | ArchivedStore) -> bool:
-    """Whether nothing is left to run; a board of many hours is committed now and then while it grows."""
-    return all(now.has_ended for _, now in standings_of(store.designs(), store.records()))
+def _has_a_look(store: Store | ArchivedStore) -> bool:
+    """Whether there is something to say; a board of many hours is committed now and then while it grows."""
+    standings = standings_of(store.designs(), store.records())
+    return all(now.has_ended or _seeds_so_far(now) for _, now in standings)
+
+
+def _seeds_so_far(now: Standing) -> int:
+    """Confirming seeds of the last look that a design has had."""
+    return max((found.n_seeds for found in now.replayed.pairs.values()), default=0)
 
 
 def page(boards: Boards) -> str:
@@ -68,6 +80,7 @@ def page(boards: Boards) -> str:
         digits=partial(_digits, boards),
         paper=partial(_paper, boards),
         at_rates=partial(_at_rates, boards),
+        confirmed=partial(_confirmed, boards),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
@@ -143,8 +156,14 @@ def _designs(boards: Boards) -> str:
         spec = runs[0].spec
         costs = [run.costs for run in runs if run.costs]
         seconds = sum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs)
-        looks = {design.looks for design in board.designs if design.confirm_seeds}
-        confirmed = "; ".join(f"until decided, looks at {_and(sorted(each))}" for each in looks) or "none"
+        standings = standings_of(board.designs, runs)
+        looks = {
+            f"until decided, looks at {_and(sorted(design.looks))}"
+            + ("" if now.has_ended else f"; so far {_seeds_so_far(now)}")
+            for design, now in standings
+            if design.confirm_seeds
+        }
+        confirmed = "; ".join(sorted(looks)) or "none"
         steps = _and(sorted({run.spec.max_steps for run in runs}))
         tasks = _and(dict.fromkeys(str(row.columns["task"]) for row in board.rows))
         few = f"k = {spec.k}" if spec.k else "all training rows"
@@ -193,6 +212,11 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
 def _paper(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
     """The matched difference to SGD of one of the paper's tasks, if its verdict is the one that is needed."""
     return _matched(boards["paper-prompt-small"], task, optimizer, verdict)
+
+
+def _confirmed(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
+    """The matched difference to SGD of one of the six tasks, if its verdict is the one that is needed."""
+    return _matched(boards["six-tasks-confirming"], task, optimizer, verdict)
 
 
 def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
