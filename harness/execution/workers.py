@@ -37,7 +37,10 @@ def kept_session(inputs: Inputs, precision: str) -> Session:
 def new_pool(n_processes: int, inputs: Inputs, precision: str) -> ProcessPoolExecutor:
     """A pool of worker processes, which start when work is handed to them by `submit`."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(n_processes, context, initializer=_start_worker, initargs=(inputs, precision))
+    with _working_directory_is_not_searched():
+        return ProcessPoolExecutor(
+            n_processes, context, initializer=_start_worker, initargs=(inputs, precision)
+        )
 
 
 def submit(
@@ -54,7 +57,7 @@ def submit(
     # a new process inherits the blocked signal
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        with _main_is_not_imported():
+        with _main_is_not_imported(), _working_directory_is_not_searched():
             return pool.submit(function, *args, **kwargs)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
@@ -75,6 +78,24 @@ def _main_is_not_imported() -> Iterator[None]:
     finally:
         for name, value in before.items():
             setattr(main, name, value)
+
+
+@contextmanager
+def _working_directory_is_not_searched() -> Iterator[None]:
+    """Start processes that do not look for modules where the user happens to be.
+
+    Python starts them by `-c`, and then a file there that is called `random.py` would be taken for Python's
+    own module, and be executed. Their search path is that of this process in the end.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONSAFEPATH"]
+        else:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

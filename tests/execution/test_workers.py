@@ -85,6 +85,38 @@ def test_no_worker_outlives_its_parent(pool: str, ended_by: signal.Signals, tmp_
         parent.wait()
 
 
+ASKS_A_WORKER = """
+import os
+
+from momentum_bench.harness.execution import workers
+from momentum_bench.harness.inputs import Inputs
+
+pool = workers.new_pool(1, Inputs("no-model", None), "fp32")
+with workers.closing_pools([pool]):
+    print(workers.submit(pool, os.getcwd).result())
+print(os.environ.get("PYTHONSAFEPATH"))
+"""
+
+
+def test_a_worker_takes_no_module_from_the_working_directory(tmp_path: Path):
+    """A user's `struct.py` is not Python's, which `multiprocessing` needs, and `numpy.py` is not numpy."""
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    for name in ("struct", "numpy"):
+        (here / f"{name}.py").write_text(f"raise SystemExit('{name}.py of the user was executed')\n")
+    (elsewhere / "ask.py").write_text(ASKS_A_WORKER)
+    done = subprocess.run(
+        [sys.executable, str(elsewhere / "ask.py")],
+        cwd=here,
+        env=cli_environment(PYTHONPATH=str(SOURCES)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, f"{here}\nNone\n"), done.stderr
+
+
 def test_only_one_file_starts_processes():
     """Another pool would have to watch its parent too."""
     names = {"ProcessPoolExecutor", "multiprocessing", "get_context", "Popen", "Pool"}
