@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from momentum_bench.harness.cores import usable_cores
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.data.images import CENTRE
 from momentum_bench.harness.data.task_kinds import References
 from momentum_bench.harness.encoding.batch import Batch, Encoded
 from momentum_bench.harness.encoding.packed_rows import Packing
 from momentum_bench.harness.encoding.transfer import sent
+from momentum_bench.harness.machine import usable_cores
 from momentum_bench.tasks.types import ImageTask
 
 TOKENS_OF_AN_IMAGE = 16

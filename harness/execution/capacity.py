@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import psutil
 import torch
 
-from momentum_bench.harness.cores import usable_cores
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.job import Job
 from momentum_bench.harness.launcher import launched, ranks_here
+from momentum_bench.harness.machine import available_memory, usable_cores
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.training.memory import saved_bytes
 from momentum_bench.harness.training.scoring import logits
@@ -72,7 +71,7 @@ def runs_at_a_time(session: Session, specs: Sequence[RunSpec], asked: int | Lite
 def _carried_by_host(specs: Sequence[RunSpec]) -> int:
     """Worker processes of a GPU that the host carries, by its cores and its free memory."""
     threads = max((spec.threads_per_run for spec in specs), default=1)
-    by_memory = psutil.virtual_memory().available // BYTES_OF_A_WORKER
+    by_memory = available_memory() // BYTES_OF_A_WORKER
     return min(usable_cores() // threads, int(by_memory))
 
 
@@ -82,7 +81,7 @@ def _carried_by_cpu(session: Session, specs: Sequence[RunSpec]) -> int:
         return 1
     parameters = sum(p.numel() * p.element_size() for p in session.loaded(specs[0]).model.parameters())
     # a run holds the weights five times: pristine, live, gradient, momentum, best checkpoint
-    by_memory = psutil.virtual_memory().available // (5 * parameters + RESERVED_BYTES)
+    by_memory = available_memory() // (5 * parameters + RESERVED_BYTES)
     return min(usable_cores() // specs[0].threads_per_run, int(by_memory))
 
 

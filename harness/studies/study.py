@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from momentum_bench.harness.cores import usable_cores
 from momentum_bench.harness.data.examples import TaskData
 from momentum_bench.harness.data.find_task import find_task
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution.prepare import prepare
 from momentum_bench.harness.inputs import Inputs
+from momentum_bench.harness.machine import usable_cores
 from momentum_bench.harness.models.files import resolve_model
 from momentum_bench.harness.records.files import read_record, write_atomically, write_record
 from momentum_bench.harness.records.schema import RUN_AXES, RunSpec

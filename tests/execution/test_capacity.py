@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
-import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -71,7 +70,7 @@ def test_auto_is_by_the_largest_run_and_a_number_is_that_number(
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: bytes_of_a_run(session, spec))
     monkeypatch.setattr(capacity, "usable_cores", lambda: 64)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 2**40)
     monkeypatch.setattr(
         torch.cuda, "mem_get_info", lambda _: (int(3.5 * (SPARE * largest + BYTES_OF_A_CONTEXT)), 2**40)
     )
@@ -88,7 +87,7 @@ def test_auto_on_a_gpu_counts_cores_and_memory_of_the_host_too(
     on_gpu = SimpleNamespace(accelerator=SimpleNamespace(device=torch.device("cuda")))
     monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: 2**26)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * 2**30, 80 * 2**30))
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 2**40)
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
     specs = [spec_for(session)] * 100
     assert runs_at_a_time(on_gpu, specs, "auto") == 8
@@ -96,9 +95,9 @@ def test_auto_on_a_gpu_counts_cores_and_memory_of_the_host_too(
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert runs_at_a_time(on_gpu, specs, "auto") == 2
     monkeypatch.delenv("WORLD_SIZE")
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=7 * 2**30))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 7 * 2**30)
     assert runs_at_a_time(on_gpu, specs, "auto") == 3
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 2**40)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (5 * 2**30, 80 * 2**30))
     plain = runs_at_a_time(on_gpu, specs, "auto")
     monkeypatch.setattr(capacity, "bytes_of_a_run", lambda _, spec: 2**31)
@@ -110,7 +109,7 @@ def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
 ):
     specs = [spec_for(session)] * 20
     monkeypatch.setattr(capacity, "usable_cores", lambda: 8)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2**40))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 2**40)
     for asked in (None, "auto"):
         assert runs_at_a_time(session, specs, asked) == 8
     assert runs_at_a_time(session, specs, 3) == 3
@@ -120,7 +119,7 @@ def test_on_a_cpu_it_is_by_cores_and_memory_and_a_rank_has_its_share(
     assert runs_at_a_time(session, specs, "auto") == 2
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")  # two machines
     assert runs_at_a_time(session, specs, "auto") == 4
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=0))
+    monkeypatch.setattr(capacity, "available_memory", lambda: 0)
     assert runs_at_a_time(session, specs, "auto") == 1
 
 
