@@ -37,7 +37,9 @@ def _git_commit() -> str:
     if not (root / ".git").exists():
         return "none"
     try:
-        git = ["git", "-C", str(root)]
+        # in a container the checkout often belongs to another user, and git refuses it without this; the code
+        # that lies in it is running already
+        git = ["git", "-c", f"safe.directory={root}", "-C", str(root)]
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run([*git, "diff", "--quiet", "HEAD"], check=False).returncode
     except (OSError, subprocess.CalledProcessError):
