@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 from joblib import cpu_count
+
+from momentum_bench.harness.errors import UserError
 
 OF_THIS_PROCESS = Path("/proc/self/cgroup")
 """Names the control groups of this process. Docker, Kubernetes, Slurm and systemd set their limits."""
@@ -29,8 +32,20 @@ _V2 = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def usable_cores() -> int:
-    """Cores by this process's affinity and its container's quota (`docker run --cpus`), rounded up."""
-    return int(cpu_count())
+    """Cores by this process's affinity and its container's quota (`docker run --cpus`), rounded up.
+
+    `LOKY_MAX_CPU_COUNT`, which scikit-learn knows too, is an upper bound.
+
+    Raises:
+        UserError: this variable is no number.
+    """
+    try:
+        return int(cpu_count())
+    except ValueError:
+        raise UserError(
+            f"the environment variable LOKY_MAX_CPU_COUNT is {os.environ.get('LOKY_MAX_CPU_COUNT')!r}, "
+            f"expected a whole number: set it to one, or type unset LOKY_MAX_CPU_COUNT"
+        ) from None
 
 
 def available_memory() -> int:

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from momentum_bench.harness import machine
+from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.machine import available_memory, usable_cores
 
 GB = 10**9
@@ -87,3 +88,6 @@ def test_cores_are_those_of_affinity_and_quota(monkeypatch: pytest.MonkeyPatch):
     assert usable_cores() == joblib.cpu_count() <= (os.cpu_count() or 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     assert usable_cores() == 1
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "all")
+    with pytest.raises(UserError, match="is 'all', expected a whole number.* unset LOKY_MAX_CPU_COUNT"):
+        usable_cores()
