@@ -89,5 +89,5 @@ def test_cores_are_those_of_affinity_and_quota(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3}, raising=False)
     assert usable_cores() == 1
     monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "all")
-    with pytest.raises(UserError, match="is 'all', expected a whole number.* unset LOKY_MAX_CPU_COUNT"):
+    with pytest.raises(UserError, match=r"is 'all', expected a whole number.* unset LOKY_MAX_CPU_COUNT"):
         usable_cores()
