@@ -60,6 +60,17 @@ def test_the_readme_says_what_the_board_says(findings: ModuleType):
     assert not said
 
 
+def test_the_readme_says_what_the_board_of_six_tasks_says(findings: ModuleType):
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    assert "SGD is better on TREC by 3.1 points" in readme
+    [said] = [
+        pair.difference
+        for pair in findings.published()["six-tasks-confirming"].comparisons
+        if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
+    ]
+    assert (said.verdict, f"{abs(100 * said.mean):.1f}") == ("a better", "3.1")
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
 def test_the_table_of_the_papers_tasks_is_that_of_the_board(findings: ModuleType, page: str):
     lines = (ROOT / page).read_text().splitlines()
