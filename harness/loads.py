@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,16 +144,30 @@ def model_of_gguf(
     """A model in fp32 on the CPU with the weights of a GGUF file, and transformers' report about it."""
     import torch
 
-    loaded: tuple[PreTrainedModel, dict[str, Any]] = _auto_class(head).from_pretrained(
-        folder,
-        config=config,
-        dtype=torch.float32,
-        gguf_file=gguf,
-        local_files_only=True,
-        output_loading_info=True,
-        trust_remote_code=False,
-    )
+    with _without_its_bar():
+        loaded: tuple[PreTrainedModel, dict[str, Any]] = _auto_class(head).from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            gguf_file=gguf,
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+        )
     return loaded
+
+
+@contextmanager
+def _without_its_bar() -> Iterator[None]:
+    """Show no progress of reading a GGUF file; transformers' switch for progress bars does not reach it."""
+    from transformers import modeling_gguf_pytorch_utils as module
+
+    bar = module.tqdm
+    module.tqdm = partial(bar, disable=True)
+    try:
+        yield
+    finally:
+        module.tqdm = bar
 
 
 def hub_dataset(name: str, config: str | None, split: str, revision: str | None) -> Any:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -192,3 +193,20 @@ def test_a_script_that_lies_in_the_current_folder_is_no_metric(tmp_path: Path, m
     with pytest.raises(UserError, match="evaluate cannot load it"):  # it was run, and holds no metric
         compute("evaluate:./accuracy", [0], [0])
     assert (tmp_path / "canary").exists()
+
+
+def test_reading_a_gguf_file_shows_no_bar(monkeypatch: pytest.MonkeyPatch, capfd):
+    """Also in a log, and with --quiet."""
+    from transformers import modeling_gguf_pytorch_utils as of_transformers
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(*_: Any, **__: Any) -> tuple[str, dict[str, Any]]:
+            return str(sum(of_transformers.tqdm([1, 2]))), {}
+
+    bar = of_transformers.tqdm
+    monkeypatch.setattr(loads, "_auto_class", lambda _: Auto)
+    config: Any = None
+    assert loads.model_of_gguf("causal_lm", config, Path(), "small.gguf") == ("3", {})
+    assert capfd.readouterr().err == ""
+    assert of_transformers.tqdm is bar
