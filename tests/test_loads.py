@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import modeling_gguf_pytorch_utils as of_transformers
 
 from momentum_bench.harness import loads
 from momentum_bench.harness.errors import UserError
@@ -197,7 +198,6 @@ def test_a_script_that_lies_in_the_current_folder_is_no_metric(tmp_path: Path, m
 
 def test_reading_a_gguf_file_shows_no_bar(monkeypatch: pytest.MonkeyPatch, capfd):
     """Also in a log, and with --quiet."""
-    from transformers import modeling_gguf_pytorch_utils as of_transformers
 
     class Auto:
         @staticmethod
