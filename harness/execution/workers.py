@@ -12,6 +12,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from tqdm import tqdm
+
 from momentum_bench.harness.device_errors import DeviceLostError
 from momentum_bench.harness.execution.prepare import new_session
 from momentum_bench.harness.inputs import Inputs
@@ -131,6 +133,8 @@ def ending_with_its_device() -> Iterator[None]:
 def _start_worker(inputs: Inputs, precision: str) -> None:
     """What a worker process does first."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # tqdm would make a lock between processes, which stays behind, with a warning, where a worker is ended
+    tqdm.set_lock(threading.RLock())
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     kept_session(inputs, precision)
 

@@ -221,6 +221,7 @@ def test_ctrl_c_ends_the_workers_and_leaves_the_callers_own_processes(
     )
     done = script(tmp_path, text)
     assert done.stdout.splitlines() == ["interrupted", "0 0"], done.stderr
+    assert "leaked" not in done.stderr
 
 
 @pytest.mark.slow

@@ -29,6 +29,8 @@ OTHERS = {
     "--num_processes": "accelerate",
     "--max_restarts": "torchrun",
     "--global": "git",
+    "--cpus": "docker",
+    "--memory": "docker",
 }
 """Options that the text names and that are of other programs."""
 
