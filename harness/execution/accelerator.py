@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
+    DistributedType,
     InitProcessGroupKwargs,
     parse_flag_from_env,
     patch_environment,
@@ -78,11 +79,13 @@ def _joined(mixed_precision: str, cpu: bool) -> Accelerator:
     patience = InitProcessGroupKwargs(**group)
     with left_to_us(), undivided():
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[ddp, patience])
-    if accelerator.num_processes != (ranks := launched().ranks):
+    is_alone = accelerator.distributed_type == DistributedType.NO
+    joined = 0 if is_alone else accelerator.num_processes
+    if joined != (ranks := launched().ranks):
         raise UserError(
-            f"--data-parallel: {ranks} ranks were started, but accelerate joined "
-            f"{accelerator.num_processes} on {accelerator.device.type}. Without a GPU it joins them only "
-            f"if you put ACCELERATE_USE_CPU=true before the command"
+            f"--data-parallel: {ranks} rank(s) were started, but accelerate joined {joined} on "
+            f"{accelerator.device.type}. Without a GPU it joins them only if you type "
+            f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {ranks} harness/run.py ..."
         )
     return accelerator
 

@@ -217,12 +217,24 @@ def test_an_optimizer_that_cannot_step_on_parts_is_named(tiny_model: Path, toy_d
 
 
 @pytest.mark.slow
-def test_ranks_that_were_not_joined_do_not_run(tiny_model: Path, toy_data: Path, tmp_path: Path):
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
+@pytest.mark.parametrize(("ranks", "sharding"), [(2, {}), (1, FSDP)])
+def test_ranks_that_were_not_joined_do_not_run(
+    ranks: int, sharding: dict[str, str], tiny_model: Path, toy_data: Path, tmp_path: Path
+):
+    """Also a single one that was to keep its parameters in host memory."""
+    torchrun = [
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        ranks,
+        ROOT / "harness" / "run.py",
+    ]
     sweep = words(tiny_model, toy_data, "results", "--data-parallel")
-    done = launch(*torchrun, *sweep, cwd=tmp_path, CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="false")
+    without = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "false"}
+    done = launch(*torchrun, *sweep, cwd=tmp_path, **without, **sharding)
     assert done.returncode != 0
-    assert "2 ranks were started, but accelerate joined 1 on cpu" in done.stderr
+    assert f"{ranks} rank(s) were started, but accelerate joined 0 on cpu" in done.stderr
+    assert f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {ranks}" in done.stderr
     assert not records(tmp_path / "results")
 
 
