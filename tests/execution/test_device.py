@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedType, InitProcessGroupKwargs
 
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.execution import accelerator
@@ -126,7 +126,7 @@ def test_ranks_wait_for_the_first_one_as_long_as_it_takes(monkeypatch: pytest.Mo
 
     def made(**settings: Any) -> SimpleNamespace:
         asked.update(settings)
-        return SimpleNamespace(num_processes=1, device=CPU)
+        return SimpleNamespace(num_processes=1, device=CPU, distributed_type=DistributedType.MULTI_CPU)
 
     monkeypatch.setattr(accelerator, "Accelerator", made)
     make_accelerator("fp32", together=True)
