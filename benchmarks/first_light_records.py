@@ -29,6 +29,9 @@ EQUAL = (("deterministic", "deterministic-workers"), ("digits", "digits-without-
 
 AUTOCAST = {"bf16": "bfloat16"}
 
+PARAMETERS_IN = {"host-memory": "cpu"}
+"""Where a part keeps its parameters, if not where it computes."""
+
 
 def facts(record: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a record."""
@@ -68,7 +71,7 @@ def _of_a_part(name: str, part: dict[str, Any]) -> list[str]:
             wrong.append(f"{name}: {run['optimizer']} is {run['status']} on {run['device']}")
         if run["autocast"] != AUTOCAST.get(name):
             wrong.append(f"{name}: autocast is {run['autocast']}")
-        if name == "host-memory" and run["parameters_in"] != "cpu":
+        if run.get("parameters_in") != PARAMETERS_IN.get(name):
             wrong.append(f"{name}: the parameters are in the memory of {run['parameters_in']}")
         if not name.startswith("digits") and not run["is_packed"]:
             wrong.append(f"{name}: the batches are padded")

@@ -78,9 +78,9 @@ def page(boards: Boards) -> str:
         designs=partial(_designs, boards),
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
-        paper=partial(_paper, boards),
+        paper=partial(_matched, boards["paper-prompt-small"]),
         at_rates=partial(_at_rates, boards),
-        confirmed=partial(_confirmed, boards),
+        confirmed=partial(_matched, boards["six-tasks-confirming"]),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
@@ -209,16 +209,6 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
     return _matched(boards["digits-momentum"], "digits", label, verdict, batch)
 
 
-def _paper(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
-    """The matched difference to SGD of one of the paper's tasks, if its verdict is the one that is needed."""
-    return _matched(boards["paper-prompt-small"], task, optimizer, verdict)
-
-
-def _confirmed(boards: Boards, task: str, optimizer: str, verdict: str) -> str:
-    """The matched difference to SGD of one of the six tasks, if its verdict is the one that is needed."""
-    return _matched(boards["six-tasks-confirming"], task, optimizer, verdict)
-
-
 def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
     """What SGDM adds to SGD at some rates of a paper's task: means over the tuning seeds, in points."""
     pairs = tuned_pairs(boards["paper-prompt-small"])
@@ -231,6 +221,7 @@ def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
 
 
 def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int | None = None) -> str:
+    """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
     for pair in board.comparisons:
         spec = pair.first.runs[0].spec
         found = pair.question == "matched" and spec.task == task and pair.second.label == label

@@ -7,13 +7,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import (
     DistributedDataParallelKwargs,
-    DistributedType,
     InitProcessGroupKwargs,
     parse_flag_from_env,
     patch_environment,
@@ -22,7 +20,7 @@ from accelerate.utils import (
 from momentum_bench.harness.errors import UserError, first_line
 from momentum_bench.harness.execution.device import check_device_type, check_usable
 from momentum_bench.harness.launcher import apart, check_flags, launched
-from momentum_bench.harness.models.distributed import in_host_memory, left_to_us
+from momentum_bench.harness.models.distributed import in_host_memory, is_joined, left_to_us
 from momentum_bench.harness.records.precision import PRECISIONS
 from momentum_bench.harness.training.arithmetic import fix_workspace, use
 
@@ -72,15 +70,13 @@ def _joined(mixed_precision: str, cpu: bool) -> Accelerator:
     ddp = DistributedDataParallelKwargs(find_unused_parameters=True)
     # the other ranks wait in a collective while rank 0 alone prepares all splits, and NCCL's own limit is
     # ten minutes; a launcher ends them where rank 0 dies
-    group: dict[str, Any] = {"timeout": LONGEST_WAIT}
+    patience = InitProcessGroupKwargs(timeout=LONGEST_WAIT)
     cpu = cpu or parse_flag_from_env("ACCELERATE_USE_CPU")
     if in_host_memory() and torch.cuda.is_available() and not cpu:
-        group["backend"] = "cuda:nccl,cpu:gloo"  # the norm of gradients in host memory is summed there
-    patience = InitProcessGroupKwargs(**group)
+        patience.backend = "cuda:nccl,cpu:gloo"  # the norm of gradients in host memory is summed there
     with left_to_us(), undivided():
         accelerator = Accelerator(mixed_precision=mixed_precision, cpu=cpu, kwargs_handlers=[ddp, patience])
-    is_alone = accelerator.distributed_type == DistributedType.NO
-    joined = 0 if is_alone else accelerator.num_processes
+    joined = accelerator.num_processes if is_joined(accelerator) else 0
     if joined != (ranks := launched().ranks):
         raise UserError(
             f"--data-parallel: {ranks} rank(s) were started, but accelerate joined {joined} on "

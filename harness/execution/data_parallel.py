@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, broadcast
+from accelerate.utils import broadcast
 
 from momentum_bench.harness.execution.one_run import record_of
+from momentum_bench.harness.models.distributed import is_joined
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Journal
 from momentum_bench.harness.training.session import Session
@@ -64,6 +65,6 @@ def leave(accelerator: Accelerator) -> None:
     tensors. A thread that does this while the interpreter ends aborts the process (torch 2.13), and the
     launcher then reports that the launch failed.
     """
-    if accelerator.distributed_type != DistributedType.NO:
+    if is_joined(accelerator):
         accelerator.state.destroy_process_group()
         time.sleep(SECONDS_TO_SETTLE)

@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
+from accelerate.utils import patch_environment
 from tqdm import tqdm
 
 from momentum_bench.harness.device_errors import DeviceLostError
@@ -89,15 +90,8 @@ def _working_directory_is_not_searched() -> Iterator[None]:
     Python starts them by `-c`, and then a file there that is called `random.py` would be taken for Python's
     own module, and be executed. Their search path is that of this process in the end.
     """
-    before = os.environ.get("PYTHONSAFEPATH")
-    os.environ["PYTHONSAFEPATH"] = "1"
-    try:
+    with patch_environment(PYTHONSAFEPATH="1"):
         yield
-    finally:
-        if before is None:
-            del os.environ["PYTHONSAFEPATH"]
-        else:
-            os.environ["PYTHONSAFEPATH"] = before
 
 
 @contextmanager

@@ -42,9 +42,14 @@ def left_to_us() -> Iterator[None]:
         yield
 
 
-def in_parts(accelerator: Accelerator) -> bool:
+def is_joined(accelerator: Accelerator) -> bool:
+    """Whether this accelerator belongs to ranks that share each run; with FSDP it may be one rank alone."""
+    return bool(accelerator.distributed_type != DistributedType.NO)
+
+
+def is_sharded(accelerator: Accelerator) -> bool:
     """Whether the ranks of this accelerator hold one model together, each a part of every parameter."""
-    return accelerator.distributed_type != DistributedType.NO and turned_on("FSDP")
+    return is_joined(accelerator) and turned_on("FSDP")
 
 
 def in_host_memory() -> bool:
@@ -111,7 +116,7 @@ def share_batches(loaded: LoadedModel, accelerator: Accelerator) -> LoadedModel:
     """
     accelerator.free_memory()  # else accelerate would keep the model before this one
     reader = Reader(loaded)
-    if not in_parts(accelerator):
+    if not is_sharded(accelerator):
         return dataclasses.replace(loaded, shared=accelerator.prepare_model(reader))
     shard(reader, loaded.model, accelerator.device, accelerator.num_processes)
     parts = {name: local(value).to("cpu", copy=True) for name, value in loaded.model.state_dict().items()}

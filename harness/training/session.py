@@ -24,7 +24,7 @@ from momentum_bench.harness.encoding.sequences import TokenCounts
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.inputs import Inputs
 from momentum_bench.harness.models import files, pretrained
-from momentum_bench.harness.models.distributed import in_parts, left_to_us, share_batches
+from momentum_bench.harness.models.distributed import is_joined, is_sharded, left_to_us, share_batches
 from momentum_bench.harness.models.files import ModelSource
 from momentum_bench.harness.models.loaded import LoadedModel
 from momentum_bench.harness.optimizers.entry import OptimizerEntry
@@ -220,7 +220,7 @@ class Session:
             self._model = None  # frees the old one first
             with left_to_us():
                 loaded = recipe.load()
-            if not in_parts(self.accelerator):  # whole, it may not fit the device
+            if not is_sharded(self.accelerator):  # whole, it may not fit the device
                 loaded.model.to(self.accelerator.device)
             self._model = recipe, setup.with_packing(loaded, spec.method)
         return self._model[1]
@@ -231,8 +231,7 @@ class Session:
         Ranks that share a run's batches call this together, because wrapping the model waits for all.
         """
         setup, loaded = self.setup(spec), self.loaded(spec)
-        together = self.accelerator.num_processes > 1 or in_parts(self.accelerator)
-        if together and loaded.shared is None:
+        if is_joined(self.accelerator) and loaded.shared is None:
             assert self._model is not None
             loaded = share_batches(loaded, self.accelerator)
             if loaded.sharded and loaded.packing:  # it was tried on the CPU; does it hold on this device too?

@@ -22,6 +22,8 @@ from momentum_bench.harness.training.session import Session
 from tests.conftest import ROOT, SOURCES
 from tests.helpers.sweeps import launch
 
+RUN = ROOT / "harness" / "run.py"
+
 # What a rank runs: the command line, and at its end the parameters of the last run, written by rank 0.
 SCRIPT = """
 import os, sys
@@ -91,13 +93,18 @@ def records(folder: Path) -> dict[str, dict]:
     return {record["spec"]["optimizer"].partition("@")[0]: record for record in found}
 
 
+def torchrun(ranks: int, script: Path) -> list[object]:
+    return ["torch.distributed.run", "--standalone", "--nproc_per_node", ranks, script]
+
+
 def launched_on(ranks: int, place: Path, sweep: list[object], **environment: str):
     """The parameters after the last run of a sweep that ranks work on."""
     script = place / "script.py"
     script.write_text(SCRIPT.format(root=str(SOURCES)))
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", ranks, script]
     parameters = place / f"{sweep[sweep.index('--output-dir') + 1]}.safetensors"
-    done = launch(*torchrun, parameters, *sweep, cwd=place, ACCELERATE_USE_CPU="true", **environment)
+    done = launch(
+        *torchrun(ranks, script), parameters, *sweep, cwd=place, ACCELERATE_USE_CPU="true", **environment
+    )
     assert done.returncode == 0, done.stderr
     assert "UserWarning" not in done.stderr
     return load_file(parameters)
@@ -206,9 +213,9 @@ def test_sharded_parameters_give_the_run_of_one_process(
 
 @pytest.mark.slow
 def test_an_optimizer_that_cannot_step_on_parts_is_named(tiny_model: Path, toy_data: Path, tmp_path: Path):
-    torchrun = ["torch.distributed.run", "--standalone", "--nproc_per_node", 2, ROOT / "harness" / "run.py"]
-    sweep = words(tiny_model, toy_data, "results", "--optimizers", "sgd,torch.optim.Adafactor")
-    done = launch(*torchrun, *sweep, "--data-parallel", cwd=tmp_path, ACCELERATE_USE_CPU="true", **FSDP)
+    more = ("--optimizers", "sgd,torch.optim.Adafactor", "--data-parallel")
+    sweep = words(tiny_model, toy_data, "results", *more)
+    done = launch(*torchrun(2, RUN), *sweep, cwd=tmp_path, ACCELERATE_USE_CPU="true", **FSDP)
     assert done.returncode != 0
     assert "torch.optim.Adafactor@" in done.stderr
     assert "cannot step where each rank holds a part of every parameter (FSDP): " in done.stderr
@@ -222,16 +229,9 @@ def test_ranks_that_were_not_joined_do_not_run(
     ranks: int, sharding: dict[str, str], tiny_model: Path, toy_data: Path, tmp_path: Path
 ):
     """Also a single one that was to keep its parameters in host memory."""
-    torchrun = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        ranks,
-        ROOT / "harness" / "run.py",
-    ]
     sweep = words(tiny_model, toy_data, "results", "--data-parallel")
     without = {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "false"}
-    done = launch(*torchrun, *sweep, cwd=tmp_path, **without, **sharding)
+    done = launch(*torchrun(ranks, RUN), *sweep, cwd=tmp_path, **without, **sharding)
     assert done.returncode != 0
     assert f"{ranks} rank(s) were started, but accelerate joined 0 on cpu" in done.stderr
     assert f"ACCELERATE_USE_CPU=true torchrun --nproc_per_node {ranks}" in done.stderr
