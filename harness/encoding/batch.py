@@ -29,8 +29,10 @@ class Encoded:
         references: what predictions of the n examples are scored against.
         n_truncated: examples with a text that was cut.
         targets: for each sequence, the token after each of its `read_at`; None if the scores of other
-            tokens (label words) are read.
+            tokens (`words`) are read.
         candidates: how many consecutive sequences belong to each example; None: one each.
+        words: the token of each class, in logit order, if their scores at the one place of `read_at` are
+            the scores of the classes; else None.
     """
 
     input_ids: list[list[int]]
@@ -41,6 +43,7 @@ class Encoded:
     n_truncated: int
     targets: list[list[int]] | None = None
     candidates: list[int] | None = None
+    words: list[int] | None = None
 
     def batch(
         self, rows: Sequence[int], pad_id: int, device: torch.device, packing: Packing | None = None
@@ -87,6 +90,7 @@ class Encoded:
             read_at=read_at,
             targets=targets,
             candidates=counts,
+            words=None if self.words is None else sent(torch.tensor(self.words), device),
             labels=sent(torch.tensor([self.labels[row] for row in rows]), device),
         )
 
@@ -112,8 +116,9 @@ class Batch:
         inputs: the model's inputs by name: S x T, padded, or 1 x N with the `segments` of the row.
         read_at: the R places that are read, as their sequences (R) and the positions there (R), in
             the order of the sequences; None for a head.
-        targets: the token whose score is read at each place (R); None: the label words are read.
+        targets: the token whose score is read at each place (R), if there are candidates; else None.
         candidates: how many consecutive sequences each example has; None: one each.
+        words: the C tokens whose scores at the one place of an example are those of its classes, or None.
         labels: the label of each example (B).
     """
 
@@ -121,4 +126,5 @@ class Batch:
     read_at: tuple[torch.Tensor, torch.Tensor] | None
     targets: torch.Tensor | None
     candidates: list[int] | None
+    words: torch.Tensor | None
     labels: torch.Tensor

@@ -40,7 +40,7 @@ class ImageSet:
     """
 
     n_truncated = 0
-    candidates = None
+    candidates = words = None
 
     def __init__(self, data: TaskData, rows: Sequence[Example], augmented: bool):
         assert isinstance(data.task, ImageTask)
@@ -67,6 +67,7 @@ class ImageSet:
             read_at=None,
             targets=None,
             candidates=None,
+            words=None,
             labels=sent(labels, device),
         )
 

@@ -65,9 +65,9 @@ def unreadable(encoded: Encoded, longest: int, n_embedded: int) -> tuple[int, st
         for ids in (encoded.input_ids[i] for i in sequences):
             if not 1 <= len(ids) <= longest:
                 return example, f"{len(ids)} tokens, and the model reads 1 to {longest}"
-            if max(ids) >= n_embedded:
+            if (largest := max(*ids, *(encoded.words or ()), 0)) >= n_embedded:
                 return example, (
-                    f"token {max(ids)}, and the model has embeddings of {n_embedded} tokens: its "
+                    f"token {largest}, and the model has embeddings of {n_embedded} tokens: its "
                     f"tokenizer has tokens that were added without resize_token_embeddings"
                 )
     return None

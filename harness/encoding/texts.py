@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
 from momentum_bench.harness.data.examples import Example
 from momentum_bench.harness.data.task_kinds import candidate_texts, references
 from momentum_bench.harness.encoding.batch import Encoded
-from momentum_bench.harness.encoding.label_words import Tokenizer, check_words
+from momentum_bench.harness.encoding.label_words import Tokenizer, check_words, label_word_ids
 from momentum_bench.harness.errors import UserError
 from momentum_bench.tasks import Task
 from momentum_bench.tasks.types import CANDIDATE, TemplatePiece, filled, filtered, parse_template
@@ -35,6 +36,7 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
             f"--method prompt needs a masked language model, and this tokenizer "
             f"({type(tokenizer).__name__}) has no mask token: use --method head or another model"
         )
+    words = label_word_ids(tokenizer, task)
     prefix, suffix = _special_ends(tokenizer)
     pieces = parse_template(task.template)
     cuttable = task.cuttable
@@ -74,7 +76,15 @@ def encode_prompts(tokenizer: Tokenizer, task: Task, examples: Sequence[Example]
                 read_at.append([len(ids)])
             ids += (parts | cut)[place]
         input_ids.append(ids + suffix)
-    return Encoded(input_ids, None, read_at, labels_of(examples), references(task, examples), n_truncated)
+    return Encoded(
+        input_ids=input_ids,
+        token_type_ids=None,
+        read_at=read_at,
+        labels=labels_of(examples),
+        references=references(task, examples),
+        n_truncated=n_truncated,
+        words=words,
+    )
 
 
 def labels_of(examples: Sequence[Example]) -> list[int] | list[float]:
@@ -173,7 +183,8 @@ def encode_candidates(
     The candidate's tokens are those after the prompt's own, as in MeZO's large-model code; the position
     before each of them is read. A tokenizer may join the prompt's end with a candidate. Then all
     candidates of the example are read from the first place where one of them differs from the prompt.
-    Candidates are the label words, or those of the example.
+    Candidates are the label words, or those of the example. Label words of one token each need no sequence
+    each: see `_at_one_place`.
 
     Args:
         max_length: tokens of a sequence at most, special tokens included.
@@ -217,9 +228,7 @@ def encode_candidates(
             input_ids.append(ids)
             read_at.append(list(range(start - 1, len(ids) - 1)))
             targets.append(ids[start:])
-    if task.kind != "multiple_choice":
-        check_words(tokenizer, task, targets[: len(task.label_words)])
-    return Encoded(
+    encoded = Encoded(
         input_ids=input_ids,
         token_type_ids=None,
         read_at=read_at,
@@ -228,6 +237,36 @@ def encode_candidates(
         n_truncated=len(too_long),
         targets=targets,
         candidates=counts,
+    )
+    if task.kind == "multiple_choice":
+        return encoded
+    check_words(tokenizer, task, targets[: len(task.label_words)])
+    return _at_one_place(encoded)
+
+
+def _at_one_place(encoded: Encoded) -> Encoded:
+    """One sequence for each example, if all candidates are the same single tokens behind its prompt.
+
+    Their scores then stand at the prompt's last place, for one forward pass instead of one for each class.
+    The log-probabilities of an example's candidates differ from these scores by one number, so the softmax
+    over the candidates, its loss and the choice are the same.
+
+    Returns:
+        What it was given, if some candidate has several tokens, or joins the prompt's end in some example.
+    """
+    assert encoded.targets is not None
+    of_examples = [[encoded.targets[i] for i in sequences] for sequences in encoded.sequences]
+    words = of_examples[0]
+    if any(len(word) != 1 for word in words) or any(found != words for found in of_examples):
+        return encoded
+    prompts = [encoded.input_ids[sequences[0]][:-1] for sequences in encoded.sequences]
+    return replace(
+        encoded,
+        input_ids=prompts,
+        read_at=[[len(ids) - 1] for ids in prompts],
+        targets=None,
+        candidates=None,
+        words=[token for (token,) in words],
     )
 
 

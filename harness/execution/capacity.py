@@ -104,7 +104,7 @@ def bytes_of_a_run(session: Session, spec: RunSpec) -> int:
 
     def forward() -> torch.Tensor:
         with session.accelerator.autocast():
-            return logits(loaded, batch, session.objective(spec))
+            return logits(loaded, batch)
 
     parameters = list(loaded.model.parameters())
     trained = sum(p.numel() for p in parameters if p.requires_grad)

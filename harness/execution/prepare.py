@@ -71,7 +71,6 @@ def prepare(
 
 def _make_all(specs: Sequence[RunSpec], session: Session, allow_unknown: bool) -> None:
     for spec in specs:
-        session.objective(spec)
         for metric in session.metrics(spec):
             check_available(metric)
         facts = session.split(spec).facts

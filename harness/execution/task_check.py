@@ -92,7 +92,7 @@ def findings(sweep: Sweep) -> Iterator[Finding]:
         if " unknown " in line or "special tokens alone" in line:  # leakage is reported above
             yield Finding("warning", line.removeprefix("warning: "))
     train, dev, test = (part for part in (split.train, split.dev, split.test) if isinstance(part, Encoded))
-    yield from _of_encoding({"train": train, "dev": dev, "test": test}, session.tokenizer)
+    yield from _of_encoding(spec.method, {"train": train, "dev": dev, "test": test}, session.tokenizer)
     for row in _rows_to_show(train.labels):
         yield Finding("example", _shown(task, train, row, session.tokenizer))
     with tempfile.TemporaryDirectory() as folder:
@@ -158,16 +158,16 @@ def _of_split(data: TaskData, sweep: Sweep) -> Iterator[Finding]:
         yield Finding("warning", f"{n_shared} test rows are in this split's train or dev")
 
 
-def _of_encoding(parts: dict[str, Encoded], tokenizer: Any) -> Iterator[Finding]:
+def _of_encoding(method: str, parts: dict[str, Encoded], tokenizer: Any) -> Iterator[Finding]:
     lengths = [len(ids) for part in parts.values() for ids in part.input_ids]
     yield Finding("tokens", f"{min(lengths)} to {max(lengths)} in an encoded text")
     cut = ", ".join(f"{part.n_truncated} of {len(part.labels)} {name}" for name, part in parts.items())
     n_cut = sum(part.n_truncated for part in parts.values())
     yield Finding("warning" if n_cut else "cut", f"examples that were too long and were cut: {cut}")
-    if parts["train"].targets is not None:
+    if method == "causal":
         places = [len(read) for part in parts.values() for read in part.read_at or ()]
         yield Finding("scored", f"{min(places)} to {max(places)} tokens of each candidate")
-    elif parts["train"].read_at is not None:
+    elif method == "prompt":
         masks = Counter(
             ids.count(tokenizer.mask_token_id) for part in parts.values() for ids in part.input_ids
         )

@@ -113,7 +113,7 @@ class Arm:
         Every batch has its own forward pass. A batch with weight 0 has none.
         """
         terms = [
-            weight * self.objective.loss(logits(self.loaded, batch, self.objective), batch.labels)
+            weight * self.objective.loss(logits(self.loaded, batch), batch.labels)
             for weight, batch in zip(weights, batches, strict=True)
             if weight
         ]
@@ -139,7 +139,7 @@ class Arm:
         model.eval()
         rows_of = scoring_batches(encoded.lengths, encoded.candidates)
         with torch.inference_mode():
-            parts = [logits(self.loaded, self.batch(encoded, rows), self.objective) for rows in rows_of]
+            parts = [logits(self.loaded, self.batch(encoded, rows)) for rows in rows_of]
         model.train()
         together = torch.cat(parts).cpu().double()  # in this order, because MPS has no float64
         return together[torch.tensor([row for rows in rows_of for row in rows]).argsort()]

@@ -127,7 +127,7 @@ def measure(arm: Arm, train: Examples, examples: Sequence[int]) -> Measured:
         """Add the gradient of the rows' summed loss to the total, and return its squared norm."""
         nonlocal loss_sum
         batch = arm.batch(train, rows)
-        loss = arm.objective.loss(logits(arm.loaded, batch, arm.objective), batch.labels, "sum")
+        loss = arm.objective.loss(logits(arm.loaded, batch), batch.labels, "sum")
         gradient = torch.autograd.grad(loss, parameters, materialize_grads=True)
         torch._foreach_add_(total, list(gradient))
         loss_sum += loss.item()

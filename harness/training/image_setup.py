@@ -64,4 +64,4 @@ class ImageSetup:
         return None
 
     def objective(self, method: str) -> Objective:
-        return Objective(kind="classification", generative=False, label_words=None, ends=(0.0, 0.0))
+        return Objective(kind="classification", generative=False, ends=(0.0, 0.0))

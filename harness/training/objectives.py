@@ -19,14 +19,11 @@ class Objective:
         kind: the task's kind: `classification`, `regression` or `multiple_choice`.
         generative: train on the log-likelihood of the right candidate alone, as MeZO does for COPA
             and ReCoRD with decoders; else on the cross-entropy over classes or candidates.
-        label_words: under `prompt`, the tokens whose scores are read, in logit order, on the device;
-            else None.
         ends: the lowest and the highest label of a regression.
     """
 
     kind: str
     generative: bool
-    label_words: torch.Tensor | None
     ends: tuple[float, float]
 
     def loss(
@@ -65,15 +62,10 @@ class Objective:
         return low + (high - low) * scores.softmax(dim=1)[:, 1]
 
 
-def objective_of(task: Task, method: str, label_words: torch.Tensor | None) -> Objective:
-    """The objective of a task of text under a method.
-
-    Args:
-        label_words: the tokens of the label words in logit order; None where none are read.
-    """
+def objective_of(task: Task, method: str) -> Objective:
+    """The objective of a task of text under a method."""
     return Objective(
         kind=task.kind,
         generative=method == "causal" and task.kind == "multiple_choice",
-        label_words=label_words,
         ends=task.ends if task.kind == "regression" else (0.0, 0.0),
     )

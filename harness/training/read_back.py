@@ -128,6 +128,7 @@ def read_live(
             else spec.gradient_accumulation_steps,
             "data_parallel_ranks": accelerator.num_processes,
         }
+        | ({"candidates": "at one place"} if spec.method == "causal" and parts.split.train.words else {})
         | ({"recorded_steps": cuda_graphs.LAYOUT} if spec.cuda_graphs else {})
         | ({"layers_computed_again": again} if (again := n_checkpointed(model)) else {})
         | (

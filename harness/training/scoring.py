@@ -34,16 +34,16 @@ class Scores:
     predictions: list[Prediction]
 
 
-def logits(loaded: LoadedModel, batch: Batch, objective: Objective) -> torch.Tensor:
+def logits(loaded: LoadedModel, batch: Batch) -> torch.Tensor:
     """The scores of B examples for C classes or candidates: B x C, in fp32.
 
-    The score of a class is that of its label word at the mask, or an output of a head. The score of a
+    The score of a class is that of its word at the place that is read, or an output of a head. The score of a
     candidate is its mean log-likelihood per token, or the one output of a head. Where examples have
     different numbers of candidates, -inf fills the places of the missing ones.
     """
     scores = read(loaded, batch)
-    if objective.label_words is not None:
-        return scores[:, objective.label_words].float()
+    if batch.words is not None:
+        return scores[:, batch.words].float()
     if batch.candidates is None:
         return scores.float()
     each = scores[:, 0].float() if batch.targets is None else _log_likelihoods(scores.float(), batch)
@@ -130,7 +130,7 @@ def score(
     def scores_of(rows: list[int]) -> PartScores:
         batch = encoded.batch(rows, pad_id, accelerator.device, loaded.packing)
         with accelerator.autocast():
-            scores = logits(loaded, batch, objective)
+            scores = logits(loaded, batch)
         loss = objective.loss(scores, batch.labels, "sum")
         return objective.predictions(scores).cpu(), loss.cpu().double()
 
@@ -139,7 +139,7 @@ def score(
             at = first + accelerator.process_index
             if at >= len(batches):
                 if loaded.sharded:  # because the other ranks need this one's parts of the parameters
-                    logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device), objective)
+                    logits(loaded, encoded.batch(batches[0], pad_id, accelerator.device))
                 break
             may_halve = accelerator.num_processes == 1  # else other ranks may wait
             predictions[batches[at]], losses[at] = _in_smaller_parts(batches[at], scores_of, may_halve)

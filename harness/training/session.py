@@ -98,8 +98,7 @@ class Session:
             if isinstance(task, ImageTask):
                 self._setups[spec.task] = ImageSetup(task)
             else:
-                device = self.accelerator.device
-                self._setups[spec.task] = TextSetup(task, self.model_source, self.tokenizer, device)
+                self._setups[spec.task] = TextSetup(task, self.model_source, self.tokenizer)
         return self._setups[spec.task]
 
     def data(self, task: AnyTask) -> TaskData:
@@ -200,7 +199,7 @@ class Session:
         return self._tests[settings]
 
     def objective(self, spec: RunSpec) -> Objective:
-        """What the run's scores stand for; the ids of label words are on the device."""
+        """What the run's scores stand for."""
         return self.setup(spec).objective(spec.method)
 
     def metrics(self, spec: RunSpec) -> tuple[str, ...]:

@@ -126,7 +126,7 @@ def recorded_steps(
 def _backward(parts: RunParts, batch: Batch, divisor: float) -> torch.Tensor:
     """Add the gradients of the batch's mean loss, divided by a number, to those there; returns that loss."""
     with parts.accelerator.autocast():
-        scores = logits(parts.loaded, batch, parts.objective)
+        scores = logits(parts.loaded, batch)
     loss = parts.objective.loss(scores, batch.labels) / divisor
     parts.accelerator.backward(loss)
     return loss.detach()

@@ -6,13 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from momentum_bench.harness.data import task_kinds
 from momentum_bench.harness.data.examples import Example, TaskData
 from momentum_bench.harness.encoding.batch import Encoded
 from momentum_bench.harness.encoding.images import Examples
-from momentum_bench.harness.encoding.label_words import label_word_ids
 from momentum_bench.harness.encoding.sequences import TokenCounts, count_tokens, unreadable
 from momentum_bench.harness.encoding.texts import (
     CAUSAL_LENGTH,
@@ -81,8 +78,8 @@ class PretrainedModel:
 class TextSetup:
     """A task of text and the model that learns it; the methods are those of `TaskSetup`."""
 
-    def __init__(self, task: Task, source: ModelSource, tokenizer: Any, device: torch.device):
-        self._task, self._source, self._tokenizer, self._device = task, source, tokenizer, device
+    def __init__(self, task: Task, source: ModelSource, tokenizer: Any):
+        self._task, self._source, self._tokenizer = task, source, tokenizer
 
     @property
     def pad_id(self) -> int:
@@ -160,11 +157,7 @@ class TextSetup:
         return count_tokens(examples, self._tokenizer)
 
     def objective(self, method: str) -> Objective:
-        label_words = None
-        if method == "prompt":
-            ids = label_word_ids(self._tokenizer, self._task)
-            label_words = torch.tensor(ids, device=self._device)
-        return objective_of(self._task, method, label_words)
+        return objective_of(self._task, method)
 
 
 def _place(data: TaskData, example: Example) -> str:

@@ -143,9 +143,8 @@ def reached_rows(spec: RunSpec, parts: RunParts) -> Iterator[ReachedRows]:
         if _is_apart(embedding, nn.Embedding, model) and not embedding.max_norm:
             # the padding of a batch, if there is any, is looked up too
             tables.append(_Embedded(embedding, {parts.pad_id}.union(*train.input_ids)))
-        label_words = parts.objective.label_words
-        if label_words is not None and _is_apart(output, nn.Linear, model):
-            tables.append(_Scored(output, set(label_words.tolist())))
+        if train.words is not None and _is_apart(output, nn.Linear, model):
+            tables.append(_Scored(output, set(train.words)))
     with exchanged({table.module: table for table in tables}):
         yield ReachedRows(tables)
 

@@ -282,7 +282,7 @@ def test_of_questions_all_answers_are_scored_or_none(questions: list[int], limit
 
 
 def test_two_label_words_interpolate_between_the_ends():
-    objective = objective_of(STSB, "prompt", torch.tensor([0, 1]))
+    objective = objective_of(STSB, "prompt")
     scores = torch.tensor([[0.3, 1.2], [2.0, -1.0]], dtype=torch.float64)
     labels = torch.tensor([3.8, 0.0], dtype=torch.float64)
     loss, predicted = 0.0, []
@@ -301,7 +301,7 @@ def test_two_label_words_interpolate_between_the_ends():
 
 
 def test_a_head_of_one_output_is_trained_on_squared_errors():
-    objective = objective_of(STSB, "head", None)
+    objective = objective_of(STSB, "head")
     scores, labels = torch.tensor([[1.0], [4.0]]), torch.tensor([3.0, 3.5])
     assert objective.loss(scores, labels).item() == pytest.approx((4 + 0.25) / 2)
     assert objective.predictions(scores).tolist() == [1.0, 4.0]
@@ -310,12 +310,12 @@ def test_a_head_of_one_output_is_trained_on_squared_errors():
 def test_candidates_are_trained_by_cross_entropy_or_the_right_ones_likelihood():
     scores = torch.tensor([[-1.0, -2.0, -torch.inf], [-3.0, -1.5, -1.0]])
     labels = torch.tensor([1, 2])
-    head, decoder = objective_of(COPA, "head", None), objective_of(COPA, "causal", None)
+    head, decoder = objective_of(COPA, "head"), objective_of(COPA, "causal")
     expected = torch.nn.functional.cross_entropy(scores, labels)
     assert head.loss(scores, labels).item() == pytest.approx(expected.item())
     assert decoder.loss(scores, labels).item() == pytest.approx((2.0 + 1.0) / 2)
     assert decoder.predictions(scores).tolist() == [0, 2]
-    assert not objective_of(MULTIRC, "causal", None).generative
+    assert not objective_of(MULTIRC, "causal").generative
 
 
 def test_what_is_compared_with_predictions_is_stored_and_read_back():

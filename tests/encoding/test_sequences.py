@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,12 @@ def test_unknown_tokens_and_texts_without_words_are_counted(tiny_model: Path):
     assert (counts.n_without_words, counts.n_sequences) == (1, 4)
     tokenizer.unk_token = "[SEP]"  # as in GPT-2, where the end of a text is called the unknown token too
     assert count_tokens(encoded(*tokenizer(texts[:1])["input_ids"]), tokenizer).n_unknown == 0
+
+
+def test_a_word_that_the_model_has_no_embedding_of_cannot_be_read():
+    found = unreadable(replace(encoded([1, 2]), words=[3, 10]), longest=3, n_embedded=10)
+    assert found is not None
+    assert "token 10, and the model has embeddings of 10 tokens" in found[1]
 
 
 @pytest.mark.parametrize(

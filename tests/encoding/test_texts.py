@@ -67,13 +67,15 @@ def test_a_prompt_of_roberta_reads_as_in_lm_bff(byte_level):
 
 
 def test_a_text_after_the_mask_keeps_its_space(byte_level):
-    encoded = encode_prompts(byte_level, TREC, [Example(("good film",), 0)], 32)
+    task = TREC.model_copy(update={"label_words": ("It", "was", "good", "film", "great", "terrible")})
+    encoded = encode_prompts(byte_level, task, [Example(("good film",), 0)], 32)
     tokens = byte_level.convert_ids_to_tokens(encoded.input_ids[0])
     assert tokens == ["<s>", "<mask>", ":", f"{chr(0x120)}good", f"{chr(0x120)}film", "</s>"]
 
 
 def test_a_pair_is_filtered_and_joined(byte_level):
-    encoded = encode_prompts(byte_level, SNLI, [Example(("good film.", "Really good"), 0)], 32)
+    task = SNLI.model_copy(update={"label_words": ("great", "film", "terrible")})
+    encoded = encode_prompts(byte_level, task, [Example(("good film.", "Really good"), 0)], 32)
     tokens = byte_level.convert_ids_to_tokens(encoded.input_ids[0])
     text = "".join(tokens).replace(chr(0x120), " ")
     assert text == "<s>good film?<mask>, really good</s>"
@@ -91,7 +93,8 @@ def test_long_texts_are_cut_and_counted_and_the_mask_stays(bert):
 
 
 def test_the_tasks_own_limit_cuts_the_first_text(bert):
-    task = SNLI.model_copy(update={"first_limit": 3, "other_limit": 2})
+    words = ("great", "film", "terrible")
+    task = SNLI.model_copy(update={"first_limit": 3, "other_limit": 2, "label_words": words})
     encoded = encode_prompts(bert, task, [Example(("a a a a a a", "good good good good"), 0)], 64)
     assert encoded.input_ids[0].count(bert.convert_tokens_to_ids("a")) == 3
     assert encoded.input_ids[0].count(bert.convert_tokens_to_ids("good")) == 2

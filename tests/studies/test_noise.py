@@ -172,12 +172,12 @@ def test_draws_differ_between_steps_and_are_all_where_there_are_few():
 
 def gradients_along(session: Session, run, beta: float):
     """By hand, at each step: full gradient, batch gradient and heavy-ball buffer, flat, and the model."""
-    loaded, split, objective = session.fresh_model(run), session.split(run), session.objective(run)
+    loaded, split = session.fresh_model(run), session.split(run)
     parameters = list(loaded.model.parameters())
 
     def gradient(rows: list[int]) -> torch.Tensor:
         batch = split.train.batch(rows, 0, torch.device("cpu"))
-        loss = torch.nn.functional.cross_entropy(logits(loaded, batch, objective), batch.labels)
+        loss = torch.nn.functional.cross_entropy(logits(loaded, batch), batch.labels)
         found = torch.autograd.grad(loss, parameters, materialize_grads=True)
         return torch.cat([g.flatten() for g in found]).double()
 

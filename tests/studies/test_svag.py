@@ -78,7 +78,7 @@ def test_level_4_is_the_recipe(session: Session):
     c1, c2 = svag_coefficients(4)
     second = derived_seed(run.seed, "second batch")
     for arm, beta in zip(record.arms, (0.0, 0.9), strict=True):
-        loaded, split, objective = session.fresh_model(run), session.split(run), session.objective(run)
+        loaded, split = session.fresh_model(run), session.split(run)
         parameters = dict(loaded.model.named_parameters())
         buffers = {name: torch.zeros_like(p) for name, p in parameters.items()}
         for step in range(12):
@@ -86,7 +86,7 @@ def test_level_4_is_the_recipe(session: Session):
             for seed, weight in ((run.seed, c1), (second, c2)):
                 rows = batch_indices(seed, step, len(split.train.labels), run.batch_size)
                 batch = split.train.batch(rows, 0, torch.device("cpu"))
-                loss = torch.nn.functional.cross_entropy(logits(loaded, batch, objective), batch.labels)
+                loss = torch.nn.functional.cross_entropy(logits(loaded, batch), batch.labels)
                 found = torch.autograd.grad(loss, list(parameters.values()))
                 for name, gradient in zip(parameters, found, strict=True):
                     combined[name] = combined.get(name, 0) + weight * gradient
@@ -97,7 +97,7 @@ def test_level_4_is_the_recipe(session: Session):
         moved = record.points[-1]
         dev = split.dev.batch(range(len(split.dev.labels)), 0, torch.device("cpu"))
         with torch.no_grad():
-            expected = torch.nn.functional.cross_entropy(logits(loaded, dev, objective), dev.labels).item()
+            expected = torch.nn.functional.cross_entropy(logits(loaded, dev), dev.labels).item()
         assert getattr(moved, f"dev_loss_{arm.name}") == pytest.approx(expected, rel=1e-4)
         assert arm.torch_learning_rate == pytest.approx(0.02 / 4 * (1 - beta))
 

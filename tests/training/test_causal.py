@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from momentum_bench.harness.data.examples import Example
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.task_kinds import candidate_texts
+from momentum_bench.harness.encoding import texts
 from momentum_bench.harness.encoding.texts import encode_candidates, encode_plain
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.models.files import resolve_model
@@ -60,13 +61,13 @@ def test_candidates_are_the_last_tokens_and_the_places_before_them_are_read(toke
     assert (encoded.labels, encoded.n_truncated) == ([1, 0], 0)
     assert encoded.read_at is not None
     assert encoded.targets is not None
-    texts = []
+    words = []
     for ids, places, targets in zip(encoded.input_ids, encoded.read_at, encoded.targets, strict=True):
         assert ids[0] == tokenizer.bos_token_id
         assert [ids[place + 1] for place in places] == targets
         assert places[-1] == len(ids) - 2
-        texts.append(tokenizer.decode(targets).replace(" .", "."))
-    assert texts == ["it was fun.", "the plot was terrible.", "i was good.", "a plot"]
+        words.append(tokenizer.decode(targets).replace(" .", "."))
+    assert words == ["it was fun.", "the plot was terrible.", "i was good.", "a plot"]
     assert tokenizer.decode(encoded.input_ids[1], skip_special_tokens=True).startswith("the film was bad ")
 
 
@@ -80,7 +81,7 @@ def test_scores_are_mean_log_probabilities(tiny_decoder: Path, tokenizer, everyw
     encoded = encode_candidates(tokenizer, RECORD, RECORD_ROWS, 64)
     batch = encoded.batch([1, 0], 0, CPU)
     with torch.no_grad():
-        scores = logits(loaded, batch, objective_of(RECORD, "causal", None))
+        scores = logits(loaded, batch)
     first = by_hand(
         tiny_decoder, ["the plot was bad " * 9 + "\n-"] * 2, [" was it good", " was the plot good"]
     )
@@ -95,9 +96,45 @@ def test_label_words_of_several_tokens_are_candidates_too(tiny_decoder: Path, to
     task = SST2.model_copy(update={"label_words": ("terrible plot", "fun")})
     encoded = encode_candidates(tokenizer, task, [Example(("a film",), 1)], 64)
     with torch.no_grad():
-        scores = logits(loaded, encoded.batch([0], 0, CPU), objective_of(task, "causal", None))
+        scores = logits(loaded, encoded.batch([0], 0, CPU))
     expected = by_hand(tiny_decoder, ["a film It was"] * 2, [" terrible plot", " fun"])
     assert scores[0].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_label_words_of_one_token_are_read_at_one_place(tiny_decoder: Path, tokenizer, monkeypatch):
+    """With the loss, the gradients and the choice of candidates that are scored one by one."""
+    examples = [Example(("a film",), 1), Example(("the plot was bad",), 0)]
+    once = encode_candidates(tokenizer, SST2, examples, 64)
+    assert (once.candidates, once.targets) == (None, None)
+    assert once.words == tokenizer.convert_tokens_to_ids(["terrible", "great"])
+    assert once.read_at == [[len(ids) - 1] for ids in once.input_ids]
+    assert tokenizer.decode(once.input_ids[0], skip_special_tokens=True) == "a film it was"
+    monkeypatch.setattr(texts, "_at_one_place", lambda encoded: encoded)
+    each = encode_candidates(tokenizer, SST2, examples, 64)
+    assert each.candidates == [2, 2]
+    objective, found = objective_of(SST2, "causal"), []
+    for encoded in (once, each):
+        model = load_model(resolve_model(str(tiny_decoder)), "causal", 0, None)
+        batch = encoded.batch([0, 1], 0, CPU)
+        scores = logits(model, batch)
+        loss = objective.loss(scores, batch.labels)
+        gradients = torch.autograd.grad(loss, list(model.model.parameters()))
+        found.append([scores.log_softmax(dim=1), loss, objective.predictions(scores), *gradients])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    prompts = ["a film It was", "the plot was bad It was"]
+    for prompt, scores in zip(prompts, found[0][0], strict=True):
+        expected = torch.tensor(by_hand(tiny_decoder, [prompt] * 2, [" terrible", " great"]))
+        torch.testing.assert_close(scores, expected.log_softmax(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_a_word_that_joins_the_prompts_end_in_some_example_is_a_candidate_in_all(tokenizer):
+    task = SST2.model_copy(update={"causal_template": "{sentence}{candidate}"})
+    apart, joined = Example(("a film ",), 1), Example(("a film",), 0)
+    assert encode_candidates(tokenizer, task, [apart], 64).words is not None
+    both = encode_candidates(tokenizer, task, [apart, joined], 64)
+    assert (both.words, both.candidates) == (None, [2, 2])
+    assert both.targets is not None
+    assert [len(targets) for targets in both.targets] == [1, 1, 8, 5]
 
 
 def test_to_train_a_choice_the_right_candidate_is_enough(tokenizer):
@@ -166,9 +203,14 @@ def test_a_real_tokenizer_that_joins_words_keeps_candidates_whole(name: str, dat
     tokenizer, task = AutoTokenizer.from_pretrained(folder), get_task(name)
     rows = load_task_data(task, data_dir).test[:40]
     encoded = encode_candidates(tokenizer, task, rows, 512)
+    assert max(map(len, encoded.input_ids)) <= 512
+    if encoded.words is not None:  # read at one place, so behind the same tokens
+        assert len(encoded.input_ids) == len(rows)
+        for k, word in enumerate(encoded.words):
+            assert tokenizer.decode([word]).strip() == kinds_words(task, rows[0], k)
+        return
     assert encoded.candidates is not None
     assert encoded.targets is not None
-    assert max(map(len, encoded.input_ids)) <= 512
     firsts = [0, *itertools.accumulate(encoded.candidates)]
     for example, start, end in zip(rows, firsts, firsts[1:], strict=False):
         contexts = {

@@ -85,7 +85,7 @@ def saved_bytes(session: Session, **changes: Any) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = logits(parts.loaded, parts.training_batch(rows, parts.loaded.packing), parts.objective)
+        scores = logits(parts.loaded, parts.training_batch(rows, parts.loaded.packing))
     assert scores.requires_grad
     return sum(kept.values())
 

@@ -204,11 +204,11 @@ def memory_for(n: int, monkeypatch: pytest.MonkeyPatch, error: Exception) -> lis
     tried: list[int] = []
     forward = steps.logits
 
-    def limited(loaded, batch, label_words):
+    def limited(loaded, batch):
         tried.append(len(batch.labels))
         if len(batch.labels) > n:
             raise error
-        return forward(loaded, batch, label_words)
+        return forward(loaded, batch)
 
     monkeypatch.setattr(steps, "logits", limited)
     return tried
@@ -260,10 +260,10 @@ def test_memory_that_runs_out_late_gives_one_layout_from_the_first_step(
     asked = run(spec_for(session, gradient_accumulation_steps=2))
     forward, spec = steps.logits, spec_for(session)
 
-    def limited(loaded, batch, label_words):
+    def limited(loaded, batch):
         if len(batch.labels) > 2 and steps_run[-1] == 4:
             raise MemoryError
-        return forward(loaded, batch, label_words)
+        return forward(loaded, batch)
 
     monkeypatch.setattr(steps, "logits", limited)
     steps_run.clear()

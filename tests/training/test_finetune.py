@@ -45,14 +45,14 @@ def run(session: Session, tmp_path: Path):
 def by_hand(session: Session, spec: RunSpec) -> dict[str, torch.Tensor]:
     """The same run in plain torch: heavy ball by its formula, whole batches, one clip."""
     loaded = session.fresh_model(spec)
-    model, split, words = loaded.model, session.split(spec), session.objective(spec)
+    model, split = loaded.model, session.split(spec)
     beta = spec.hyperparameters.get("momentum", 0.0)
     buffers = {name: torch.zeros_like(p) for name, p in model.named_parameters()}
     model.train()
     for step in range(spec.max_steps):
         rows = batch_indices(spec.seed, step, len(split.train.labels), spec.batch_size)
         batch = split.train.batch(rows, 0, torch.device("cpu"))
-        loss = torch.nn.functional.cross_entropy(logits(loaded, batch, words), batch.labels)
+        loss = torch.nn.functional.cross_entropy(logits(loaded, batch), batch.labels)
         gradients = dict(
             zip(
                 dict(model.named_parameters()),
@@ -108,12 +108,12 @@ def test_a_run_is_scored_by_its_tasks_metrics(
 
 def test_scores_at_the_mask_alone_are_those_of_the_whole_model(session: Session):
     spec = spec_for(session, method="prompt")
-    loaded, split, words = session.fresh_model(spec), session.split(spec), session.objective(spec)
+    loaded, split = session.fresh_model(spec), session.split(spec)
     assert loaded.vocabulary_head is not None
     loaded.model.eval()
     batch = split.dev.batch(range(6), 0, torch.device("cpu"))
     everywhere = dataclasses.replace(loaded, vocabulary_head=None)
-    torch.testing.assert_close(logits(loaded, batch, words), logits(everywhere, batch, words))
+    torch.testing.assert_close(logits(loaded, batch), logits(everywhere, batch))
 
 
 def test_sgdm_without_momentum_is_sgd_to_the_bit(run):

@@ -13,6 +13,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from momentum_bench.harness.encoding import texts
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.execution.plan_sweep import SweepEvents, plan_sweep
 from momentum_bench.harness.inputs import Inputs
@@ -86,9 +87,23 @@ def test_the_run_of_a_cpu_is_that_of_a_gpu_and_that_of_recorded_steps(
     assert gpu.recordings is None or 0 < gpu.recordings < gpu.replays
 
 
-def test_a_decoder_that_scores_candidates(tiny_decoder: Path, toy_data: Path, tmp_path: Path):
+@pytest.mark.parametrize("recorded", [None, True], ids=["launched", "recorded"])
+def test_a_decoder_that_scores_label_words(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, recorded: bool | None
+):
     inputs = Inputs(str(tiny_decoder), toy_data)
     plain = run_here(inputs, tmp_path, method="causal")
+    assert plain.read_back.layout["candidates"] == "at one place"
+    same(plain, on_gpu(inputs, tmp_path, method="causal", cuda_graphs=recorded)[0])
+
+
+def test_a_decoder_that_scores_candidates(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(texts, "_at_one_place", lambda encoded: encoded)
+    inputs = Inputs(str(tiny_decoder), toy_data)
+    plain = run_here(inputs, tmp_path, method="causal")
+    assert "candidates" not in plain.read_back.layout
     same(plain, on_gpu(inputs, tmp_path, method="causal")[0])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from momentum_bench.harness.execution.accelerator import make_accelerator
 from momentum_bench.harness.inputs import Inputs
@@ -34,6 +36,10 @@ def session(tiny_model: Path, toy_data: Path) -> Session:
 
 @pytest.fixture
 def run(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    return run_in(session, tmp_path, monkeypatch)
+
+
+def run_in(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """A run and the parameters that it leaves; `apart` False trains whole tables."""
 
     def call(apart: bool = True, **changes: Any) -> tuple[RunRecord, dict[str, torch.Tensor]]:
@@ -91,15 +97,33 @@ def test_a_run_is_the_one_that_trains_whole_tables(
         )
 
 
+def test_of_a_decoder_with_an_output_of_its_own_the_label_words_are_trained(
+    tiny_decoder: Path, toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = shutil.copytree(tiny_decoder, tmp_path / "untied")
+    config = AutoConfig.from_pretrained(folder, tie_word_embeddings=False)
+    torch.manual_seed(1)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    session = Session(Inputs(str(folder), toy_data), make_accelerator("fp32"))
+    changes = {"optimizer": "sgd", "method": "causal", "learning_rate": 0.01}
+    train = session.split(spec_for(session, **changes)).train
+    assert sizes(session, **changes)[-1] == len(train.words) == 2
+    run = run_in(session, tmp_path, monkeypatch)
+    (apart, parameters), (whole, expected) = run(**changes), run(apart=False, **changes)
+    assert apart.test.predictions == whole.test.predictions
+    for name, value in parameters.items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-6)
+    moved = (parameters["lm_head.weight"] != session.loaded(apart.spec).pristine["lm_head.weight"]).any(dim=1)
+    assert set(moved.nonzero()[:, 0].tolist()) == set(train.words)
+
+
 @pytest.mark.parametrize("method", ["head", "prompt"])
 def test_only_rows_that_are_reached_move_and_all_of_them_do(run, session: Session, method: str):
     record, parameters = run(optimizer="sgd", method=method, learning_rate=0.3)
     loaded, split = session.loaded(record.spec), session.split(record.spec)
     tables = {loaded.model.get_input_embeddings(): set().union(*split.train.input_ids)}
     if method == "prompt":
-        tables[loaded.model.get_output_embeddings()] = set(
-            session.objective(record.spec).label_words.tolist()
-        )
+        tables[loaded.model.get_output_embeddings()] = set(split.train.words)
     names = {id(parameter): name for name, parameter in loaded.model.named_parameters()}
     for module, reached in tables.items():
         name = names[id(module.weight)]
@@ -162,8 +186,8 @@ def test_a_table_that_is_used_elsewhere_too_is_trained_whole(run, session: Sessi
     model = session.loaded(spec).model
     true_logits, seen = steps.logits, []
 
-    def logits(loaded, batch, objective):
-        scores = true_logits(loaded, batch, objective)
+    def logits(loaded, batch):
+        scores = true_logits(loaded, batch)
         return scores + loaded.model.get_input_embeddings().weight.sum()
 
     def tables(*given: Any):
