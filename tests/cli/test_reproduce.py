@@ -19,13 +19,12 @@ from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.plan import plan
-from momentum_bench.leaderboards.archive import store_of
-from momentum_bench.leaderboards.build import build
 from momentum_bench.leaderboards.reproduce import circumstances, differences, row_of, sweep_text
 from momentum_bench.leaderboards.rows import Row, rows_of
 from momentum_bench.tasks import get_task
 from tests.conftest import ROOT, cli_environment, sentiment_rows, write_rows
 from tests.helpers.litter import leave_litter
+from tests.helpers.published import BOARDS, PUBLISHED, published_board
 from tests.helpers.synthetic import Scores, fill, make_record
 
 EVIL = "local:a\nseeds = [1]\n\x7f\"''\\"
@@ -284,14 +283,11 @@ def test_each_way_in_which_runs_may_differ_is_named(toy_data: Path):
     assert "layout padding: dynamic, now packed" in circumstances(row, second)
 
 
-@pytest.mark.parametrize(
-    "name", ["paper-prompt-small", "digits-momentum", "digits-batch-size", "six-tasks-minilm-head"]
-)
+@pytest.mark.parametrize("name", BOARDS)
 def test_a_row_of_each_role_of_a_published_board_is_found_by_its_id(name: str):
     """Also a row of confirming seeds, which a design tells apart from tuning seeds."""
-    board = ROOT / "leaderboards" / "published" / name
-    for row in {row.role: row for row in build(store_of(board)).rows}.values():
-        text = sweep_of(row.row_id, board)
+    for row in {row.role: row for row in published_board(name).rows}.values():
+        text = sweep_of(row.row_id, PUBLISHED / name)
         found = tomllib.loads(text)
         assert found["seeds"] == sorted({run.spec.seed for run in row.runs})
         assert found["learning_rates"] == sorted({run.spec.learning_rate for run in row.runs})

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import combinations
 
-from momentum_bench.leaderboards.archive import store_of
+from momentum_bench.leaderboards.archive import ARCHIVE, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.rows import Row, by_table
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "leaderboards" / "published"
+BOARDS = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{ARCHIVE}"))
 
 
 @lru_cache
