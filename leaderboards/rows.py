@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import count, groupby
@@ -14,7 +14,14 @@ from typing import Any
 
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from momentum_bench.harness.records.budget import evaluations_by_run
-from momentum_bench.harness.records.design import Design, arm_of, confirming_seeds, setting_of
+from momentum_bench.harness.records.design import (
+    Design,
+    arm_of,
+    confirming_seeds,
+    setting_of,
+    shown_hyperparameters,
+)
+from momentum_bench.harness.records.labels import Arm, arm_key, arm_labels
 from momentum_bench.harness.records.schema import RESULTS, Point, RunRecord, RunSpec, canonical_json
 from momentum_bench.harness.records.selection import edges_of
 from momentum_bench.harness.reporting import joined
@@ -27,7 +34,6 @@ from momentum_bench.leaderboards.columns import (
     cost_columns,
     edge_columns,
     ends_text,
-    hyperparameter_words,
     score_columns,
     setting_columns,
 )
@@ -49,7 +55,8 @@ class Row:
 
     Attributes:
         setting: what compared rows must share: the spec without the fields of its arm, and the batch layout.
-        label: the optimizer; with its hyperparameters if the setting has this optimizer more than once.
+        label: the optimizer; with the hyperparameters that tell it from others, if the setting has this
+            optimizer more than once.
         chosen: the selected run of each seed.
         runs: all runs of the row with any status, sorted by seed and point.
         facts: the environments of the runs that have a result.
@@ -278,18 +285,26 @@ def rows_of(
     for setting, of_setting in settings.items():
         for run, layout in zip(of_setting, _layouts(of_setting), strict=True):
             arms[setting, layout, run.spec.optimizer, canonical_json(arm_of(run.spec))].append(run)
-    often = Counter(key[:3] for key in arms)
+    labels = _labels(arms)
     planned = _PlannedGrids([design for design, _ in standings])
     rows = []
     for key, runs in arms.items():
-        spec = runs[0].spec
-        name = spec.optimizer if spec.max_steps else "zero-shot"
-        words = [name, *(hyperparameter_words(spec) if often[key[:3]] > 1 else [])]
-        about = _About(json.loads(key[1]), " ".join(words), mix_environments)
+        about = _About(json.loads(key[1]), labels[key], mix_environments)
         rows += _tuned_rows(runs, about, planned)
         for design, now in standings:
             rows += _confirming_rows(runs, about, design, now)
     return sorted(rows, key=_sort_key)
+
+
+def _labels(arms: Mapping[tuple[str, ...], Sequence[RunRecord]]) -> dict[tuple[str, ...], str]:
+    """A short name for each arm, which tells it apart from the others of its setting and layout."""
+    groups: dict[tuple[str, ...], dict[tuple[str, ...], Arm]] = defaultdict(dict)
+    for key, runs in arms.items():
+        spec = runs[0].spec
+        name = spec.optimizer if spec.max_steps else "zero-shot"
+        groups[key[:2]][key] = name, shown_hyperparameters(spec)
+    of_groups = [(group, arm_labels(group.values())) for group in groups.values()]
+    return {key: labels[arm_key(arm)] for group, labels in of_groups for key, arm in group.items()}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,13 +25,17 @@ def arm_key(arm: Arm) -> str:
 def arm_labels(arms: Iterable[Arm]) -> dict[str, str]:
     """A short name for each arm, by its key.
 
-    It is the optimizer, with its hyperparameters where an optimizer occurs with several.
+    It is the optimizer. Where an optimizer occurs with several settings, those follow that are not the same
+    in all of its arms.
     """
     found = {arm_key(arm): arm for arm in arms}
-    often = Counter(optimizer for optimizer, _ in found.values())
+    words = {key: setting_words(hyperparameters) for key, (_, hyperparameters) in found.items()}
+    common: dict[str, set[str]] = {}
+    for key, (optimizer, _) in found.items():
+        common[optimizer] = common.get(optimizer, set(words[key])).intersection(words[key])
     return {
-        key: " ".join([optimizer, *(setting_words(hyperparameters) if often[optimizer] > 1 else [])])
-        for key, (optimizer, hyperparameters) in found.items()
+        key: " ".join([optimizer, *(word for word in words[key] if word not in common[optimizer])])
+        for key, (optimizer, _) in found.items()
     }
 
 
