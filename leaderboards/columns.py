@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
@@ -105,6 +105,25 @@ def arm_columns(spec: RunSpec, role: Role) -> dict[str, Any]:
         "momentum": None if "momentum" in (spec.tuned or ()) else spec.hyperparameters.get("momentum", 0.0),
         "hyperparameters": ";".join(hyperparameter_words(spec)),
         "role": role,
+    }
+
+
+PAIR_COLUMNS = (
+    *("first", "second", "first_momentum", "second_momentum"),
+    *("first_hyperparameters", "second_hyperparameters"),
+)
+"""The columns that name the two optimizers of a pair."""
+
+
+def pair_columns(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """The two optimizers of a pair, from the columns of their rows."""
+    return {
+        "first": first["optimizer"],
+        "second": second["optimizer"],
+        "first_momentum": first["momentum"],
+        "second_momentum": second["momentum"],
+        "first_hyperparameters": first["hyperparameters"],
+        "second_hyperparameters": second["hyperparameters"],
     }
 
 

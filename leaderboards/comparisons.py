@@ -27,7 +27,7 @@ from momentum_bench.harness.verdicts.paired import (
     summary,
 )
 from momentum_bench.harness.verdicts.sequential import AtLook, SeedDifference, over_looks
-from momentum_bench.leaderboards.columns import metric_on_test
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS, metric_on_test, pair_columns
 from momentum_bench.leaderboards.comparison import IN_WORDS, Comparison, above_constant
 from momentum_bench.leaderboards.environments import mixed
 from momentum_bench.leaderboards.posterior import posterior
@@ -372,10 +372,7 @@ def _columns(comparison: Comparison, seeds: Sequence[int], left_out: str) -> dic
     return {
         **{name: first.columns[name] for name in shared},
         "question": comparison.question,
-        "first": first.columns["optimizer"],
-        "second": second.columns["optimizer"],
-        "first_momentum": first.columns["momentum"],
-        "second_momentum": second.columns["momentum"],
+        **pair_columns(first.columns, second.columns),
         "first_learning_rate": _only_rate(first),
         "second_learning_rate": _only_rate(second),
         "seeds": joined(seeds),
@@ -538,8 +535,9 @@ def pooled_over_tasks(comparisons: Iterable[Comparison]) -> list[Pooled]:
         if len(set(tasks)) < max(FEWEST_TASKS, len(tasks)):
             continue
         over_tasks = summary([comparison.difference.mean for comparison in part])
-        names = ("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum")
-        columns = {name: part[0].columns[name] for name in names}
+        columns = {
+            name: part[0].columns[name] for name in ("model", "method", "k", "question", *PAIR_COLUMNS)
+        }
         columns |= {
             "tasks": joined(tasks),
             "n_tasks": over_tasks.n,

@@ -23,6 +23,7 @@ from momentum_bench.harness.verdicts.paired import (
     paired_difference,
 )
 from momentum_bench.harness.verdicts.sequential import over_looks
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS
 from momentum_bench.leaderboards.comparison import IN_WORDS, Comparison, above_constant
 
 FEWEST_TASKS = 2
@@ -99,8 +100,7 @@ def _line(part: list[Comparison]) -> OverTasks | None:
     # the mean over tasks of independent test sets: their variances add up
     floor = math.sqrt(math.fsum(comparison.floor**2 for comparison in part)) / len(part)
     difference = over_looks(paired_difference(differences, margin, floor), _looks(part))
-    names = ("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum")
-    columns = {name: part[0].columns[name] for name in names}
+    columns = {name: part[0].columns[name] for name in ("model", "method", "k", "question", *PAIR_COLUMNS)}
     columns |= {
         "tasks": joined(tasks),
         "n_tasks": len(tasks),

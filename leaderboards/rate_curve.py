@@ -18,12 +18,12 @@ from momentum_bench.harness.intervals import t_quantile
 from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.verdicts.paired import CONFIDENCE, Summary, summary
-from momentum_bench.leaderboards.columns import metric_on_test
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS, metric_on_test
 from momentum_bench.leaderboards.rows import Row
-from momentum_bench.leaderboards.tuning import pair_columns, pair_identity
+from momentum_bench.leaderboards.tuning import pair_beginning, pair_identity
 
 MATCHED_COLUMNS = (
-    *("task", "model", "method", "k", "metric", "first", "second", "first_momentum", "second_momentum"),
+    *("task", "model", "method", "k", "metric", *PAIR_COLUMNS),
     *("learning_rate", "seeds", "n_pairs", "first_test_mean", "second_test_mean"),
     *("first_n_diverged", "second_n_diverged", "mean_difference", "std_difference", "ci_low", "ci_high"),
     *("n_intervals", "ci_simultaneous_low", "ci_simultaneous_high"),
@@ -111,7 +111,7 @@ def matched_lines(pairs: Iterable[tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
     for first, second in pairs:
         for point in matched_curve(first, second):
             yield {
-                **pair_columns(first, second),
+                **pair_beginning(first, second),
                 "learning_rate": point.rate,
                 "seeds": joined(point.seeds),
                 "n_pairs": point.difference.n,

@@ -12,13 +12,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from momentum_bench.harness.reporting import joined
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS
 from momentum_bench.leaderboards.comparison import Comparison
 
 THRESHOLDS = (0.0, 0.01, 0.02, 0.05, 0.1)
 """Fractions of the metric: 0.01 is one point."""
 
 REGRET_COLUMNS = (
-    *("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum"),
+    *("model", "method", "k", "question", *PAIR_COLUMNS),
     *("tasks", "n_tasks", "n_pairs", "threshold", "first_costs_more", "second_costs_more"),
     *("protocol", "model_revision", "design"),
 )
@@ -59,13 +60,12 @@ def regret_lines(comparisons: Iterable[Comparison]) -> Iterator[dict[str, Any]]:
     for (_, question, design, _, _), part in families.items():
         differences = [d for comparison in part for d in comparison.differences]
         tasks = list(dict.fromkeys(comparison.columns["task"] for comparison in part))
-        named = ("first", "second", "first_momentum", "second_momentum")
         for threshold in THRESHOLDS:
             first_costs, second_costs = regret(differences, threshold)
             yield {
                 **{name: part[0].columns[name] for name in ("model", "method", "k")},
                 "question": question,
-                **{name: part[0].columns[name] for name in named},
+                **{name: part[0].columns[name] for name in PAIR_COLUMNS},
                 "tasks": joined(tasks),
                 "n_tasks": len(tasks),
                 "n_pairs": len(differences),

@@ -7,6 +7,7 @@ from typing import Any
 
 from momentum_bench.harness.reporting import csv_text
 from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS
 from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rate_curve import MATCHED_COLUMNS, matched_lines
@@ -49,8 +50,8 @@ ROW_COLUMNS = (
 """The columns of leaderboard.csv."""
 
 COMPARISON_COLUMNS = (
-    *("task", "model", "method", "k", "metric", "question", "first", "second", "first_momentum"),
-    *("second_momentum", "first_learning_rate", "second_learning_rate", "seeds", "n_pairs"),
+    *("task", "model", "method", "k", "metric", "question", *PAIR_COLUMNS),
+    *("first_learning_rate", "second_learning_rate", "seeds", "n_pairs"),
     *("choice", "plain_mean_difference", "plain_std_difference"),
     *("mean_difference", "std_difference", "spread_floor", "worst_difference", "ci_low"),
     *("ci_high", "ci90_low", "ci90_high", "p_sign_flip", "p_difference", "p_difference_holm"),
@@ -63,14 +64,14 @@ COMPARISON_COLUMNS = (
 """The columns of comparison.csv."""
 
 POOLED_COLUMNS = (
-    *("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum"),
+    *("model", "method", "k", "question", *PAIR_COLUMNS),
     *("tasks", "n_tasks", "mean_difference", "std_over_tasks", "ci_low", "ci_high", "protocol"),
     *("model_revision",),
 )
 """The columns of pooled.csv."""
 
 OVER_TASKS_COLUMNS = (
-    *("model", "method", "k", "question", "first", "second", "first_momentum", "second_momentum"),
+    *("model", "method", "k", "question", *PAIR_COLUMNS),
     *("tasks", "n_tasks", "seeds", "n_pairs", "mean_difference", "std_difference", "ci_low"),
     *("ci_high", "p_difference", "p_difference_holm", "p_equivalence", "p_equivalence_holm"),
     *("margin", "verdict", "no_verdict", "protocol", "model_revision", "design"),

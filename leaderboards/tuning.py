@@ -25,7 +25,7 @@ from momentum_bench.harness.records.schema import RunRecord
 from momentum_bench.harness.records.selection import by_choice, dev_result
 from momentum_bench.harness.reporting import joined
 from momentum_bench.harness.verdicts.paired import summary
-from momentum_bench.leaderboards.columns import metric_on_test
+from momentum_bench.leaderboards.columns import PAIR_COLUMNS, metric_on_test, pair_columns
 from momentum_bench.leaderboards.comparisons import same_search
 from momentum_bench.leaderboards.rows import Row
 
@@ -36,7 +36,7 @@ RESAMPLES = 2000
 """Of the seeds, for the interval of the decades; with a fixed seed."""
 
 BUDGET_COLUMNS = (
-    *("task", "model", "method", "k", "metric", "first", "second", "first_momentum", "second_momentum"),
+    *("task", "model", "method", "k", "metric", *PAIR_COLUMNS),
     *("n_rates", "grid_size", "seeds", "n_pairs", "first_test_mean", "second_test_mean"),
     *("mean_difference", "std_difference", "ci_low", "ci_high"),
     *("protocol", "data_fingerprint", "model_revision", "first_row_id", "second_row_id"),
@@ -125,7 +125,7 @@ def budget_lines(pairs: Iterable[tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
             scores = [[curve[seed][place] for seed in seeds] for curve in curves]
             found = summary([b - a for a, b in zip(*scores, strict=True)])
             yield {
-                **pair_columns(first, second),
+                **pair_beginning(first, second),
                 "n_rates": place + 1,
                 "grid_size": size,
                 "seeds": joined(seeds),
@@ -140,15 +140,10 @@ def budget_lines(pairs: Iterable[tuple[Row, Row]]) -> Iterator[dict[str, Any]]:
             }
 
 
-def pair_columns(first: Row, second: Row) -> dict[str, Any]:
-    """The columns that name a pair of rows, at the beginning of a line."""
-    return {
-        **{name: first.columns[name] for name in ("task", "model", "method", "k", "metric")},
-        "first": first.columns["optimizer"],
-        "second": second.columns["optimizer"],
-        "first_momentum": first.columns["momentum"],
-        "second_momentum": second.columns["momentum"],
-    }
+def pair_beginning(first: Row, second: Row) -> dict[str, Any]:
+    """The columns that name a pair of rows and their table, at the beginning of a line."""
+    table = {name: first.columns[name] for name in ("task", "model", "method", "k", "metric")}
+    return table | pair_columns(first.columns, second.columns)
 
 
 def pair_identity(first: Row, second: Row) -> dict[str, Any]:

@@ -180,6 +180,10 @@ def _over(threshold: float) -> str:
 
 
 def _arm(line: Mapping[str, Any], side: str) -> str:
-    """An optimizer; with its momentum where both have one name."""
+    """An optimizer; where both have one name, with the settings that differ."""
     name = str(line[side])
-    return f"{name} {line[f'{side}_momentum']:g}" if line["first"] == line["second"] else name
+    if line["first"] != line["second"]:
+        return name
+    of_both = [set(line[f"{each}_hyperparameters"].split(";")) for each in ("first", "second")]
+    words = line[f"{side}_hyperparameters"].split(";")
+    return " ".join([name, *(word for word in words if word not in of_both[0] & of_both[1])])

@@ -7,6 +7,7 @@ import pytest
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.leaderboards.build import Leaderboard, board_of
 from momentum_bench.leaderboards.rendering.files import contents
+from momentum_bench.leaderboards.tables import tables_of
 from momentum_bench.leaderboards.twins import are_twins, momentum_answers
 from tests.helpers.published import published_board
 from tests.helpers.synthetic import Scores, sweep_records
@@ -49,6 +50,22 @@ def test_each_pair_of_twins_has_an_answer(arms: dict, more: dict | None, gain: f
     assert isinstance(page, str)
     assert "Does momentum pay?" in page
     assert words in page
+
+
+def test_twins_of_one_name_are_told_apart_in_each_table_and_on_the_page():
+    found = board({"adamw": {"beta1": 0.0, **ADAM}}, {"adamw": {"beta1": 0.9, **ADAM}})
+    tables, n_found = tables_of(found), 0
+    for lines in tables.values():
+        for line in lines:
+            if "first" in line:
+                given = line["first_hyperparameters"], line["second_hyperparameters"]
+                assert given == tuple(f"beta1={b};beta2=0.999;eps=1e-08" for b in ("0.9", "0"))
+                n_found += 1
+    assert n_found > 2
+    assert [row.label for row in found.rows] == ["adamw beta1=0.9", "adamw beta1=0"]
+    page = str(contents(found)["index.html"])
+    assert "adamw beta1=0 instead of adamw beta1=0.9" in page
+    assert "adamw beta1=0 - adamw beta1=0.9" in page
 
 
 @pytest.mark.parametrize(
