@@ -38,6 +38,7 @@ TEXT_PLOT, DIGITS_PLOT = "findings-text.svg", "findings-digits.svg"
 
 ORDER = (
     "paper-prompt-small",
+    "minilm-head-512",
     "six-tasks-confirming",
     "six-tasks-minilm-head",
     "digits-momentum",
@@ -81,6 +82,8 @@ def page(boards: Boards) -> str:
         paper=partial(_matched, boards["paper-prompt-small"]),
         at_rates=partial(_at_rates, boards),
         confirmed=partial(_matched, boards["six-tasks-confirming"]),
+        with_512=partial(_matched, boards["minilm-head-512"]),
+        score_of_512=partial(_score, boards["minilm-head-512"]),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
@@ -230,6 +233,14 @@ def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int
                 raise Changed(f"{pair.sentence} The page says: {verdict}")
             return f"{_interval(pair.difference)} points"
     raise Changed(f"no matched comparison of {label} on {task}")
+
+
+def _score(board: Leaderboard, task: str, label: str, column: str = "test_mean") -> str:
+    """A number of the row of confirming seeds at the matched rate, in per cent."""
+    [row] = [
+        row for row in board.rows if (row.role, row.columns["task"], row.label) == ("matched", task, label)
+    ]
+    return f"{100 * row.columns[column]:.1f} %"
 
 
 def _six_tasks(boards: Boards) -> str:

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
 from momentum_bench.harness.messages import printable
@@ -36,6 +37,9 @@ BAND = "#d7e8d4"
 
 LONGEST_TEXT, LONGEST_LABEL = 30, 60
 """Characters of a line's name in a legend, and of a label of the forest plot."""
+
+FAR = 8
+"""An interval that ends at more than so many times the median end runs off the axis of the forest plot."""
 
 VERDICT_MARKS = {
     "equivalent": "s",
@@ -337,12 +341,15 @@ def _entries(board: Leaderboard) -> list[Comparison | Pooled]:
 
 
 def _reach(board: Leaderboard) -> float:
-    """The reach of the axis: to all means, and to the intervals of all pairs with a verdict; a fraction."""
-    ends: list[float] = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
-    for comparison in board.comparisons:
-        if comparison.difference.verdict:
-            ends += [abs(comparison.difference.ci_low), abs(comparison.difference.ci_high)]
-    return max(ends)
+    """The reach of the axis, a fraction: to all means, and to the intervals of pairs with a verdict.
+
+    An interval that is far longer than most is cut off, or no other one could be read.
+    """
+    means: list[float] = [abs(entry.columns["mean_difference"]) for entry in _entries(board)]
+    decided = [pair.difference for pair in board.comparisons if pair.difference.verdict]
+    ends = [max(abs(d.ci_low), abs(d.ci_high)) for d in decided]
+    longest = FAR * median(ends) if ends else 0.0
+    return max(*means, *(end for end in ends if end <= longest), 0.0)
 
 
 def _look(entry: Comparison | Pooled) -> tuple[str, str, str]:

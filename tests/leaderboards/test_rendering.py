@@ -29,7 +29,7 @@ from momentum_bench.leaderboards.rendering.cells import signed
 from momentum_bench.leaderboards.rendering.files import contents, write
 from momentum_bench.leaderboards.rendering.model_card import model_index
 from momentum_bench.leaderboards.rendering.paper_table import latex, markdown, paper_tables
-from momentum_bench.leaderboards.rendering.plots import board_plots, forest_labels
+from momentum_bench.leaderboards.rendering.plots import board_plots, forest, forest_labels
 from momentum_bench.leaderboards.rendering.terminal import print_board
 from tests.conftest import ROOT, SOURCES, cli_environment
 from tests.helpers.synthetic import SEEDS, Scores, fill, sweep_records
@@ -453,6 +453,26 @@ def test_one_seed_shows_no_winner():
     assert "highest mean of a task whose optimizers all have two or more seeds" in latex(together)
     few = [run for run in sweep_records(score) if run.spec.optimizer == "sgdm" or run.spec.seed == 21]
     assert "textbf" not in latex(board_of(few))  # sgd has one seed, sgdm has five
+
+
+@pytest.mark.parametrize(("spread", "reach"), [(0.02, None), (0.6, 10)])
+def test_one_long_interval_does_not_hide_the_others_in_the_forest_plot(spread: float, reach: float | None):
+    """It runs off the axis, which still shows its mean."""
+
+    def noisy(spec: RunSpec) -> Scores:
+        wide = spread if spec.task == "cr" else 0.01
+        place = SEEDS.index(spec.seed) / (len(SEEDS) - 1) - 0.5
+        return Scores(test_metric=0.7 + (wide * place if spec.optimizer == "sgdm" else 0))
+
+    tasks = ("sst2", "mr", "cr", "trec")
+    board = board_of([run for task in tasks for run in sweep_records(noisy, task=task)])
+    far = max(pair.difference.ci_high for pair in board.comparisons)
+    low, high = forest(board).axes[0].get_xlim()
+    assert low == -high
+    assert (high < 100 * far) == (reach is not None)
+    assert reach is None or high < reach
+    others = [pair.difference.ci_high for pair in board.comparisons if pair.columns["task"] != "cr"]
+    assert all(100 * end < high for end in others)
 
 
 FIRST, SECOND = "3fa94c21" + "0" * 8, "3fa94c21" + "1" * 8
