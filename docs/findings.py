@@ -261,9 +261,10 @@ def _six_tasks(boards: Boards) -> str:
 
 
 def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:
+    """The tuned rows of both; a pilot of one optimizer says nothing about them."""
     seen = set()
     for board in boards.values():
-        for row in tuned_rows(board):
+        for row in tuned_rows(board) if board.comparisons else ():
             spec = row.runs[0].spec
             key = row.setting_key, row.arm_key
             if key not in seen and spec.optimizer in ("sgd", "sgdm"):

@@ -31,7 +31,7 @@ LATER = frozenset(
         *("choice", "plain_mean_difference", "plain_std_difference", "test_bagged_mean"),
         *("p_first_better", "p_within_margin", "p_second_better"),
         *("ci90_low", "ci90_high", "look", "looks", "n_seeds_if_equal", "n_seeds_as_observed"),
-        *("level_difference", "level_equivalence"),
+        *("level_difference", "level_equivalence", "first_hyperparameters", "second_hyperparameters"),
     )
 )
 """Columns that tables did not have at first; a table without one of them was published before."""

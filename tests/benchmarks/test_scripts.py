@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,6 +22,11 @@ def roofline() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def attention() -> Iterator[ModuleType]:
     yield from benchmark("attention")
+
+
+@pytest.fixture(scope="module")
+def label_words() -> Iterator[ModuleType]:
+    yield from benchmark("label_words")
 
 
 def benchmark(name: str) -> Iterator[ModuleType]:
@@ -49,6 +55,13 @@ def test_a_way_that_a_machine_refuses_has_the_reason(attention, monkeypatch: pyt
     monkeypatch.setattr(attention, "ways", lambda *_: [("refuses", refuses)])
     found = attention.measured((3, 2, 9), torch.float32, torch.device("cpu"), repeats=1)
     assert found == {"refuses": {"refused": "No available kernel. Aborting execution."}}
+
+
+def test_both_ways_to_read_label_words_are_timed(label_words, tiny_decoder: Path, toy_data: Path):
+    settings = {"data_dir": toy_data, "model": str(tiny_decoder), "k": 4, "test_limit": 8, "rounds": 1}
+    found = label_words.measure(Namespace(**settings), "sst2")
+    assert set(found) == {"step", "row"}
+    assert all(set(of) == {*label_words.WAYS, "times_faster"} for of in found.values())
 
 
 @pytest.mark.slow

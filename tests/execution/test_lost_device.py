@@ -183,11 +183,11 @@ def test_scoring_goes_on_in_smaller_parts(job: Job, monkeypatch: pytest.MonkeyPa
     parts = session.parts(spec_for(session))
     whole, own, sizes = parts.score(parts.split.test), scoring.logits, []
 
-    def limited(loaded, batch, objective):
+    def limited(loaded, batch):
         sizes.append(len(batch.labels))
         if len(batch.labels) > 7:
             raise FULL[2]
-        return own(loaded, batch, objective)
+        return own(loaded, batch)
 
     monkeypatch.setattr(scoring, "logits", limited)
     in_parts = parts.score(parts.split.test)
