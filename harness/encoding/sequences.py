@@ -61,11 +61,12 @@ def unreadable(encoded: Encoded, longest: int, n_embedded: int) -> tuple[int, st
         longest: how many tokens a sequence may have.
         n_embedded: how many tokens have an embedding; ids count from 0.
     """
+    largest_word = max(encoded.words or (0,))
     for example, sequences in enumerate(encoded.sequences):
         for ids in (encoded.input_ids[i] for i in sequences):
             if not 1 <= len(ids) <= longest:
                 return example, f"{len(ids)} tokens, and the model reads 1 to {longest}"
-            if (largest := max(*ids, *(encoded.words or ()), 0)) >= n_embedded:
+            if (largest := max(*ids, largest_word)) >= n_embedded:
                 return example, (
                     f"token {largest}, and the model has embeddings of {n_embedded} tokens: its "
                     f"tokenizer has tokens that were added without resize_token_embeddings"

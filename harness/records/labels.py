@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from momentum_bench.harness.records.schema import SHOWN_DIGITS, RunSpec, canonical_json, setting_text
@@ -28,15 +29,20 @@ def arm_labels(arms: Iterable[Arm]) -> dict[str, str]:
     It is the optimizer. Where an optimizer occurs with several settings, those follow that are not the same
     in all of its arms.
     """
-    found = {arm_key(arm): arm for arm in arms}
-    words = {key: setting_words(hyperparameters) for key, (_, hyperparameters) in found.items()}
-    common: dict[str, set[str]] = {}
-    for key, (optimizer, _) in found.items():
-        common[optimizer] = common.get(optimizer, set(words[key])).intersection(words[key])
+    by_optimizer: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    for optimizer, hyperparameters in arms:
+        by_optimizer[optimizer][arm_key((optimizer, hyperparameters))] = setting_words(hyperparameters)
     return {
-        key: " ".join([optimizer, *(word for word in words[key] if word not in common[optimizer])])
-        for key, (optimizer, _) in found.items()
+        key: " ".join([optimizer, *words])
+        for optimizer, of_arms in by_optimizer.items()
+        for key, words in zip(of_arms, without_common(list(of_arms.values())), strict=True)
     }
+
+
+def without_common(lists: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Each list of words without those that all lists have."""
+    common = set(lists[0]).intersection(*lists)
+    return [[word for word in words if word not in common] for words in lists]
 
 
 def run_labels(specs: Iterable[RunSpec]) -> dict[str, str]:

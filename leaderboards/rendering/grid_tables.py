@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from momentum_bench.harness.records.labels import without_common
 from momentum_bench.harness.reporting import cell
 from momentum_bench.harness.verdicts.paired import in_points
 from momentum_bench.leaderboards.regret import THRESHOLDS
@@ -153,7 +154,7 @@ def regret_table(lines: Lines) -> HeadedLines:
     for start in range(0, len(lines), len(THRESHOLDS)):
         profile: Sequence[Mapping[str, Any]] = lines[start : start + len(THRESHOLDS)]
         one = profile[0]
-        names = [_arm(one, side) for side in ("first", "second")]
+        names = _arms(one)
         setting = _setting(one) if len(settings) > 1 else ""
         for chosen, other, column in (
             (names[0], names[1], "first_costs_more"),
@@ -179,11 +180,12 @@ def _over(threshold: float) -> str:
     return f"Over {in_points(threshold)}" if threshold else "Costs anything"
 
 
-def _arm(line: Mapping[str, Any], side: str) -> str:
-    """An optimizer; where both have one name, with the settings that differ."""
-    name = str(line[side])
-    if line["first"] != line["second"]:
-        return name
-    of_both = [set(line[f"{each}_hyperparameters"].split(";")) for each in ("first", "second")]
-    words = line[f"{side}_hyperparameters"].split(";")
-    return " ".join([name, *(word for word in words if word not in of_both[0] & of_both[1])])
+def _arms(line: Mapping[str, Any]) -> list[str]:
+    """The two optimizers; where both have one name, with the settings that differ."""
+    names = [str(line["first"]), str(line["second"])]
+    if names[0] != names[1]:
+        return names
+    settings = [
+        [word for word in line[f"{side}_hyperparameters"].split(";") if word] for side in ("first", "second")
+    ]
+    return [" ".join([names[0], *words]) for words in without_common(settings)]
