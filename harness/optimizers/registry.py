@@ -77,6 +77,16 @@ def filtering(hyperparameters: Hyperparameters) -> dict[str, Any]:
 # -- how an optimizer is built ----------------------------------------------------------------------------
 
 
+def _fused(groups: ParamGroups) -> bool | None:
+    """Whether torch makes a step in one pass over parameter, gradient and state; None: torch's own choice.
+
+    FSDP's parts do not allow it.
+    """
+    from momentum_bench.harness.sharded_tensors import in_parts
+
+    return None if any(in_parts(p) for group in groups for p in group["params"]) else True
+
+
 def torch_sgd(settings: Settings) -> Build:
     """Builds `torch.optim.SGD` with these settings."""
 
@@ -85,11 +95,7 @@ def torch_sgd(settings: Settings) -> Build:
     ) -> torch.optim.Optimizer:
         import torch
 
-        from momentum_bench.harness.sharded_tensors import in_parts
-
-        # fused: one pass over parameter, gradient and buffer instead of three; FSDP's parts do not allow it
-        fused = None if any(in_parts(p) for group in groups for p in group["params"]) else True
-        return torch.optim.SGD(groups, lr=rate, fused=fused, **settings(hyperparameters))
+        return torch.optim.SGD(groups, lr=rate, fused=_fused(groups), **settings(hyperparameters))
 
     return build
 
@@ -100,7 +106,7 @@ def torch_adamw(
     """`torch.optim.AdamW`: Loshchilov & Hutter, ICLR 2019, Algorithm 2."""
     import torch
 
-    return torch.optim.AdamW(groups, lr=rate, **adam(hyperparameters))
+    return torch.optim.AdamW(groups, lr=rate, fused=_fused(groups), **adam(hyperparameters))
 
 
 def torch_nadam(
