@@ -30,6 +30,7 @@ from momentum_bench.leaderboards.rendering.plots import STYLE, forest
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import tuned_pairs, tuned_rows
 from momentum_bench.leaderboards.tuning import budget_lines, sensitivity_lines
+from momentum_bench.leaderboards.twins import Answer, momentum_answers
 
 DOCS = Path(__file__).resolve().parent
 PUBLISHED = DOCS.parent / "leaderboards" / "published"
@@ -43,8 +44,12 @@ ORDER = (
     "six-tasks-minilm-head",
     "digits-momentum",
     "digits-batch-size",
+    "rivals-minilm",
 )
 """Boards in the order of the page; others follow. Of a comparison on two boards, the first counts."""
+
+RIVALS = "rivals-minilm"
+"""It has a section of its own, and no part in the tables on SGD and SGDM."""
 
 Boards = dict[str, Leaderboard]
 
@@ -74,9 +79,10 @@ def _seeds_so_far(now: Standing) -> int:
 
 def page(boards: Boards) -> str:
     """The text of the page."""
+    all_boards, boards = boards, _without_rivals(boards)
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return environment.from_string((DOCS / TEMPLATE).read_text(encoding="utf-8")).render(
-        designs=partial(_designs, boards),
+        designs=partial(_designs, all_boards),
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
         paper=partial(_matched, boards["paper-prompt-small"]),
@@ -87,7 +93,13 @@ def page(boards: Boards) -> str:
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
+        rivals=partial(_rivals, all_boards[RIVALS]),
+        momentum_of_rivals=partial(_momentum, all_boards[RIVALS]),
     )
+
+
+def _without_rivals(boards: Boards) -> Boards:
+    return {name: board for name, board in boards.items() if name != RIVALS}
 
 
 def plots(boards: Boards) -> dict[str, str]:
@@ -95,6 +107,7 @@ def plots(boards: Boards) -> dict[str, str]:
 
     The digits have a plot of their own, because on the axis that they need the text tasks look alike.
     """
+    boards = _without_rivals(boards)
     kept = [*_distinct(boards, "matched"), *_distinct(boards, "tuned")]
     digits = [pair for pair in kept if _is_digits(pair.first)]
     text = [pair for pair in kept if not _is_digits(pair.first)]
@@ -258,6 +271,41 @@ def _six_tasks(boards: Boards) -> str:
         f"On the {n_tasks} text tasks no comparison is decided by {n_seeds} seeds that are tuned one by\n"
         f"one. Over these tasks {found}, inconclusive too."
     )
+
+
+def _rivals(board: Leaderboard) -> str:
+    """The mean test score of each tuned optimizer on each task, and what it adds to SGD over the tasks."""
+    rows = tuned_rows(board)
+    tasks = sorted({str(row.columns["task"]) for row in rows})
+    scores = {(row.name, str(row.columns["task"])): row.columns["test_mean"] for row in rows}
+    pairs = [pair for pair in board.comparisons if pair.question == "tuned" and pair.first.name == "SGD"]
+    to_sgd = {line.comparisons[0].second.name: line.difference for line in over_tasks(pairs)}
+
+    def line(name: str) -> tuple[object, ...]:
+        better = {"a better": "SGD better", "b better": "it is better"}
+        found = to_sgd.get(name)
+        told = (_interval(found), better.get(str(found.verdict), found.verdict)) if found else ("", "")
+        return f"`{name}`", *(f"{100 * scores[name, task]:.1f}" for task in tasks), *told
+
+    head = ("optimizer", *(f" {task}" for task in tasks), " minus SGD over the tasks", "verdict")
+    return _table(head, map(line, dict.fromkeys(row.name for row in rows)))
+
+
+def _momentum(board: Leaderboard) -> str:
+    """What momentum adds in each pair of twins, on confirming seeds: at one rate if they share an axis."""
+
+    def line(answer: Answer) -> tuple[object, ...]:
+        pair = answer.comparison
+        difference = replace(pair.difference, mean=answer.mean, ci_low=answer.low, ci_high=answer.high)
+        twins = [
+            f"`{row.name}`, {min(row.grid).learning_rate:g}"  # such a row has one point
+            for row in (answer.without, answer.with_momentum)
+        ]
+        return pair.columns["task"], *twins, _interval(difference), pair.columns["n_pairs"], answer.words
+
+    answers = [each for each in momentum_answers(board.comparisons) if each.comparison.question != "tuned"]
+    head = ("task", "without, rate", "with, rate", "momentum adds, points", " seeds", "does it pay?")
+    return _table(head, map(line, answers))
 
 
 def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -165,6 +166,20 @@ def test_averaging_form_at_eta_is_heavy_ball_at_eta_times_one_minus_beta(problem
     )
     averaging = iterates(lambda g: AveragedSGDM(g, lr=eta, momentum=beta, weight_decay=decay), *problem)
     assert_close(averaging, heavy_ball)
+
+
+@given(problems(), betas, rates)
+@few
+def test_a_step_in_one_pass_is_that_of_torch_in_several(problem, beta, eta) -> None:
+    several = {"fused": False, "foreach": False}
+    constants = {"beta1": beta, "beta2": 0.999, "eps": 1e-8}
+    for name, h, reference in (
+        ("sgdm", {"momentum": beta}, lambda g: torch.optim.SGD(g, lr=eta, momentum=beta, **several)),
+        ("adamw", constants, lambda g: torch.optim.AdamW(g, lr=eta, betas=(beta, 0.999), **several)),
+    ):
+        build = partial(OPTIMIZERS[name].build, rate=eta, hyperparameters=h, seed=0)
+        assert all(group["fused"] for group in build([{"params": [torch.zeros(1)]}]).param_groups)
+        assert_close(iterates(build, *problem), iterates(reference, *problem))
 
 
 @given(problems(), rates)
