@@ -100,7 +100,12 @@ def _run_again(row: Row, given: Mapping[str, Any]) -> bool:
     found = differences(row, again)
     for line in found:
         print(line)
-    for line in circumstances(row, again):
+    around = circumstances(row, again)
+    for line in around:
         note(line)
+    if found and around:
+        note(
+            "Another processor or version rounds differently, which training may amplify: compare the means."
+        )
     note(f"row {row.row_id}, {len(row.runs)} runs: {len(found) or 'no'} difference(s)")
     return not found

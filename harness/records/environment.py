@@ -13,6 +13,8 @@ from momentum_bench.harness import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS")
+CPU_MODEL = ("vendor_id", "cpu family", "model", "stepping", "model name", "CPU implementer", "CPU part")
+"""What Linux says of a processor's model: x86 in the first five, ARM in the last two."""
 
 
 @lru_cache(maxsize=1)
@@ -24,11 +26,27 @@ def environment() -> dict[str, str]:
     facts |= {name: metadata.version(name) for name in PACKAGES}
     facts |= {"python": platform.python_version(), "system": platform.system()}
     facts |= {"machine": platform.machine(), "cpu_capability": torch.backends.cpu.get_cpu_capability()}
+    facts |= {"processor": _processor()}
     if torch.cuda.is_available():
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": torch.version.cuda or ""}
     elif torch.backends.mps.is_available():
         facts |= {"gpu": f"Apple {platform.machine()} by MPS"}
     return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model of the processor, or "unknown".
+
+    Libraries choose their matrix products by it, so two models with the same instructions may round
+    differently.
+    """
+    try:
+        # Linux tells Python the architecture alone; the first paragraph is of the first core
+        lines = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return ", ".join(f"{name} {told[name]}" for name in CPU_MODEL if told.get(name)) or "unknown"
 
 
 def _git_commit() -> str:

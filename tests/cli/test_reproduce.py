@@ -222,6 +222,7 @@ def test_a_row_is_run_again_and_comes_out_the_same(
     done = again(results, tmp_path / "again", row_id, tiny_model, data)
     assert done.exit_code == 0, done.stderr
     assert done.stderr.splitlines()[-1] == f"row {row_id}, 4 runs: no difference(s)"
+    assert "rounds differently" not in done.stderr
     first, second = (Store(folder).records() for folder in (results, tmp_path / "again"))
     assert [r.parameters_hash for r in first] == [r.parameters_hash for r in second]
     # what came out otherwise is named; the directory is gone on with, for it is the same sweep's
@@ -238,6 +239,7 @@ def test_a_row_is_run_again_and_comes_out_the_same(
     assert line.startswith(f"{record.spec.label}: test ")
     assert line.endswith("(-0.25), different parameters")
     assert "torch: 0.1, now " in done.stderr
+    assert "Another processor or version rounds differently" in done.stderr
     done = again(results, results, row_id, tiny_model, data)
     assert done.exit_code == 2
     assert "exists and is not empty" in done.stderr
