@@ -8,6 +8,7 @@ import os
 from itertools import product
 from pathlib import Path
 
+import matplotlib
 import pytest
 import yaml
 from hypothesis import example, given
@@ -21,6 +22,7 @@ from momentum_bench.harness.records.design import setting_of
 from momentum_bench.harness.records.files import record_text
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
+from momentum_bench.harness.reporting import plot_style, svg_text
 from momentum_bench.harness.sweeps.confirming import standing
 from momentum_bench.harness.sweeps.grids import hyperparameters, rates
 from momentum_bench.harness.sweeps.make import make_sweep
@@ -29,10 +31,14 @@ from momentum_bench.leaderboards import archive
 from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, pack, store_of
 from momentum_bench.leaderboards.build import board_of, build
 from momentum_bench.leaderboards.checking.check import departures
+from momentum_bench.leaderboards.printable import file_stem
 from momentum_bench.leaderboards.rendering.files import write
 from momentum_bench.leaderboards.rendering.model_card import model_index
+from momentum_bench.leaderboards.rendering.page import page
+from momentum_bench.leaderboards.rendering.plots import STYLE, board_plots, forest
 from tests.conftest import ROOT
 from tests.helpers.command_line import run_command
+from tests.helpers.published import BOARDS, published_board
 from tests.helpers.submissions import specs, whole_record
 from tests.helpers.synthetic import Scores, fill, sweep_records
 
@@ -249,7 +255,9 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     if not all(now.has_ended for now in standings):
         # the board grows: it is kept so that any machine goes on, and lacks nothing but runs to come
         assert all(": no run of seed " in line for line in departures(folder))
-        had_a_look = all(any(found.n_seeds for found in now.replayed.pairs.values()) for now in standings)
+        had_a_look = all(
+            now.has_ended or any(found.n_seeds for found in now.replayed.pairs.values()) for now in standings
+        )
         assert (f"`{folder.name}`" in (ROOT / "docs" / "findings.md").read_text()) == had_a_look
         return
     assert departures(folder) == []
@@ -280,6 +288,20 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     page = (folder / "index.html").read_text()
     for line in (folder / "leaderboard.csv").read_text().splitlines()[1:]:
         assert line.split(",")[-2] in page  # the row's id
+
+
+@pytest.mark.parametrize("name", BOARDS)
+def test_the_page_of_a_published_board_is_as_this_version_writes_it(name: str):
+    """Its text with the plots that lie there, and the plot that says most."""
+    board, folder = published_board(name), ROOT / "leaderboards" / "published" / name
+    stems = {plot: file_stem(plot) for plot in board_plots(board, lambda figure: "")}
+    plots = {plot: (folder / "plots" / f"{stem}.svg").read_text() for plot, stem in stems.items()}
+    assert page(board, plots, stems) == (folder / "index.html").read_text()
+    assert {path.stem for path in (folder / "plots").iterdir()} == set(stems.values())
+    constraints = (ROOT / "constraints.txt").read_text()
+    if board.comparisons and f"matplotlib=={matplotlib.__version__}\n" in constraints:
+        with plot_style(STYLE):
+            assert svg_text(forest(board)) == plots["forest"]
 
 
 def test_something_is_published():
