@@ -12,6 +12,8 @@ from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 SHAPES = {
     "roberta-large": {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     | {"intermediate_size": 4096, "vocab_size": 50265},
+    "minilm": {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12}
+    | {"intermediate_size": 1536, "vocab_size": 30522},
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     | {"intermediate_size": 128, "vocab_size": 2000},
 }

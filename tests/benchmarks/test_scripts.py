@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from momentum_bench.harness.optimizers.registry import OPTIMIZERS
 from tests.conftest import ROOT
 
 
@@ -27,6 +28,11 @@ def attention() -> Iterator[ModuleType]:
 @pytest.fixture(scope="module")
 def label_words() -> Iterator[ModuleType]:
     yield from benchmark("label_words")
+
+
+@pytest.fixture(scope="module")
+def optimizer_steps() -> Iterator[ModuleType]:
+    yield from benchmark("optimizer_steps")
 
 
 def benchmark(name: str) -> Iterator[ModuleType]:
@@ -62,6 +68,12 @@ def test_both_ways_to_read_label_words_are_timed(label_words, tiny_decoder: Path
     found = label_words.measure(Namespace(**settings), "sst2")
     assert set(found) == {"step", "row"}
     assert all(set(of) == {*label_words.WAYS, "times_faster"} for of in found.values())
+
+
+def test_the_step_of_each_optimizer_is_timed_beside_sgd(optimizer_steps):
+    found = optimizer_steps.measure("tiny", 1, torch.device("cpu"))
+    assert set(found) == {*OPTIMIZERS, optimizer_steps.IN_SEVERAL_PASSES}
+    assert all(of["times_sgd"] > 0 for of in found.values())
 
 
 @pytest.mark.slow
