@@ -93,8 +93,9 @@ def page(boards: Boards) -> str:
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
-        rivals=partial(_rivals, all_boards[RIVALS]),
-        momentum_of_rivals=partial(_momentum, all_boards[RIVALS]),
+        rivals=all_boards.get(RIVALS),
+        scores_of=_scores,
+        momentum_in=_momentum,
     )
 
 
@@ -273,7 +274,7 @@ def _six_tasks(boards: Boards) -> str:
     )
 
 
-def _rivals(board: Leaderboard) -> str:
+def _scores(board: Leaderboard) -> str:
     """The mean test score of each tuned optimizer on each task, and what it adds to SGD over the tasks."""
     rows = tuned_rows(board)
     tasks = sorted({str(row.columns["task"]) for row in rows})
@@ -285,27 +286,27 @@ def _rivals(board: Leaderboard) -> str:
         better = {"a better": "SGD better", "b better": "it is better"}
         found = to_sgd.get(name)
         told = (_interval(found), better.get(str(found.verdict), found.verdict)) if found else ("", "")
-        return f"`{name}`", *(f"{100 * scores[name, task]:.1f}" for task in tasks), *told
+        return name, *(f"{100 * scores[name, task]:.1f}" for task in tasks), *told
 
     head = ("optimizer", *(f" {task}" for task in tasks), " minus SGD over the tasks", "verdict")
     return _table(head, map(line, dict.fromkeys(row.name for row in rows)))
 
 
 def _momentum(board: Leaderboard) -> str:
-    """What momentum adds in each pair of twins, on confirming seeds: at one rate if they share an axis."""
+    """What momentum adds in each pair of twins, on confirming seeds; empty before there are any."""
 
     def line(answer: Answer) -> tuple[object, ...]:
         pair = answer.comparison
         difference = replace(pair.difference, mean=answer.mean, ci_low=answer.low, ci_high=answer.high)
         twins = [
-            f"`{row.name}`, {min(row.grid).learning_rate:g}"  # such a row has one point
+            f"{row.name}, {min(row.grid).learning_rate:g}"  # such a row has one point
             for row in (answer.without, answer.with_momentum)
         ]
         return pair.columns["task"], *twins, _interval(difference), pair.columns["n_pairs"], answer.words
 
     answers = [each for each in momentum_answers(board.comparisons) if each.comparison.question != "tuned"]
     head = ("task", "without, rate", "with, rate", "momentum adds, points", " seeds", "does it pay?")
-    return _table(head, map(line, answers))
+    return _table(head, map(line, answers)) if answers else ""
 
 
 def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:

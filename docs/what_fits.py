@@ -134,7 +134,7 @@ def _of_a_run(settings: dict[str, Any], method: str, precision: str) -> int:
 
 
 WORDS = 124
-"""Of a text, which has 128 tokens with its number, its split and a decoder's template; the task cuts it there."""
+"""Of a text. With its number, its split and a decoder's template it has 128 tokens, the most of the task."""
 
 
 def _write_rows(folder: Path) -> None:

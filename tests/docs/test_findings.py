@@ -8,6 +8,7 @@ from types import ModuleType
 import matplotlib
 import pytest
 
+from momentum_bench.leaderboards.build import Leaderboard
 from tests.conftest import ROOT
 from tests.helpers.manual import script
 
@@ -18,8 +19,13 @@ def findings() -> ModuleType:
     return script("findings")
 
 
-def test_the_page_is_what_the_records_give(findings: ModuleType):
-    boards = findings.published()
+@pytest.fixture(scope="module")
+def boards(findings: ModuleType) -> dict[str, Leaderboard]:
+    """The boards on the page, built once for all of these tests."""
+    return findings.published()
+
+
+def test_the_page_is_what_the_records_give(findings: ModuleType, boards: dict[str, Leaderboard]):
     assert findings.page(boards) == (ROOT / "docs" / findings.PAGE).read_text()
     constraints = (ROOT / "constraints.txt").read_text()
     if f"matplotlib=={matplotlib.__version__}\n" in constraints:  # another version draws other paths
@@ -28,8 +34,27 @@ def test_the_page_is_what_the_records_give(findings: ModuleType):
             assert f"({name})" in (ROOT / "docs" / findings.PAGE).read_text()
 
 
-def test_a_sentence_whose_verdict_has_changed_stops_the_page(findings: ModuleType):
-    boards = findings.published()
+def test_other_optimizers_have_a_section_of_their_own(findings: ModuleType, boards: dict[str, Leaderboard]):
+    """It is there with their board; here others stand for it."""
+    boards = {name: board for name, board in boards.items() if name != findings.RIVALS}
+    without = findings.page(boards)
+    found = findings.page(boards | {findings.RIVALS: boards["digits-momentum"]})
+    assert "## Other optimizers" in found
+    assert "## Other optimizers" not in without
+    assert "| SGD, 3 | SGDM momentum=0.5, 3 | +6.6 (+2.0 to +11.1) | 10 | yes |" in found
+    tables = {line for line in found.splitlines() if line.startswith("|")}
+    assert {
+        line for line in without.splitlines() if line.startswith("|")
+    } < tables  # which SGD's tables leave out
+    tuned = findings.page(boards | {findings.RIVALS: boards["six-tasks-minilm-head"]})
+    assert "six-tasks-minilm-head" in tuned
+    assert "| SGDM | 57.1 |" in tuned
+    assert "What momentum adds" not in tuned
+
+
+def test_a_sentence_whose_verdict_has_changed_stops_the_page(
+    findings: ModuleType, boards: dict[str, Leaderboard]
+):
     board = boards["digits-momentum"]
     changed = [
         replace(pair, difference=replace(pair.difference, verdict="inconclusive"))
@@ -41,7 +66,7 @@ def test_a_sentence_whose_verdict_has_changed_stops_the_page(findings: ModuleTyp
         findings.page(boards | {"digits-momentum": replace(board, comparisons=changed)})
 
 
-def test_the_readme_says_what_the_board_says(findings: ModuleType):
+def test_the_readme_says_what_the_board_says(boards: dict[str, Leaderboard]):
     readme = " ".join((ROOT / "README.md").read_text().split())
     said = {
         (256, "0.5"): "6.6 points with 0.5",
@@ -49,7 +74,7 @@ def test_the_readme_says_what_the_board_says(findings: ModuleType):
         (1024, "0.5"): "0.5 gains 14.4 points",
         (1024, "0.9"): "0.9 loses 9.0",
     }
-    for pair in findings.published()["digits-momentum"].comparisons:
+    for pair in boards["digits-momentum"].comparisons:
         size, beta = pair.first.runs[0].spec.batch_size, pair.second.label.removeprefix("sgdm momentum=")
         if pair.question == "matched" and (text := said.pop((size, beta), None)):
             assert text in readme
@@ -60,23 +85,25 @@ def test_the_readme_says_what_the_board_says(findings: ModuleType):
     assert not said
 
 
-def test_the_readme_says_what_the_board_of_six_tasks_says(findings: ModuleType):
+def test_the_readme_says_what_the_board_of_six_tasks_says(boards: dict[str, Leaderboard]):
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "SGD is better on TREC by 3.1 points" in readme
     [said] = [
         pair.difference
-        for pair in findings.published()["six-tasks-confirming"].comparisons
+        for pair in boards["six-tasks-confirming"].comparisons
         if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
     ]
     assert (said.verdict, f"{abs(100 * said.mean):.1f}") == ("a better", "3.1")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
-def test_the_table_of_the_papers_tasks_is_that_of_the_board(findings: ModuleType, page: str):
+def test_the_table_of_the_papers_tasks_is_that_of_the_board(
+    findings: ModuleType, boards: dict[str, Leaderboard], page: str
+):
     lines = (ROOT / page).read_text().splitlines()
     verdicts = {"b better": "SGDM better", "equivalent": "equivalent", "inconclusive": "inconclusive"}
     n_found = 0
-    for pair in findings.published()["paper-prompt-small"].comparisons:
+    for pair in boards["paper-prompt-small"].comparisons:
         if pair.question == "matched" and pair.second.label == "sgdm":
             means = [
                 f"{100 * findings._mean(row, pair.columns['seeds']):.1f}" for row in (pair.first, pair.second)
