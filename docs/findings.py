@@ -85,6 +85,7 @@ def page(boards: Boards) -> str:
         designs=partial(_designs, all_boards),
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
+        spread=partial(_spread, boards),
         paper=partial(_matched, boards["paper-prompt-small"]),
         at_rates=partial(_at_rates, boards),
         confirmed=partial(_matched, boards["six-tasks-confirming"]),
@@ -224,6 +225,16 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
     """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
     label = f"{optimizer} momentum={momentum:g}"
     return _matched(boards["digits-momentum"], "digits", label, verdict, batch)
+
+
+def _spread(boards: Boards, batch: int, label: str) -> str:
+    """The standard deviation of the digits over confirming seeds at the matched rate, in points."""
+    [row] = [
+        row
+        for row in boards["digits-momentum"].rows
+        if (row.role, row.label, row.runs[0].spec.batch_size) == ("matched", label, batch)
+    ]
+    return f"{100 * row.columns['test_std']:.1f}"
 
 
 def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
