@@ -17,15 +17,14 @@ from statistics import median
 from time import perf_counter
 
 import torch
-from transformers import RobertaConfig, RobertaModel
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from shapes import SHAPES  # noqa: E402
+from shapes import SHAPES, random_model  # noqa: E402
 from whole_grid import BETA, _hardware, write_line  # noqa: E402
 
-from momentum_bench.harness.optimizers.live import role_groups, weight_decay_groups  # noqa: E402
+from momentum_bench.harness.optimizers.live import parameter_groups  # noqa: E402
 from momentum_bench.harness.optimizers.registry import OPTIMIZERS, adam  # noqa: E402
 
 RATE = 1e-6
@@ -38,7 +37,7 @@ def builders(model: torch.nn.Module) -> dict[str, Callable[[], torch.optim.Optim
     def build(name: str) -> torch.optim.Optimizer:
         entry = OPTIMIZERS[name]
         named = list(model.named_parameters())
-        groups = role_groups(model, named, (), 0.0) if entry.by_role else weight_decay_groups(named, 0.0)
+        groups = parameter_groups(entry, model, named, (), 0.0)
         hyperparameters = dict.fromkeys(entry.hyperparameters, BETA) | dict(entry.constants)
         return entry.build(groups, RATE, hyperparameters, 0)
 
@@ -61,9 +60,7 @@ def seconds(optimizer: torch.optim.Optimizer, device: torch.device) -> float:
 
 def measure(shape: str, rounds: int, device: torch.device) -> dict[str, dict[str, float]]:
     """Median seconds of a step of each optimizer and of SGD beside it, and their ratio."""
-    torch.manual_seed(0)
-    config = RobertaConfig(**SHAPES[shape], max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
-    model = RobertaModel(config, add_pooling_layer=False).to(device)
+    model = random_model(shape).to(device)
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
     build = builders(model)

@@ -41,7 +41,11 @@ def save(shape: str, texts: Iterable[str], folder: Path) -> None:
         model_max_length=512,
         model_input_names=["input_ids", "attention_mask"],
     ).save_pretrained(folder)
+    random_model(shape).save_pretrained(folder)
+
+
+def random_model(shape: str) -> RobertaModel:
+    """A RoBERTa of that shape, always with the same weights; without a head, for that depends on the task."""
     torch.manual_seed(0)
-    config = RobertaConfig(**sizes, max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
-    # without a head, for that depends on the task
-    RobertaModel(config, add_pooling_layer=False).save_pretrained(folder)
+    config = RobertaConfig(**SHAPES[shape], max_position_embeddings=514, type_vocab_size=1, pad_token_id=1)
+    return RobertaModel(config, add_pooling_layer=False)

@@ -21,6 +21,7 @@ from typing import Any
 from momentum_bench.harness.data.load import load_task_data
 from momentum_bench.harness.data.splits import draw_split, select_test_rows
 from momentum_bench.harness.models.files import resolve_model
+from momentum_bench.harness.records.environment import first_core
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.seeds import batch_indices
 from momentum_bench.tasks import get_task
@@ -228,12 +229,10 @@ def write_line(result: dict[str, Any], output: Path | None) -> None:
 def _hardware() -> dict[str, Any]:
     import torch
 
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    flags = next((line.split() for line in lines if line.startswith("flags")), [])
+    core = first_core() or {}
+    flags = core.get("flags", "").split()
     found: dict[str, Any] = {
-        "cpu": names[0] if names else platform.processor(),
+        "cpu": core.get("model name") or platform.processor(),
         "cores": len(os.sched_getaffinity(0)),
         "cpu_features": [flag for flag in flags if flag.startswith(("amx", "avx512_bf16", "avx512f"))],
         "load_at_end": [round(load, 2) for load in os.getloadavg()],

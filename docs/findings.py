@@ -229,12 +229,9 @@ def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict
 
 def _spread(boards: Boards, batch: int, label: str) -> str:
     """The standard deviation of the digits over confirming seeds at the matched rate, in points."""
-    [row] = [
-        row
-        for row in boards["digits-momentum"].rows
-        if (row.role, row.label, row.runs[0].spec.batch_size) == ("matched", label, batch)
-    ]
-    return f"{100 * row.columns['test_std']:.1f}"
+    return (
+        f"{100 * _confirmed_row(boards['digits-momentum'], 'digits', label, batch).columns['test_std']:.1f}"
+    )
 
 
 def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
@@ -262,10 +259,18 @@ def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int
 
 def _score(board: Leaderboard, task: str, label: str, column: str = "test_mean") -> str:
     """A number of the row of confirming seeds at the matched rate, in per cent."""
+    return f"{100 * _confirmed_row(board, task, label).columns[column]:.1f} %"
+
+
+def _confirmed_row(board: Leaderboard, task: str, label: str, batch: int | None = None) -> Row:
+    """The row of confirming seeds at the matched rate; a batch size tells the digits' rows apart."""
     [row] = [
-        row for row in board.rows if (row.role, row.columns["task"], row.label) == ("matched", task, label)
+        row
+        for row in board.rows
+        if (row.role, row.columns["task"], row.label) == ("matched", task, label)
+        and batch in (None, row.runs[0].spec.batch_size)
     ]
-    return f"{100 * row.columns[column]:.1f} %"
+    return row
 
 
 def _six_tasks(boards: Boards) -> str:

@@ -67,11 +67,7 @@ class _Trained:
         self.entry = entry
         self.model = _Toy()
         named = list(self.model.named_parameters())
-        groups = (
-            live.role_groups(self.model, named, ("head.weight", "head.bias"), 0.0)
-            if entry.by_role
-            else live.weight_decay_groups(named, 0.0)
-        )
+        groups = live.parameter_groups(entry, self.model, named, ("head.weight", "head.bias"), 0.0)
         # an entry may use its momentum in its schedule alone
         rates = entry.schedule([RATE] * N_STEPS, hyperparameters)
         self.rates = [rate * entry.torch_rate(hyperparameters) for rate in rates]

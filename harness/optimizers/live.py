@@ -33,6 +33,23 @@ def weight_decay_groups(
     return [group for group in groups if group["params"]]
 
 
+def parameter_groups(
+    entry: OptimizerEntry,
+    model: torch.nn.Module,
+    named_parameters: Sequence[tuple[str, torch.nn.Parameter]],
+    drawn: Collection[str],
+    weight_decay: float,
+) -> list[dict[str, Any]]:
+    """The groups that an optimizer is built with: by role, or those that decay and those that do not.
+
+    Args:
+        drawn: names of the parameters of a new head.
+    """
+    if entry.by_role:
+        return role_groups(model, named_parameters, drawn, weight_decay)
+    return weight_decay_groups(named_parameters, weight_decay)
+
+
 def role_groups(
     model: torch.nn.Module,
     named_parameters: Sequence[tuple[str, torch.nn.Parameter]],

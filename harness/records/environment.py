@@ -13,6 +13,7 @@ from momentum_bench.harness import __version__
 
 PACKAGES = ("torch", "transformers", "accelerate", "datasets", "tokenizers", "numpy", "scikit-learn")
 VARIABLES = ("CUBLAS_WORKSPACE_CONFIG", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS")
+CPUINFO = Path("/proc/cpuinfo")
 CPU_MODEL = ("vendor_id", "cpu family", "model", "stepping", "model name", "CPU implementer", "CPU part")
 """What Linux says of a processor's model: x86 in the first five, ARM in the last two."""
 
@@ -34,19 +35,25 @@ def environment() -> dict[str, str]:
     return facts | {name: os.environ[name] for name in VARIABLES if name in os.environ}
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def _processor(cpuinfo: Path = CPUINFO) -> str:
     """The model of the processor, or "unknown".
 
     Libraries choose their matrix products by it, so two models with the same instructions may round
     differently.
     """
+    told = first_core(cpuinfo)
+    if told is None:
+        return platform.processor() or "unknown"
+    return ", ".join(f"{name} {told[name]}" for name in CPU_MODEL if told.get(name)) or "unknown"
+
+
+def first_core(cpuinfo: Path = CPUINFO) -> dict[str, str] | None:
+    """What Linux, which tells Python the architecture alone, says of the first core; None: another system."""
     try:
-        # Linux tells Python the architecture alone; the first paragraph is of the first core
         lines = cpuinfo.read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
-        return platform.processor() or "unknown"
-    told = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    return ", ".join(f"{name} {told[name]}" for name in CPU_MODEL if told.get(name)) or "unknown"
+        return None
+    return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
 def _git_commit() -> str:

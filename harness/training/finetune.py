@@ -183,9 +183,7 @@ def _groups(spec: RunSpec, parts: RunParts, reached: ReachedRows) -> list[dict[s
     """The parameter groups that the optimizer is built with."""
     assert parts.entry is not None
     model, named = parts.loaded.model, reached.parameters(parts.loaded.model)
-    if parts.entry.by_role:
-        return live.role_groups(model, named, parts.loaded.new_parameters, spec.weight_decay)
-    return live.weight_decay_groups(named, spec.weight_decay)
+    return live.parameter_groups(parts.entry, model, named, parts.loaded.new_parameters, spec.weight_decay)
 
 
 def _earlier_progress(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from itertools import combinations
 
+import matplotlib
+
 from momentum_bench.leaderboards.archive import ARCHIVE, store_of
 from momentum_bench.leaderboards.build import Leaderboard, build
 from momentum_bench.leaderboards.rows import Row, by_table
@@ -12,6 +14,11 @@ from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "leaderboards" / "published"
 BOARDS = sorted(path.parent.name for path in PUBLISHED.glob(f"*/{ARCHIVE}"))
+
+
+def draws_as_published() -> bool:
+    """Whether plots are drawn by the version of matplotlib that drew the published ones; others differ."""
+    return f"matplotlib=={matplotlib.__version__}\n" in (ROOT / "constraints.txt").read_text()
 
 
 @lru_cache
