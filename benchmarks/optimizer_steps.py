@@ -38,8 +38,7 @@ def builders(model: torch.nn.Module) -> dict[str, Callable[[], torch.optim.Optim
         entry = OPTIMIZERS[name]
         named = list(model.named_parameters())
         groups = parameter_groups(entry, model, named, (), 0.0)
-        hyperparameters = dict.fromkeys(entry.hyperparameters, BETA) | dict(entry.constants)
-        return entry.build(groups, RATE, hyperparameters, 0)
+        return entry.build(groups, RATE, entry.all_hyperparameters(momentum=BETA), 0)
 
     def in_several_passes() -> torch.optim.Optimizer:
         return torch.optim.AdamW(model.parameters(), lr=RATE, **adam(OPTIMIZERS["adamw"].constants))

@@ -89,6 +89,7 @@ def page(boards: Boards) -> str:
         paper=partial(_matched, boards["paper-prompt-small"]),
         at_rates=partial(_at_rates, boards),
         confirmed=partial(_matched, boards["six-tasks-confirming"]),
+        confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"]),
         with_512=partial(_matched, boards["minilm-head-512"]),
         score_of_512=partial(_score, boards["minilm-head-512"]),
         six_tasks=partial(_six_tasks, boards),
@@ -255,6 +256,15 @@ def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int
                 raise Changed(f"{pair.sentence} The page says: {verdict}")
             return f"{_interval(pair.difference)} points"
     raise Changed(f"no matched comparison of {label} on {task}")
+
+
+def _over_tasks(board: Leaderboard, label: str, verdict: str) -> str:
+    """The matched difference to SGD over all tasks, if its verdict is the one that the sentence needs."""
+    together = over_tasks(pair for pair in board.comparisons if pair.question == "matched")
+    [found] = [each for each in together if each.comparisons[0].second.label == label]
+    if found.difference.verdict != verdict:
+        raise Changed(f"{found.sentence} The page says: {verdict}")
+    return f"{_interval(found.difference)} points over {found.difference.n_pairs} seeds"
 
 
 def _score(board: Leaderboard, task: str, label: str, column: str = "test_mean") -> str:

@@ -77,7 +77,7 @@ def show_optimizer(name: Annotated[str, NAME]) -> None:
 
 
 def _all_facts(name: str, entry: OptimizerEntry) -> Mapping[str, str]:
-    used = dict.fromkeys(entry.hyperparameters, 0.9) | dict(entry.constants)
+    used = entry.all_hyperparameters(momentum=0.9)
     facts = {
         "name": name,
         "update": entry.summary,

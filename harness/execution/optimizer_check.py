@@ -106,7 +106,7 @@ def findings(arm: str, files: Sequence[Path] = ()) -> Iterator[Finding]:
         UserError: it cannot be found or run; the message says why.
     """
     name, entry = find_optimizer(arm, files)
-    used = dict.fromkeys(entry.hyperparameters, 0.9) | dict(entry.constants)
+    used = entry.all_hyperparameters(momentum=0.9)
     yield Finding("optimizer", f"{name}: {entry.summary}")
     if entry.closure:
         yield Finding("closure", entry.closure.value)

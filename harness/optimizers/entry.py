@@ -122,6 +122,10 @@ class OptimizerEntry:
     by_role: bool = False
     takes_weight_decay: bool = True
 
+    def all_hyperparameters(self, momentum: float) -> dict[str, Any]:
+        """Its constants and what a sweep sets, for a sweep with this momentum."""
+        return {**dict.fromkeys(self.hyperparameters, momentum), **self.constants}
+
     def promised(self, hyperparameters: Hyperparameters, group: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a live parameter group must hold: `settings`, but nothing in a group of a partner."""
         return self.settings(hyperparameters) if not self.by_role or group.get("role") == MATRICES else {}

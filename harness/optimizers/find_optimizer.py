@@ -185,9 +185,10 @@ def with_settings(name: str, entry: OptimizerEntry, settings: Hyperparameters) -
             raise UserError(f"--optimizers {name}:{key}={value}: expected at least 0 and below 1")
     left = tuple(key for key in entry.hyperparameters if key not in settings)
     constants = {**entry.constants, **{key: float(value) for key, value in settings.items()}}
+    entry = replace(entry, hyperparameters=left, constants=constants)
     if set(settings) - set(FROM_THE_SWEEP):  # only the optimizer itself knows which values it takes
-        _try_to_build(name, entry, {**dict.fromkeys(entry.hyperparameters, 0.5), **constants})
-    return replace(entry, hyperparameters=left, constants=constants)
+        _try_to_build(name, entry, entry.all_hyperparameters(momentum=0.5))
+    return entry
 
 
 def _try_to_build(name: str, entry: OptimizerEntry, hyperparameters: Hyperparameters) -> None:

@@ -31,7 +31,7 @@ def moved(spec) -> float:
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 @pytest.mark.parametrize("name", ["sgd", "sgdm", "sgdm_ema", "sgd_matched", "nesterov", "qhm"])
 def test_it_is_what_the_optimizer_moves(name, schedule, steps):
-    hyperparameters = dict.fromkeys(OPTIMIZERS[name].hyperparameters, 0.9) | dict(OPTIMIZERS[name].constants)
+    hyperparameters = OPTIMIZERS[name].all_hyperparameters(momentum=0.9)
     arm = {"optimizer": name, "hyperparameters": hyperparameters}
     spec = make_spec(max_steps=steps, lr_schedule=schedule, **arm)
     sgd = make_spec(max_steps=steps, lr_schedule=schedule)

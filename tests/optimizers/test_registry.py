@@ -188,7 +188,7 @@ def test_without_momentum_all_are_sgd_bitwise(problem, eta) -> None:
     sgd = iterates(lambda g: torch.optim.SGD(g, lr=eta), *problem)
     for name in ("sgdm", "sgdm_ema", "nesterov", "sgd_matched"):
         entry = OPTIMIZERS[name]
-        h = hyperparameters(entry, momentum=0.0)
+        h = entry.all_hyperparameters(momentum=0.0)
         assert entry.schedule([eta], h) == [eta]
         found = iterates(
             lambda g, entry=entry, h=h: entry.build(g, eta * entry.torch_rate(h), h, 0), *problem
@@ -383,13 +383,9 @@ def test_averaged_iterate_of_random_scaling() -> None:
         torch.testing.assert_close(optimizer.state[parameter]["averaged_iterate"], average)
 
 
-def hyperparameters(entry: OptimizerEntry, momentum: float = 0.9) -> dict[str, float]:
-    return dict.fromkeys(entry.hyperparameters, momentum) | dict(entry.constants)
-
-
 def of_entry(name: str, momentum: float = 0.9) -> Build:
     entry = OPTIMIZERS[name]
-    h = hyperparameters(entry, momentum)
+    h = entry.all_hyperparameters(momentum)
     return lambda groups: entry.build(groups, 0.1 * entry.torch_rate(h), h, 13)
 
 
@@ -486,7 +482,7 @@ def test_values_out_of_range_are_refused(build) -> None:
 )
 def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
     entry = OPTIMIZERS[name]
-    h = hyperparameters(entry, momentum)
+    h = entry.all_hyperparameters(momentum)
     parameters = [torch.nn.Parameter(torch.ones(5, 3)), torch.nn.Parameter(torch.ones(7))]
     named = [(str(i), p) for i, p in enumerate(parameters)]
     groups = live.weight_decay_groups(named, 0.01)
@@ -512,7 +508,7 @@ def test_entry_describes_the_live_optimizer(name: str, momentum: float) -> None:
 def test_effective_rate_is_the_total_weight_of_a_gradient(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published, "exponential_scale", lambda seed, step: 1.0)
     entry, eta, steps = OPTIMIZERS[name], 0.25, 200
-    h = hyperparameters(entry, momentum=0.8)
+    h = entry.all_hyperparameters(momentum=0.8)
     parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = entry.build([{"params": [parameter]}], eta * entry.torch_rate(h), h, 0)
     for step, rate in enumerate(entry.schedule([eta] * steps, h)):
@@ -548,7 +544,7 @@ def stepped(build: Build) -> torch.optim.Optimizer:
 )
 def test_another_optimizer_than_asked_for_is_found_out(name, build, message) -> None:
     with pytest.raises(WrongOptimizerError, match=message):
-        check_live(name, OPTIMIZERS[name], hyperparameters(OPTIMIZERS[name]), stepped(build))
+        check_live(name, OPTIMIZERS[name], OPTIMIZERS[name].all_hyperparameters(0.9), stepped(build))
 
 
 @pytest.mark.parametrize(
@@ -577,9 +573,9 @@ def test_twins_differ_in_momentum_alone(without: str, with_momentum: str) -> Non
     assert one.default_rates == other.default_rates
     ends = []
     for entry, used in (
-        (one, hyperparameters(one)),
-        (other, {**hyperparameters(other), key: 0.0}),
-        (other, hyperparameters(other)),
+        (one, one.all_hyperparameters(0.9)),
+        (other, {**other.all_hyperparameters(0.9), key: 0.0}),
+        (other, other.all_hyperparameters(0.9)),
     ):
         model = torch.nn.Linear(3, 3)
         named = list(model.named_parameters())
