@@ -79,7 +79,7 @@ def _seeds_so_far(now: Standing) -> int:
 
 def page(boards: Boards) -> str:
     """The text of the page."""
-    all_boards, boards = boards, _without_rivals(boards)
+    all_boards, rivals, boards = boards, boards[RIVALS], _without_rivals(boards)
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return environment.from_string((DOCS / TEMPLATE).read_text(encoding="utf-8")).render(
         designs=partial(_designs, all_boards),
@@ -89,15 +89,18 @@ def page(boards: Boards) -> str:
         paper=partial(_matched, boards["paper-prompt-small"]),
         at_rates=partial(_at_rates, boards),
         confirmed=partial(_matched, boards["six-tasks-confirming"]),
-        confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"]),
+        confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"], "matched"),
         with_512=partial(_matched, boards["minilm-head-512"]),
         score_of_512=partial(_score, boards["minilm-head-512"]),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
         budget=partial(_budget, boards),
-        rivals=all_boards.get(RIVALS),
-        scores_of=_scores,
-        momentum_in=_momentum,
+        scores_of_rivals=_scores(rivals),
+        range_of_rivals=partial(_range, rivals),
+        n_decided=partial(_n_decided, rivals, "tuned"),
+        rivals_together=partial(_over_tasks, rivals, "tuned"),
+        rival=partial(_matched, rivals),
+        momentum_in_rivals=_momentum(rivals),
     )
 
 
@@ -258,10 +261,14 @@ def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int
     raise Changed(f"no matched comparison of {label} on {task}")
 
 
-def _over_tasks(board: Leaderboard, label: str, verdict: str) -> str:
-    """The matched difference to SGD over all tasks, if its verdict is the one that the sentence needs."""
-    together = over_tasks(pair for pair in board.comparisons if pair.question == "matched")
-    [found] = [each for each in together if each.comparisons[0].second.label == label]
+def _over_tasks(board: Leaderboard, question: str, label: str, verdict: str) -> str:
+    """A difference to SGD over all tasks in words, if its verdict is the one that the sentence needs."""
+    together = over_tasks(pair for pair in board.comparisons if pair.question == question)
+    [found] = [
+        each
+        for each in together
+        if (each.comparisons[0].first.name, each.comparisons[0].second.label) == ("SGD", label)
+    ]
     if found.difference.verdict != verdict:
         raise Changed(f"{found.sentence} The page says: {verdict}")
     return f"{_interval(found.difference)} points over {found.difference.n_pairs} seeds"
@@ -318,8 +325,25 @@ def _scores(board: Leaderboard) -> str:
     return _table(head, map(line, dict.fromkeys(row.name for row in rows)))
 
 
+def _range(board: Leaderboard, task: str, *names: str) -> str:
+    """The lowest and the highest mean test score of some tuned optimizers on a task, in per cent."""
+    scores = [
+        100 * row.columns["test_mean"]
+        for row in tuned_rows(board)
+        if row.columns["task"] == task and row.columns["optimizer"] in names
+    ]
+    return f"{min(scores):.1f} to {max(scores):.1f} %"
+
+
+def _n_decided(board: Leaderboard, question: str) -> str:
+    """How many comparisons of single tasks with SGD are decided, and of how many."""
+    pairs = [pair for pair in board.comparisons if pair.question == question and pair.first.name == "SGD"]
+    n = sum(pair.difference.verdict != "inconclusive" for pair in pairs)
+    return f"{n or 'none'} of the {len(pairs)}"
+
+
 def _momentum(board: Leaderboard) -> str:
-    """What momentum adds in each pair of twins, on confirming seeds; empty before there are any."""
+    """What momentum adds in each pair of twins, on confirming seeds."""
 
     def line(answer: Answer) -> tuple[object, ...]:
         pair = answer.comparison
@@ -332,7 +356,7 @@ def _momentum(board: Leaderboard) -> str:
 
     answers = [each for each in momentum_answers(board.comparisons) if each.comparison.question != "tuned"]
     head = ("task", "without, rate", "with, rate", "momentum adds, points", " seeds", "does it pay?")
-    return _table(head, map(line, answers)) if answers else ""
+    return _table(head, map(line, answers))
 
 
 def _sgd_and_sgdm(boards: Boards) -> Iterator[Row]:

@@ -34,21 +34,27 @@ def test_the_page_is_what_the_records_give(findings: ModuleType, boards: dict[st
 
 
 def test_other_optimizers_have_a_section_of_their_own(findings: ModuleType, boards: dict[str, Leaderboard]):
-    """It is there with their board; here others stand for it."""
-    boards = {name: board for name, board in boards.items() if name != findings.RIVALS}
-    without = findings.page(boards)
-    found = findings.page(boards | {findings.RIVALS: boards["digits-momentum"]})
-    assert "## Other optimizers" in found
-    assert "## Other optimizers" not in without
+    """The tables on SGD and SGDM have none of its numbers, and its tables come from its board alone."""
+    board = boards[findings.RIVALS]
+    tables, section = findings.page(boards).split("## Other optimizers")
+    [pair] = [
+        pair
+        for pair in board.comparisons
+        if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
+    ]
+    added = findings._interval(pair.difference)
+    assert f"| trec | SGD, 0.3 | SGDM, 0.3 | {added} | {pair.difference.n_pairs} |" in section
+    assert added not in tables
+    tuned = [row for row in board.rows if (row.role, row.name) == ("tuned", "SGD")]
+    scores = " | ".join(f"{100 * row.columns['test_mean']:.1f}" for row in tuned)  # sorted by task
+    assert f"| SGD | {scores} |" in section
+
+
+def test_what_momentum_adds_is_said_of_confirming_seeds(findings: ModuleType, boards: dict[str, Leaderboard]):
+    found = findings._momentum(boards["digits-momentum"])
     assert "| SGD, 3 | SGDM momentum=0.5, 3 | +6.6 (+2.0 to +11.1) | 10 | yes |" in found
-    tables = {line for line in found.splitlines() if line.startswith("|")}
-    assert {
-        line for line in without.splitlines() if line.startswith("|")
-    } < tables  # which SGD's tables leave out
-    tuned = findings.page(boards | {findings.RIVALS: boards["six-tasks-minilm-head"]})
-    assert "six-tasks-minilm-head" in tuned
-    assert "| SGDM | 57.1 |" in tuned
-    assert "What momentum adds" not in tuned
+    tuned_alone = findings._momentum(boards["six-tasks-minilm-head"])
+    assert len(tuned_alone.splitlines()) == 2  # the head of the table
 
 
 def test_a_sentence_whose_verdict_has_changed_stops_the_page(
