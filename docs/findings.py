@@ -86,11 +86,11 @@ def page(boards: Boards) -> str:
         differences=partial(_differences, boards),
         digits=partial(_digits, boards),
         spread=partial(_spread, boards),
-        paper=partial(_matched, boards["paper-prompt-small"]),
+        paper=partial(_said, boards["paper-prompt-small"], "matched"),
         at_rates=partial(_at_rates, boards),
-        confirmed=partial(_matched, boards["six-tasks-confirming"]),
+        confirmed=partial(_said, boards["six-tasks-confirming"], "matched"),
         confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"], "matched"),
-        with_512=partial(_matched, boards["minilm-head-512"]),
+        with_512=partial(_said, boards["minilm-head-512"], "matched"),
         score_of_512=partial(_score, boards["minilm-head-512"]),
         six_tasks=partial(_six_tasks, boards),
         sensitivity=partial(_sensitivity, boards),
@@ -99,7 +99,7 @@ def page(boards: Boards) -> str:
         range_of_rivals=partial(_range, rivals),
         n_decided=partial(_n_decided, rivals, "tuned"),
         rivals_together=partial(_over_tasks, rivals, "tuned"),
-        rival=partial(_matched, rivals),
+        rival=partial(_said, rivals),
         momentum_in_rivals=_momentum(rivals),
     )
 
@@ -179,13 +179,8 @@ def _designs(boards: Boards) -> str:
         costs = [run.costs for run in runs if run.costs]
         seconds = sum(c.train_seconds + c.dev_seconds + c.test_seconds for c in costs)
         standings = standings_of(board.designs, runs)
-        looks = {
-            f"until decided, looks at {_and(sorted(design.looks))}"
-            + ("" if now.has_ended else f"; so far {_seeds_so_far(now)}")
-            for design, now in standings
-            if design.confirm_seeds
-        }
-        confirmed = "; ".join(sorted(looks)) or "none"
+        confirming = [(design.looks, now) for design, now in standings if design.confirm_seeds]
+        confirmed = "; ".join(_looks(confirming)) or "none"
         steps = _and(sorted({run.spec.max_steps for run in runs}))
         tasks = _and(dict.fromkeys(str(row.columns["task"]) for row in board.rows))
         few = f"k = {spec.k}" if spec.k else "all training rows"
@@ -196,6 +191,16 @@ def _designs(boards: Boards) -> str:
 
     head = ("board", "what", "confirming seeds", " runs", " core hours")
     return _table(head, (line(name, board) for name, board in boards.items()))
+
+
+def _looks(confirming: Sequence[tuple[Sequence[int], Standing]]) -> Iterator[str]:
+    """The looks of a board's designs in words, and the smallest one up to which a design has come so far."""
+    for looks in sorted({tuple(looks) for looks, _ in confirming}):
+        of_these = [now for its_looks, now in confirming if tuple(its_looks) == looks]
+        growing = [_seeds_so_far(now) for now in of_these if not now.has_ended]
+        at_least = "at least " if len(growing) < len(of_these) else ""
+        so_far = f"; so far {at_least}{min(growing)}" if growing else ""
+        yield f"until decided, looks at {_and(looks)}{so_far}"
 
 
 def _and(values: Iterable[object]) -> str:
@@ -228,7 +233,7 @@ def _mean(row: Row, seeds: str) -> float:
 def _digits(boards: Boards, batch: int, optimizer: str, momentum: float, verdict: str) -> str:
     """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
     label = f"{optimizer} momentum={momentum:g}"
-    return _matched(boards["digits-momentum"], "digits", label, verdict, batch)
+    return _said(boards["digits-momentum"], "matched", "digits", label, verdict, batch)
 
 
 def _spread(boards: Boards, batch: int, label: str) -> str:
@@ -249,16 +254,18 @@ def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
     return _and(signed(found[rate], digits=1) for rate in rates)
 
 
-def _matched(board: Leaderboard, task: str, label: str, verdict: str, batch: int | None = None) -> str:
-    """The matched difference to SGD in words, if its verdict is the one that the sentence needs."""
+def _said(
+    board: Leaderboard, question: str, task: str, label: str, verdict: str, batch: int | None = None
+) -> str:
+    """What this optimizer adds to the first of its pair, if its verdict is what the sentence needs."""
     for pair in board.comparisons:
         spec = pair.first.runs[0].spec
-        found = pair.question == "matched" and spec.task == task and pair.second.label == label
+        found = pair.question == question and spec.task == task and pair.second.label == label
         if found and batch in (None, spec.batch_size):
             if pair.difference.verdict != verdict:
                 raise Changed(f"{pair.sentence} The page says: {verdict}")
             return f"{_interval(pair.difference)} points"
-    raise Changed(f"no matched comparison of {label} on {task}")
+    raise Changed(f"no {question} comparison of {label} on {task}")
 
 
 def _over_tasks(board: Leaderboard, question: str, label: str, verdict: str) -> str:

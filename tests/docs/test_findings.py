@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -57,6 +57,27 @@ def test_what_momentum_adds_is_said_of_confirming_seeds(findings: ModuleType, bo
     assert len(tuned_alone.splitlines()) == 2  # the head of the table
 
 
+def test_looks_of_a_board_with_several_designs(findings: ModuleType):
+    def standing(ended: bool, n_seeds: int) -> SimpleNamespace:
+        look = SimpleNamespace(n_seeds=n_seeds)
+        return SimpleNamespace(has_ended=ended, replayed=SimpleNamespace(pairs={"a": look}))
+
+    def said(*confirming: tuple[tuple[int, ...], SimpleNamespace]) -> list[str]:
+        return list(findings._looks(confirming))
+
+    ended, growing = standing(True, 10), standing(False, 5)
+    assert said() == []
+    assert said(((5, 10), ended), ((5, 10), ended)) == ["until decided, looks at 5 and 10"]
+    assert said(((5, 10), growing)) == ["until decided, looks at 5 and 10; so far 5"]
+    assert said(((5, 10), ended), ((5, 10), growing)) == [
+        "until decided, looks at 5 and 10; so far at least 5"
+    ]
+    assert said(((5, 10), ended), ((5, 10, 20), standing(False, 10))) == [
+        "until decided, looks at 5 and 10",
+        "until decided, looks at 5, 10 and 20; so far 10",
+    ]
+
+
 def test_a_sentence_whose_verdict_has_changed_stops_the_page(
     findings: ModuleType, boards: dict[str, Leaderboard]
 ):
@@ -99,6 +120,28 @@ def test_the_readme_says_what_the_board_of_six_tasks_says(boards: dict[str, Lead
         if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
     ]
     assert (said.verdict, f"{abs(100 * said.mean):.1f}") == ("a better", "3.1")
+
+
+def test_readme_and_manual_say_what_the_board_of_rivals_says(boards: dict[str, Leaderboard]):
+    readme, manual = (
+        " ".join((ROOT / page).read_text().split()) for page in ("README.md", "docs/results.md")
+    )
+    assert "by 5.8 in half as many steps; SignSGD, too, is better there without momentum, by 5.4" in readme
+    assert "added to SGD (5.8 points as SGDM, 6.7 as Nesterov's) or to SignSGD (5.4). Nothing else" in manual
+    decided = {
+        pair.second.label: (
+            pair.columns["task"],
+            pair.difference.verdict,
+            round(-100 * pair.difference.mean, 1),
+        )
+        for pair in boards["rivals-minilm"].comparisons
+        if pair.difference.verdict != "inconclusive"
+    }
+    assert decided == {
+        "sgdm": ("trec", "a better", 5.8),
+        "nesterov": ("trec", "a better", 6.7),
+        "signum": ("trec", "a better", 5.4),
+    }
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
