@@ -149,7 +149,7 @@ def _comparison_table(comparisons: Sequence[Comparison], words: Context) -> Head
         lines.append(
             [
                 task_cell(comparison.first, words),
-                Cell(f"{comparison.second.label} - {comparison.first.label}", sub=_question(comparison)),
+                _named(" - ", comparison, comparison.second, comparison.first),
                 Cell(text, kind=kind, sort=text, sub=comparison.advice_in_words or d.no_verdict),
                 Cell(signed(d.mean), cell(d.mean)),
                 Cell(signed_range(d.ci_low, d.ci_high), cell(d.ci_low)),
@@ -176,7 +176,7 @@ def _twin_table(answers: Sequence[Answer], words: Context) -> HeadedLines:
     lines = [
         [
             task_cell(answer.without, words),
-            Cell(f"{answer.without.label}, {answer.with_momentum.label}", sub=_question(answer.comparison)),
+            _named(", ", answer.comparison, answer.without, answer.with_momentum),
             Cell(answer.words, kind=_verdict(answer.comparison)[0], sort=answer.words),
             Cell(signed(answer.mean), cell(answer.mean)),
             Cell(signed_range(answer.low, answer.high), cell(answer.low)),
@@ -187,13 +187,19 @@ def _twin_table(answers: Sequence[Answer], words: Context) -> HeadedLines:
     return heads, lines
 
 
-def _question(comparison: Comparison) -> str:
-    """What is compared, in a few words."""
-    c = comparison.columns
+def _named(between: str, comparison: Comparison, *rows: Row) -> Cell:
+    """The two rows of a comparison, in this order, and below them how they are compared, in the same order."""
+    return Cell(between.join(row.label for row in rows), sub=_question(comparison, rows))
+
+
+def _question(comparison: Comparison, rows: Sequence[Row]) -> str:
+    """How the two rows of a comparison are compared, in a few words."""
+    places = ["first" if row is comparison.first else "second" for row in rows]
+    rates = [comparison.columns[f"{place}_learning_rate"] for place in places]
     if comparison.question == "matched":
-        return f"matched, at rate {c['first_learning_rate']:g}"
+        return f"matched, at rate {rates[0]:g}"
     if comparison.question == "own":
-        return f"own rates, {c['second_learning_rate']:g} and {c['first_learning_rate']:g}"
+        return f"own rates, {rates[0]:g} and {rates[1]:g}"
     return "tuned on each seed"
 
 

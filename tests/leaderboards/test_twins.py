@@ -9,7 +9,7 @@ from momentum_bench.leaderboards.build import Leaderboard, board_of
 from momentum_bench.leaderboards.rendering.files import contents
 from momentum_bench.leaderboards.tables import tables_of
 from momentum_bench.leaderboards.twins import are_twins, momentum_answers
-from tests.helpers.published import published_board
+from tests.helpers.published import PUBLISHED, published_board
 from tests.helpers.synthetic import Scores, sweep_records
 
 ADAM = {"beta2": 0.999, "eps": 1e-8}
@@ -112,3 +112,19 @@ def test_the_published_digits_have_one_answer_for_each_batch_size_momentum_and_q
     assert {answer.without.label for answer in answers} == {"sgd"}
     matched = [answer for answer in answers if answer.comparison.question == "matched"]
     assert [answer.words for answer in matched].count("yes") == 3
+
+
+def test_rates_of_their_own_stand_in_the_order_of_the_optimizers():
+    page = (PUBLISHED / "rivals-minilm" / "index.html").read_text(encoding="utf-8")
+    answers = momentum_answers(published_board("rivals-minilm").comparisons)
+    own = [answer for answer in answers if answer.comparison.question == "own"]
+    for answer in own:
+        pair = answer.comparison
+        for between, rows in (
+            (", ", (answer.without, answer.with_momentum)),
+            (" - ", (pair.second, pair.first)),
+        ):
+            labels = between.join(row.label for row in rows)
+            rates = " and ".join(f"{min(row.grid).learning_rate:g}" for row in rows)
+            assert f'>{labels}<span class="sub">own rates, {rates}</span>' in page
+    assert {len({min(row.grid).learning_rate for row in (a.without, a.with_momentum)}) for a in own} == {1, 2}
