@@ -188,7 +188,7 @@ def _twin_table(answers: Sequence[Answer], words: Context) -> HeadedLines:
 
 
 def _named(between: str, comparison: Comparison, *rows: Row) -> Cell:
-    """The two rows of a comparison, in this order, and below them how they are compared, in the same order."""
+    """The two rows of a comparison in this order, and below them how they are compared."""
     return Cell(between.join(row.label for row in rows), sub=_question(comparison, rows))
 
 
