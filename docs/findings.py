@@ -98,7 +98,7 @@ def page(boards: Boards) -> str:
         scores_of_rivals=_scores(rivals),
         range_of_rivals=partial(_range, rivals),
         n_decided=partial(_n_decided, rivals, "tuned"),
-        rivals_together=partial(_over_tasks, rivals, "tuned"),
+        rivals_together=partial(_over_tasks, rivals),
         rival=partial(_said, rivals),
         momentum_in_rivals=_momentum(rivals),
     )
