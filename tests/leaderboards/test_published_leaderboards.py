@@ -17,12 +17,11 @@ from typer.testing import CliRunner
 from momentum_bench.harness.cli.main import app
 from momentum_bench.harness.errors import UserError
 from momentum_bench.harness.optimizers.arms import parse_arm
-from momentum_bench.harness.records.design import setting_of
 from momentum_bench.harness.records.files import record_text
 from momentum_bench.harness.records.schema import RunSpec
 from momentum_bench.harness.records.store import Store
 from momentum_bench.harness.reporting import plot_style, svg_text
-from momentum_bench.harness.sweeps.confirming import standing
+from momentum_bench.harness.sweeps.confirming import confirming_runs, questions, standing
 from momentum_bench.harness.sweeps.grids import hyperparameters, rates
 from momentum_bench.harness.sweeps.make import make_sweep
 from momentum_bench.harness.sweeps.request import Sweep
@@ -261,18 +260,15 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
         return
     assert departures(folder) == []
     specs = [record.spec for record in records.values()]
-    confirming: set[int] = set()
-    for design in store.designs():
-        now = standing(design, records)
-        assert now.has_ended
-        if not design.confirm_seeds:
-            continue
+    planned, confirming = set(), set()
+    for design, now in zip(store.designs(), standings, strict=True):
         confirming |= set(design.confirm_seeds)
-        points_of = {task: set(of_task.matched) for task, of_task in now.tuned.items()}
-        of_design = [spec for spec in specs if spec.seed in design.confirm_seeds]
-        assert of_design
-        of_setting = [s for s in of_design if setting_of(s) in map(design.setting, design.tasks)]
-        assert all(spec.point in points_of[spec.task] for spec in of_setting)
+        for task in design.tasks:
+            for question in questions(design, task, now.tuned[task.task]):
+                for pair in confirming_runs(design, task, question, len(design.confirm_seeds)):
+                    planned |= {spec.run_id for spec in pair}
+    assert {spec.run_id for spec in specs if spec.seed in confirming} <= planned
+    assert bool(planned) == any(spec.seed in confirming for spec in specs)
     tuning = [spec for spec in specs if spec.seed not in confirming]
     found = {
         (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))
