@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from momentum_bench.leaderboards.build import Leaderboard
+from momentum_bench.leaderboards.comparison import Comparison
 from tests.conftest import ROOT
 from tests.helpers.manual import script
 from tests.helpers.published import draws_as_published
@@ -25,6 +26,13 @@ def boards(findings: ModuleType) -> dict[str, Leaderboard]:
     return findings.published()
 
 
+def sgdm_on_trec(board: Leaderboard) -> Comparison:
+    """The comparison of SGDM with SGD on TREC at the matched rate."""
+    wanted = ("matched", "trec", "sgdm")
+    [pair] = [p for p in board.comparisons if (p.question, p.columns["task"], p.second.label) == wanted]
+    return pair
+
+
 def test_the_page_is_what_the_records_give(findings: ModuleType, boards: dict[str, Leaderboard]):
     assert findings.page(boards) == (ROOT / "docs" / findings.PAGE).read_text()
     if draws_as_published():
@@ -37,11 +45,7 @@ def test_other_optimizers_have_a_section_of_their_own(findings: ModuleType, boar
     """The tables on SGD and SGDM have none of its numbers, and its tables come from its board alone."""
     board = boards[findings.RIVALS]
     tables, section = findings.page(boards).split("## Other optimizers")
-    [pair] = [
-        pair
-        for pair in board.comparisons
-        if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
-    ]
+    pair = sgdm_on_trec(board)
     added = findings._interval(pair.difference)
     assert f"| trec | SGD, 0.3 | SGDM, 0.3 | {added} | {pair.difference.n_pairs} |" in section
     assert added not in tables
@@ -114,11 +118,7 @@ def test_the_readme_says_what_the_board_says(boards: dict[str, Leaderboard]):
 def test_the_readme_says_what_the_board_of_six_tasks_says(boards: dict[str, Leaderboard]):
     readme = " ".join((ROOT / "README.md").read_text().split())
     assert "SGD is better on TREC by 3.1 points" in readme
-    [said] = [
-        pair.difference
-        for pair in boards["six-tasks-confirming"].comparisons
-        if (pair.question, pair.columns["task"], pair.second.label) == ("matched", "trec", "sgdm")
-    ]
+    said = sgdm_on_trec(boards["six-tasks-confirming"]).difference
     assert (said.verdict, f"{abs(100 * said.mean):.1f}") == ("a better", "3.1")
 
 

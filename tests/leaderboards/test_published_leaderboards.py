@@ -262,13 +262,17 @@ def test_what_this_project_publishes_follows_from_its_records_and_sweeps(folder:
     specs = [record.spec for record in records.values()]
     planned, confirming = set(), set()
     for design, now in zip(store.designs(), standings, strict=True):
+        of_design = {
+            spec.run_id
+            for task in design.tasks
+            for question in questions(design, task, now.tuned[task.task])
+            for pair in confirming_runs(design, task, question, len(design.confirm_seeds))
+            for spec in pair
+        }
+        assert bool(of_design & records.keys()) == bool(design.confirm_seeds)
         confirming |= set(design.confirm_seeds)
-        for task in design.tasks:
-            for question in questions(design, task, now.tuned[task.task]):
-                for pair in confirming_runs(design, task, question, len(design.confirm_seeds)):
-                    planned |= {spec.run_id for spec in pair}
+        planned |= of_design
     assert {spec.run_id for spec in specs if spec.seed in confirming} <= planned
-    assert bool(planned) == any(spec.seed in confirming for spec in specs)
     tuning = [spec for spec in specs if spec.seed not in confirming]
     found = {
         (s.task, s.seed, s.batch_size, s.optimizer, s.learning_rate, tuple(s.hyperparameters.items()))
