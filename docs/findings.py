@@ -7,16 +7,18 @@ be written again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
 
 from momentum_bench.harness.records.store import Store
-from momentum_bench.harness.reporting import plot_style, svg_text
+from momentum_bench.harness.reporting import COLOURS, FAINT, plot_style, svg_text
 from momentum_bench.harness.sweeps.confirming import Standing, standings_of
 from momentum_bench.harness.verdicts.paired import PairedDifference
 from momentum_bench.leaderboards.archive import ARCHIVE, ArchivedStore, store_of
@@ -26,16 +28,19 @@ from momentum_bench.leaderboards.over_tasks import over_tasks
 from momentum_bench.leaderboards.rate_curve import matched_lines
 from momentum_bench.leaderboards.rendering.cells import signed, signed_range
 from momentum_bench.leaderboards.rendering.grid_tables import step_cost
-from momentum_bench.leaderboards.rendering.plots import STYLE, forest
+from momentum_bench.leaderboards.rendering.plots import BAND, STYLE, forest
 from momentum_bench.leaderboards.rows import Row
 from momentum_bench.leaderboards.tables import tuned_pairs, tuned_rows
 from momentum_bench.leaderboards.tuning import budget_lines, sensitivity_lines
 from momentum_bench.leaderboards.twins import Answer, momentum_answers
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 DOCS = Path(__file__).resolve().parent
 PUBLISHED = DOCS.parent / "leaderboards" / "published"
 TEMPLATE, PAGE = "findings.md.j2", "findings.md"
-TEXT_PLOT, DIGITS_PLOT = "findings-text.svg", "findings-digits.svg"
+TEXT_PLOT, DIGITS_PLOT, RATES_PLOT = "findings-text.svg", "findings-digits.svg", "findings-rates.svg"
 
 ORDER = (
     "paper-prompt-small",
@@ -88,6 +93,10 @@ def page(boards: Boards) -> str:
         spread=partial(_spread, boards),
         paper=partial(_said, boards["paper-prompt-small"], "matched"),
         at_rates=partial(_at_rates, boards),
+        each_rate=_each_rate(boards),
+        farthest_below=partial(_farthest_below, boards),
+        added_at=partial(_added_at, boards),
+        sgd_at=partial(_sgd_at, boards),
         confirmed=partial(_said, boards["six-tasks-confirming"], "matched"),
         confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"], "matched"),
         with_512=partial(_said, boards["minilm-head-512"], "matched"),
@@ -118,7 +127,11 @@ def plots(boards: Boards) -> dict[str, str]:
     digits = [pair for pair in kept if _is_digits(pair.first)]
     text = [pair for pair in kept if not _is_digits(pair.first)]
     first = next(iter(boards.values()))
-    return {TEXT_PLOT: _forest(first, text), DIGITS_PLOT: _forest(first, digits)}
+    return {
+        TEXT_PLOT: _forest(first, text),
+        DIGITS_PLOT: _forest(first, digits),
+        RATES_PLOT: _rates_plot(boards),
+    }
 
 
 def _forest(board: Leaderboard, pairs: Sequence[Comparison]) -> str:
@@ -245,13 +258,129 @@ def _spread(boards: Boards, batch: int, label: str) -> str:
 
 def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
     """What SGDM adds to SGD at some rates of a paper's task: means over the tuning seeds, in points."""
-    pairs = tuned_pairs(boards["paper-prompt-small"])
-    found = {
-        line["learning_rate"]: line["mean_difference"]
-        for line in matched_lines(pairs)
-        if line["task"] == task and line["second"] == "sgdm"
+    return _and(_added_at(boards, "paper-prompt-small", task, rate) for rate in rates)
+
+
+Curve = dict[int, dict[str, Any]]
+"""Rows of matched_differences.csv by their rates, as steps of the grid from the rate that dev chose."""
+
+
+def _curves(board: Leaderboard, label: str) -> dict[str, Curve]:
+    """What an optimizer adds to SGD at each rate of the grid, by task, for tasks with confirming seeds."""
+    chosen = {
+        row.columns["task"]: min(row.grid).learning_rate  # such a row has one point
+        for row in board.rows
+        if row.role == "matched"
     }
-    return _and(signed(found[rate], digits=1) for rate in rates)
+    by_rate: dict[str, dict[float, dict[str, Any]]] = {task: {} for task in chosen}
+    for line in matched_lines(tuned_pairs(board)):
+        if line["task"] in chosen and (line["first"], line["second"]) == ("sgd", label):
+            by_rate[line["task"]][line["learning_rate"]] = line
+    return {
+        task: {place - sorted(of).index(chosen[task]): of[rate] for place, rate in enumerate(sorted(of))}
+        for task, of in by_rate.items()
+    }
+
+
+def _boards_with_curves(boards: Boards) -> Boards:
+    """The boards of text tasks with confirming seeds at matched rates."""
+    return {
+        name: board
+        for name, board in boards.items()
+        if any(row.role == "matched" for row in board.rows) and not any(map(_is_digits, board.rows))
+    }
+
+
+def _common_steps(curves: Mapping[str, Curve]) -> list[int]:
+    """The steps that each task has, in ascending order."""
+    return sorted(set.intersection(*(set(curve) for curve in curves.values())))
+
+
+def _steps_in_words(steps: int) -> str:
+    if not steps:
+        return "the chosen one"
+    return f"{abs(steps)} step{'s' if abs(steps) > 1 else ''} {'above' if steps > 0 else 'below'}"
+
+
+def _each_rate(boards: Boards) -> str:
+    """SGDM and sgd_matched at rates below and above the chosen one, as means over the tasks of a board."""
+
+    def lines(name: str, board: Leaderboard) -> Iterator[tuple[object, ...]]:
+        of_sgdm, of_matched = _curves(board, "sgdm"), _curves(board, "sgd_matched")
+        for steps in _common_steps(of_sgdm):
+            sgd = fmean(curve[steps]["first_test_mean"] for curve in of_sgdm.values())
+            added = [_mean_and_range(curves, steps) for curves in (of_sgdm, of_matched)]
+            yield f"`{name}`", len(of_sgdm), _steps_in_words(steps), f"{100 * sgd:.1f}", *added
+
+    head = ("board", " tasks", "rate", " SGD", " SGDM minus SGD", " sgd_matched minus SGD")
+    found = _boards_with_curves(boards)
+    return _table(head, (line for name, board in found.items() for line in lines(name, board)))
+
+
+def _mean_and_range(curves: Mapping[str, Curve], steps: int) -> str:
+    added = [curve[steps]["mean_difference"] for curve in curves.values()]
+    return f"{signed(fmean(added), digits=1)} ({signed_range(min(added), max(added), digits=1)})"
+
+
+def _farthest_below(boards: Boards, name: str, at_most: float) -> str:
+    """The largest difference of SGDM and SGD on any task at any rate below the chosen one, in points."""
+    below = [
+        abs(100 * line["mean_difference"])
+        for curve in _curves(boards[name], "sgdm").values()
+        for steps, line in curve.items()
+        if steps < 0
+    ]
+    if not max(below) <= at_most:
+        raise Changed(f"{name}: SGDM and SGD differ by {max(below)} points below the chosen rate")
+    return f"{max(below):.1f}"
+
+
+def _added_at(boards: Boards, name: str, task: str, rate: float, label: str = "sgdm") -> str:
+    """What an optimizer adds to SGD at a rate of the grid, over the tuning seeds, in points."""
+    return signed(_line_at(boards[name], task, rate, label)["mean_difference"], digits=1)
+
+
+def _sgd_at(boards: Boards, name: str, task: str, rate: float) -> str:
+    """The mean test score of SGD at a rate of the grid, in per cent."""
+    return f"{100 * _line_at(boards[name], task, rate, 'sgdm')['first_test_mean']:.1f} %"
+
+
+def _line_at(board: Leaderboard, task: str, rate: float, label: str) -> dict[str, Any]:
+    [found] = [line for line in _curves(board, label)[task].values() if line["learning_rate"] == rate]
+    return found
+
+
+def _rates_plot(boards: Boards) -> str:
+    """What SGDM and sgd_matched add to SGD at each rate; a thin line is a task, a thick one their mean."""
+    with plot_style(STYLE):
+        figure = Figure(figsize=(9, 4), layout="constrained")
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, label in zip(panels, ("sgdm", "sgd_matched"), strict=True):
+            axes.axhspan(-1, 1, color=BAND, linewidth=0)
+            axes.axhline(0, color=FAINT, linewidth=0.8)
+            for colour, (name, board) in zip(COLOURS, _boards_with_curves(boards).items(), strict=False):
+                _draw_curves(axes, name, _curves(board, label), colour)
+            axes.set_yscale("symlog", linthresh=2)  # linear up to 2 points
+            ticks = (-20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20, 40)
+            axes.set_yticks(ticks, [f"{tick:+d}" if tick else "0" for tick in ticks])
+            axes.set_xlabel("steps of the grid from the rate that dev chose")
+            axes.set_title(f"{label} minus sgd", fontsize=10)
+        panels[0].set_ylabel("difference in points")
+        figure.legend(
+            *panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False
+        )
+        return svg_text(figure)
+
+
+def _draw_curves(axes: Axes, name: str, curves: Mapping[str, Curve], colour: str) -> None:
+    points = [
+        {steps: 100 * line["mean_difference"] for steps, line in curve.items()} for curve in curves.values()
+    ]
+    for of_task in points:
+        axes.plot(list(of_task), list(of_task.values()), color=colour, linewidth=0.8, alpha=0.5)
+    steps = _common_steps(curves)
+    means = [fmean(of_task[step] for of_task in points) for step in steps]
+    axes.plot(steps, means, marker="o", color=colour, linewidth=2.2, label=name)
 
 
 def _said(
@@ -319,8 +448,8 @@ def _scores(board: Leaderboard) -> str:
     rows = tuned_rows(board)
     tasks = sorted({str(row.columns["task"]) for row in rows})
     scores = {(row.name, str(row.columns["task"])): row.columns["test_mean"] for row in rows}
-    pairs = [pair for pair in board.comparisons if pair.question == "tuned" and pair.first.name == "SGD"]
-    to_sgd = {line.comparisons[0].second.name: line.difference for line in over_tasks(pairs)}
+    together = over_tasks(_with_sgd(board, "tuned"))
+    to_sgd = {line.comparisons[0].second.name: line.difference for line in together}
 
     def line(name: str) -> tuple[object, ...]:
         better = {"a better": "SGD better", "b better": "it is better"}
@@ -344,9 +473,13 @@ def _range(board: Leaderboard, task: str, *names: str) -> str:
 
 def _n_decided(board: Leaderboard, question: str) -> str:
     """How many comparisons of single tasks with SGD are decided, and of how many."""
-    pairs = [pair for pair in board.comparisons if pair.question == question and pair.first.name == "SGD"]
+    pairs = _with_sgd(board, question)
     n = sum(pair.difference.verdict != "inconclusive" for pair in pairs)
     return f"{n or 'none'} of the {len(pairs)}"
+
+
+def _with_sgd(board: Leaderboard, question: str) -> list[Comparison]:
+    return [pair for pair in board.comparisons if pair.question == question and pair.first.name == "SGD"]
 
 
 def _momentum(board: Leaderboard) -> str:

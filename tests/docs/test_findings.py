@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import fmean
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -96,6 +97,54 @@ def test_a_sentence_whose_verdict_has_changed_stops_the_page(
         findings.page(boards | {"digits-momentum": replace(board, comparisons=changed)})
 
 
+def test_each_rate_is_counted_from_the_one_that_dev_chose(
+    findings: ModuleType, boards: dict[str, Leaderboard]
+):
+    board = boards["paper-prompt-small"]
+    curve = findings._curves(board, "sgdm")["trec"]
+    pair = sgdm_on_trec(board)
+    assert curve[0]["learning_rate"] == pair.columns["first_learning_rate"]
+    assert [curve[steps]["learning_rate"] for steps in sorted(curve)] == [0.003, 0.01, 0.03, 0.1, 0.3, 1.0]
+    scores = {
+        name: [
+            run.test.metric
+            for row in board.rows
+            if (row.role, row.columns["task"], row.label) == ("tuned", "trec", name)
+            for run in row.runs
+            if run.spec.learning_rate == 1.0
+        ]
+        for name in ("sgd", "sgdm")
+    }
+    assert all(len(of_seeds) == 3 for of_seeds in scores.values())
+    added = 100 * (fmean(scores["sgdm"]) - fmean(scores["sgd"]))
+    assert findings._added_at(boards, "paper-prompt-small", "trec", 1) == f"{added:+.1f}"
+    assert findings._sgd_at(boards, "paper-prompt-small", "trec", 1) == f"{100 * fmean(scores['sgd']):.1f} %"
+
+
+def test_a_mean_over_tasks_is_of_steps_that_each_task_has(
+    findings: ModuleType, boards: dict[str, Leaderboard]
+):
+    curves = findings._curves(boards["paper-prompt-small"], "sgdm")
+    lowest, highest = (max(map(min, curves.values())), min(map(max, curves.values())))
+    assert findings._common_steps(curves) == list(range(lowest, highest + 1))
+    assert lowest < 0 < highest
+    added = [100 * curve[lowest]["mean_difference"] for curve in curves.values()]
+    cell = f"{fmean(added):+.1f} ({min(added):+.1f} to {max(added):+.1f})"
+    assert f"| `paper-prompt-small` | 5 | {-lowest} steps below |" in (
+        line := next(line for line in findings._each_rate(boards).splitlines() if "paper" in line)
+    )
+    assert cell in line
+
+
+def test_a_difference_below_the_chosen_rate_that_is_too_large_stops_the_page(
+    findings: ModuleType, boards: dict[str, Leaderboard]
+):
+    farthest = float(findings._farthest_below(boards, "paper-prompt-small", at_most=100))
+    assert farthest > 0
+    with pytest.raises(findings.Changed, match="points below the chosen rate"):
+        findings._farthest_below(boards, "paper-prompt-small", at_most=farthest / 2)
+
+
 def test_the_readme_says_what_the_board_says(boards: dict[str, Leaderboard]):
     readme = " ".join((ROOT / "README.md").read_text().split())
     said = {
@@ -113,6 +162,14 @@ def test_the_readme_says_what_the_board_says(boards: dict[str, Leaderboard]):
         if pair.question == "matched" and size == 64 and beta in ("0.5", "0.9"):
             assert pair.difference.verdict == "equivalent"
     assert not said
+
+
+def test_the_readme_says_how_far_apart_the_two_are_at_smaller_rates(
+    findings: ModuleType, boards: dict[str, Leaderboard]
+):
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    farthest = findings._farthest_below(boards, "paper-prompt-small", at_most=1.5)
+    assert f"the two stay within {farthest} points of each other on each task" in readme
 
 
 def test_the_readme_says_what_the_board_of_six_tasks_says(boards: dict[str, Leaderboard]):
