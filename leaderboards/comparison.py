@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from momentum_bench.harness.records.design import Design
 from momentum_bench.harness.records.schema import Settings, settings_text
 from momentum_bench.harness.verdicts.advice import MOST_SEEDS, Advice, advice
 from momentum_bench.harness.verdicts.paired import LEVEL, PairedDifference, in_points
@@ -140,9 +141,11 @@ def _asked(comparison: Comparison) -> str:
     c, design = comparison.columns, comparison.first.design
     assert design is not None
     rates = f"{c['first_learning_rate']:g}", f"{c['second_learning_rate']:g}"
-    chosen = (
-        f"chosen by dev on {len(design.tune_seeds)} other seed{'s' if len(design.tune_seeds) > 1 else ''}"
-    )
+    is_choice = _leaves_a_choice(design, str(c["task"]))
+    chosen = "the only one that was tried"
+    if is_choice:
+        n = len(design.tune_seeds)
+        chosen = f"chosen by dev on {n} other seed{'s' if n > 1 else ''}"
     points = min(comparison.first.grid), min(comparison.second.grid)
     if comparison.question == "matched":
         names = [f"{n}{_in_brackets(p.own)}" for n, p in zip((first, second), points, strict=True)]
@@ -151,10 +154,15 @@ def _asked(comparison: Comparison) -> str:
     at_first, at_second = (
         f"{rate}{_in_brackets(point.settings)}" for rate, point in zip(rates, points, strict=True)
     )
-    return (
-        f"Do {first} at rate {at_first} and {second} at rate {at_second} differ, each rate {chosen}? (The "
-        f"luck of this choice is common to all seeds, so the answer is about these two settings alone.)"
-    )
+    question = f"Do {first} at rate {at_first} and {second} at rate {at_second} differ, each rate {chosen}?"
+    luck = "The luck of this choice is common to all seeds, so the answer is about these two settings alone."
+    return f"{question} ({luck})" if is_choice else question
+
+
+def _leaves_a_choice(design: Design, name: str) -> bool:
+    """Whether dev could choose among several points on a task: a grid may have one rate alone."""
+    [task] = [task for task in design.tasks if task.task == name]
+    return bool(design.extend_grid) or any(len(points) > 1 for points in task.whole_grids)
 
 
 def _in_brackets(settings: Settings) -> str:

@@ -93,6 +93,27 @@ def test_confirming_seeds_and_tuning_seeds_are_never_one_row():
     assert "in at most 5 % of cases" in matched.sentence
 
 
+@pytest.mark.parametrize("confirm", ["matched", "own"])
+def test_the_sentence_says_whether_dev_had_a_choice_of_rates(confirm: str):
+    """A sweep of one rate asks at this rate, and nobody chose it."""
+    grids = {"several": (RATES, RATES), "one": (RATES[1:2], RATES[1:2])}
+    told = {}
+    for name, of_arms in grids.items():
+        task = design_of().tasks[0].model_copy(update={"grids": of_arms})
+        design = design_of(confirm=confirm, tasks=(task,))
+        records = {
+            record.spec.run_id: record for record in sweep_records(close_arms(), seeds=TUNE, rates=of_arms[0])
+        }
+        while runs := standing(design, records).runs:
+            records |= {spec.run_id: make_record(spec, close_arms()(spec)) for spec in runs}
+        found = board_of(list(records.values()), designs=[design])
+        [told[name]] = [pair.sentence for pair in found.comparisons if pair.question == confirm]
+    assert "chosen by dev on 3 other seeds?" in told["several"]
+    assert "the only one that was tried?" in told["one"]
+    assert "chosen" not in told["one"]
+    assert ("luck of this choice" in told["several"]) == (confirm == "own")
+
+
 def test_a_row_of_the_old_way_keeps_its_id_next_to_confirming_rows():
     old = board_of(sweep_records(close_arms(), seeds=TUNE))
     new = board(design_of(), close_arms())
