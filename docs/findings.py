@@ -44,6 +44,7 @@ TEXT_PLOT, DIGITS_PLOT, RATES_PLOT = "findings-text.svg", "findings-digits.svg",
 
 ORDER = (
     "paper-prompt-small",
+    "paper-prompt-small-rate",
     "minilm-head-512",
     "six-tasks-confirming",
     "six-tasks-minilm-head",
@@ -85,6 +86,7 @@ def _seeds_so_far(now: Standing) -> int:
 def page(boards: Boards) -> str:
     """The text of the page."""
     all_boards, rivals, boards = boards, boards[RIVALS], _without_rivals(boards)
+    with_grids = _with_grids(boards)
     environment = Environment(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True)
     return environment.from_string((DOCS / TEMPLATE).read_text(encoding="utf-8")).render(
         designs=partial(_designs, all_boards),
@@ -92,8 +94,10 @@ def page(boards: Boards) -> str:
         digits=partial(_digits, boards),
         spread=partial(_spread, boards),
         paper=partial(_said, boards["paper-prompt-small"], "matched"),
-        at_rates=partial(_at_rates, boards),
-        each_rate=_each_rate(boards),
+        small=partial(_said, boards["paper-prompt-small-rate"], "matched"),
+        small_together=partial(_over_tasks, boards["paper-prompt-small-rate"], "matched"),
+        score_small=partial(_score, boards["paper-prompt-small-rate"]),
+        each_rate=_each_rate(with_grids),
         farthest_below=partial(_farthest_below, boards),
         added_at=partial(_added_at, boards),
         sgd_at=partial(_sgd_at, boards),
@@ -102,8 +106,8 @@ def page(boards: Boards) -> str:
         with_512=partial(_said, boards["minilm-head-512"], "matched"),
         score_of_512=partial(_score, boards["minilm-head-512"]),
         six_tasks=partial(_six_tasks, boards),
-        sensitivity=partial(_sensitivity, boards),
-        budget=partial(_budget, boards),
+        sensitivity=partial(_sensitivity, with_grids),
+        budget=partial(_budget, with_grids),
         scores_of_rivals=_scores(rivals),
         range_of_rivals=partial(_range, rivals),
         n_decided=partial(_n_decided, rivals, "tuned"),
@@ -115,6 +119,13 @@ def page(boards: Boards) -> str:
 
 def _without_rivals(boards: Boards) -> Boards:
     return {name: board for name, board in boards.items() if name != RIVALS}
+
+
+def _with_grids(boards: Boards) -> Boards:
+    """Without boards of one rate, which have no choice among rates."""
+    return {
+        name: board for name, board in boards.items() if any(len(row.grid) > 1 for row in tuned_rows(board))
+    }
 
 
 def plots(boards: Boards) -> dict[str, str]:
@@ -130,15 +141,20 @@ def plots(boards: Boards) -> dict[str, str]:
     return {
         TEXT_PLOT: _forest(first, text),
         DIGITS_PLOT: _forest(first, digits),
-        RATES_PLOT: _rates_plot(boards),
+        RATES_PLOT: _rates_plot(_with_grids(boards)),
     }
 
 
 def _forest(board: Leaderboard, pairs: Sequence[Comparison]) -> str:
     rows = list({row.row_id: row for pair in pairs for row in (pair.first, pair.second)}.values())
-    names = [f"{_where(pair.first)}: {pair.second.name}, {pair.question}" for pair in pairs]
+    names = [f"{_where(pair.first)}: {pair.second.name}, {_question(pair)}" for pair in pairs]
     with plot_style(STYLE):
         return svg_text(forest(replace(board, rows=rows, comparisons=list(pairs), pooled=[]), names))
+
+
+def _question(pair: Comparison) -> str:
+    at = f" at {pair.columns['first_learning_rate']:g}" if pair.question == "matched" else ""
+    return pair.question + at
 
 
 def _distinct(boards: Boards, question: str) -> list[Comparison]:
@@ -147,7 +163,7 @@ def _distinct(boards: Boards, question: str) -> list[Comparison]:
     for board in boards.values():
         for pair in board.comparisons:
             if pair.question == question and pair.difference.verdict:
-                key = pair.first.setting_key, pair.first.arm_key, pair.second.arm_key
+                key = pair.first.setting_key, pair.first.arm_key, pair.second.arm_key, _question(pair)
                 found.setdefault(key, pair)
     return sorted(found.values(), key=lambda pair: _place(pair.first))
 
@@ -254,11 +270,6 @@ def _spread(boards: Boards, batch: int, label: str) -> str:
     return (
         f"{100 * _confirmed_row(boards['digits-momentum'], 'digits', label, batch).columns['test_std']:.1f}"
     )
-
-
-def _at_rates(boards: Boards, task: str, rates: Sequence[float]) -> str:
-    """What SGDM adds to SGD at some rates of a paper's task: means over the tuning seeds, in points."""
-    return _and(_added_at(boards, "paper-prompt-small", task, rate) for rate in rates)
 
 
 Curve = dict[int, dict[str, Any]]
