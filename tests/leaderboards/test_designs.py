@@ -51,7 +51,7 @@ def whole_sweep(design: Design, score: ScoreOf) -> list[RunRecord]:
     records = {
         record.spec.run_id: record
         for task in design.tasks
-        for record in sweep_records(score, seeds=design.tune_seeds, task=task.task)
+        for record in sweep_records(score, seeds=design.tune_seeds, rates=task.grids[0], task=task.task)
     }
     while runs := standing(design, records).runs:
         records |= {spec.run_id: make_record(spec, score(spec)) for spec in runs}
@@ -101,12 +101,7 @@ def test_the_sentence_says_whether_dev_had_a_choice_of_rates(confirm: str):
     for name, of_arms in grids.items():
         task = design_of().tasks[0].model_copy(update={"grids": of_arms})
         design = design_of(confirm=confirm, tasks=(task,))
-        records = {
-            record.spec.run_id: record for record in sweep_records(close_arms(), seeds=TUNE, rates=of_arms[0])
-        }
-        while runs := standing(design, records).runs:
-            records |= {spec.run_id: make_record(spec, close_arms()(spec)) for spec in runs}
-        found = board_of(list(records.values()), designs=[design])
+        found = board(design, close_arms())
         [told[name]] = [pair.sentence for pair in found.comparisons if pair.question == confirm]
     assert "chosen by dev on 3 other seeds?" in told["several"]
     assert "the only one that was tried?" in told["one"]
