@@ -45,6 +45,7 @@ TEXT_PLOT, DIGITS_PLOT, RATES_PLOT = "findings-text.svg", "findings-digits.svg",
 ORDER = (
     "paper-prompt-small",
     "paper-prompt-small-rate",
+    "smollm2-causal",
     "minilm-head-512",
     "six-tasks-confirming",
     "six-tasks-minilm-head",
@@ -97,10 +98,13 @@ def page(boards: Boards) -> str:
         small=partial(_said, boards["paper-prompt-small-rate"], "matched"),
         small_together=partial(_over_tasks, boards["paper-prompt-small-rate"], "matched"),
         score_small=partial(_score, boards["paper-prompt-small-rate"]),
+        decoder=partial(_said, boards["smollm2-causal"], "matched"),
+        decoder_together=partial(_over_tasks, boards["smollm2-causal"], "matched"),
+        score_of_decoder=partial(_score, boards["smollm2-causal"]),
         each_rate=_each_rate(with_grids),
         farthest_below=partial(_farthest_below, boards),
         added_at=partial(_added_at, boards),
-        sgd_at=partial(_sgd_at, boards),
+        score_at=partial(_score_at, boards),
         confirmed=partial(_said, boards["six-tasks-confirming"], "matched"),
         confirmed_together=partial(_over_tasks, boards["six-tasks-confirming"], "matched"),
         with_512=partial(_said, boards["minilm-head-512"], "matched"),
@@ -351,9 +355,13 @@ def _added_at(boards: Boards, name: str, task: str, rate: float, label: str = "s
     return signed(_line_at(boards[name], task, rate, label)["mean_difference"], digits=1)
 
 
-def _sgd_at(boards: Boards, name: str, task: str, rate: float) -> str:
-    """The mean test score of SGD at a rate of the grid, in per cent."""
-    return f"{100 * _line_at(boards[name], task, rate, 'sgdm')['first_test_mean']:.1f} %"
+def _score_at(boards: Boards, name: str, task: str, rate: float, label: str = "sgd") -> str:
+    """The mean test score of an optimizer at a rate of the grid, over the tuning seeds, in per cent."""
+    if label == "sgd":
+        mean = _line_at(boards[name], task, rate, "sgdm")["first_test_mean"]
+    else:
+        mean = _line_at(boards[name], task, rate, label)["second_test_mean"]
+    return f"{100 * mean:.1f} %"
 
 
 def _line_at(board: Leaderboard, task: str, rate: float, label: str) -> dict[str, Any]:

@@ -134,7 +134,26 @@ def test_each_rate_is_counted_from_the_one_that_dev_chose(
     assert all(len(of_seeds) == 3 for of_seeds in scores.values())
     added = 100 * (fmean(scores["sgdm"]) - fmean(scores["sgd"]))
     assert findings._added_at(boards, "paper-prompt-small", "trec", 1) == f"{added:+.1f}"
-    assert findings._sgd_at(boards, "paper-prompt-small", "trec", 1) == f"{100 * fmean(scores['sgd']):.1f} %"
+    for name, of_seeds in scores.items():
+        assert (
+            findings._score_at(boards, "paper-prompt-small", "trec", 1, name)
+            == f"{100 * fmean(of_seeds):.1f} %"
+        )
+
+
+def test_what_is_said_of_the_decoder_at_a_large_rate(boards: dict[str, Leaderboard]):
+    """Both arms that start slowly have their best scores on Subj there, above any of SGD."""
+    means = {
+        (row.label, rate): fmean(run.test.metric for run in row.runs if run.spec.learning_rate == rate)
+        for row in boards["smollm2-causal"].rows
+        if (row.role, row.columns["task"]) == ("tuned", "subj")
+        for rate in (0.003, 0.01, 0.03, 0.1, 0.3)
+    }
+    best_of_sgd = max(mean for (label, _), mean in means.items() if label == "sgd")
+    assert means["sgd", 0.1] == best_of_sgd
+    for label in ("sgdm", "sgd_matched"):
+        assert means[label, 0.3] == max(mean for (of, _), mean in means.items() if of == label)
+        assert means[label, 0.3] > best_of_sgd
 
 
 def test_a_mean_over_tasks_is_of_steps_that_each_task_has(
