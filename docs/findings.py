@@ -357,11 +357,8 @@ def _added_at(boards: Boards, name: str, task: str, rate: float, label: str = "s
 
 def _score_at(boards: Boards, name: str, task: str, rate: float, label: str = "sgd") -> str:
     """The mean test score of an optimizer at a rate of the grid, over the tuning seeds, in per cent."""
-    if label == "sgd":
-        mean = _line_at(boards[name], task, rate, "sgdm")["first_test_mean"]
-    else:
-        mean = _line_at(boards[name], task, rate, label)["second_test_mean"]
-    return f"{100 * mean:.1f} %"
+    second, column = ("sgdm", "first_test_mean") if label == "sgd" else (label, "second_test_mean")
+    return f"{100 * _line_at(boards[name], task, rate, second)[column]:.1f} %"
 
 
 def _line_at(board: Leaderboard, task: str, rate: float, label: str) -> dict[str, Any]:
